@@ -1,0 +1,83 @@
+# senet-ablate: `make` lists the targets. The first one called makes .venv and installs into it.
+
+PYTHON ?= python3
+VENV := .venv
+CLI := $(VENV)/bin/senet-ablate
+
+# Passed through to the program, for example: make ablate-ratio PROTOCOL=cifar10 SEEDS=5 DEVICE=cuda
+PROTOCOL ?= digits
+SEEDS ?=
+JOBS ?=
+DEVICE ?=
+DATA ?=
+STUDY ?=
+ROWS ?=
+ARGS ?=
+
+CHOICE = --protocol '$(PROTOCOL)' $(if $(ROWS),--rows '$(ROWS)') $(if $(STUDY),--study '$(STUDY)')
+RUN = $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(JOBS),--jobs '$(JOBS)') \
+      $(if $(DEVICE),--device '$(DEVICE)') $(if $(DATA),--data '$(DATA)') $(ARGS)
+TABLES := ratio squeeze gate stage integration inner nosqueeze
+
+.DEFAULT_GOAL := help
+.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count report check lint test test-all clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z%$$().:_-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  Variables: PROTOCOL= SEEDS= JOBS= DEVICE= DATA= STUDY= ROWS= (see senet-ablate run --help)"
+
+# A stamp newer than its inputs means installed: a later call costs a file comparison.
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/installed ## Make .venv and install (every other target does it when needed)
+
+ablate: $(VENV)/installed ## Train and report all seven tables, each network once
+	@$(CLI) run $(RUN) --report
+
+ablate-ratio: ## Table 10: reduction ratio r = 2, 4, 8, 16, 32 and no SE
+ablate-squeeze: ## Table 11: max or average pooling
+ablate-gate: ## Table 12: ReLU, tanh or sigmoid
+ablate-stage: ## Table 13: SE blocks in one stage or in all
+ablate-integration: ## Table 14: standard, pre, post, identity
+ablate-inner: ## Table 15: after the 3x3 convolution
+ablate-nosqueeze: ## Table 16: without the squeeze
+
+$(TABLES:%=ablate-%): ablate-%: $(VENV)/installed
+	@$(CLI) run $* $(RUN) --report
+
+plan: $(VENV)/installed ## What would be trained, what is shared and how long it takes
+	@$(CLI) plan $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(ARGS)
+
+status: $(VENV)/installed ## Which runs are finished, unfinished or failed
+	@$(CLI) status $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(ARGS)
+
+count: $(VENV)/installed ## Parameters and multiply-adds beside the paper's; no training, no data
+	@$(CLI) count $(ARGS)
+
+report: $(VENV)/installed ## Write tables and plots again from the records
+	@$(CLI) report $(CHOICE) $(ARGS)
+
+check: lint test ## Lint, format, types and tests
+
+lint: $(VENV)/installed-dev ## Lint, format and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: $(VENV)/installed-dev ## The tests (minutes)
+	$(VENV)/bin/python -m pytest
+
+test-all: $(VENV)/installed-dev ## The tests with the long ones
+	$(VENV)/bin/python -m pytest -m ''
+
+clean: ## Remove .venv and caches; results and reports stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

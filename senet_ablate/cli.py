@@ -1,0 +1,417 @@
+"""The shell: verbs over studies. Commands that neither train nor count never import torch."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+
+from senet_ablate.errors import UserError
+from senet_ablate.planning import Estimate, Plan, channels_and_classes, estimate, make_plan, row_states
+from senet_ablate.records import Study
+from senet_ablate.specs import Complexity, Protocol, Variant
+from senet_ablate.suite import Ablation, arms, check_arms, declarations_dir, load_ablations, load_protocol
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it; 1 is a run that failed, 2 a mistake in the call or its files."""
+
+EPILOG = """
+Exit codes: 0 done; 1 at least one run failed; 2 a mistake in the call, a file or the data; 130 stopped by Ctrl-C
+(nothing finished is lost: the same command goes on).
+"""
+
+
+class Shell(click.Group):
+    """Prints a UserError as one message, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; exit 2 on a mistake of the user."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+            sys.exit(2)
+
+
+def options(*chosen: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Put several shared options on a command, in this order."""
+
+    def wrap(command: Any) -> Any:
+        for option in reversed(chosen):
+            command = option(command)
+        return command
+
+    return wrap
+
+
+TABLES = click.argument("tables", nargs=-1, metavar="[TABLE]...")
+ABLATIONS = click.option(
+    "--ablations",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Folder of the declarations.  [default: ./ablations, else the ones that ship with the package]",
+)
+PROTOCOL = click.option(
+    "--protocol", default="digits", show_default=True, help="What is held fixed: a name from `list`, or a .toml file."
+)
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the protocol: recipe.epochs=2."
+)
+ROWS = click.option("--rows", default="", metavar="ID,ID", help="Only these rows (and each table's reference).")
+SEEDS = click.option(
+    "--seeds", type=click.IntRange(1), help="Runs per network, seeds 0, 1, …  [default: the protocol's]"
+)
+STUDY = click.option(
+    "--study",
+    help="Folder under results/ and reports/.  [default: the protocol's name, and a hash if --set changes it]",
+)
+RESULTS = click.option(
+    "--results", type=click.Path(file_okay=False, path_type=Path), default=Path("results"), show_default=True
+)
+REPORTS = click.option(
+    "--reports", type=click.Path(file_okay=False, path_type=Path), default=Path("reports"), show_default=True
+)
+PRECISION = click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Short for --set precision=…")
+CLASSES = click.option(
+    "--classes", type=click.IntRange(2), help="Number of classes of a folder that no run has read yet."
+)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The tables, the protocol and the study that a call is about."""
+
+    ablations: list[Ablation]
+    protocol: Protocol
+    study: Study
+
+    @property
+    def results(self) -> Path:
+        """The folder of all studies."""
+        return self.study.root.parent
+
+
+def choose(
+    tables: Sequence[str],
+    ablations: Path | None,
+    protocol: str,
+    overrides: Sequence[str],
+    precision: str | None,
+    rows: str,
+    study: str | None,
+    results: Path,
+) -> Chosen:
+    """Load and check everything a call names before anything is done."""
+    directory = ablations or declarations_dir()
+    changes = [*overrides, *([f"precision={precision}"] if precision else [])]
+    loaded = load_protocol(directory, protocol, changes)
+    named = load_ablations(directory, tables, [row.strip() for row in rows.split(",") if row.strip()])
+    check_arms(named, loaded.network, loaded.data.resolution, loaded.name)
+    name = study or loaded.name
+    if changes and not study:
+        name += "-" + hashlib.blake2b(" ".join(sorted(changes)).encode(), digest_size=3).hexdigest()
+    if Path(name).name != name or name.startswith("."):
+        raise UserError(f"--study {name!r}: expected a plain folder name, such as digits-2")
+    return Chosen(named, loaded, Study(results / name))
+
+
+def make_grid(title: str | None = None) -> Grid:
+    """A table that reads well in a narrow terminal and in a file."""
+    return Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+@click.group(
+    cls=Shell, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG
+)
+@click.version_option(package_name="senet-ablate")
+def main() -> None:
+    r"""Rerun the ablation study of "Squeeze-and-Excitation Networks" (arXiv 1709.01507, Tables 10 to 16).
+
+    A table's rows differ in one factor while a protocol (network, data, recipe) is held fixed. Each distinct
+    network is trained once per seed, whatever number of tables it serves. Tables are called ratio, squeeze,
+    gate, stage, integration, inner and nosqueeze; no table means all.
+
+    \b
+    senet-ablate list                      what there is
+    senet-ablate plan ratio                what would be trained, and for how long
+    senet-ablate run ratio --report        train (or go on) and write table and plot
+    senet-ablate count                     parameters and multiply-adds beside the paper's
+    """
+
+
+@main.command("list")
+@options(ABLATIONS)
+def list_command(ablations: Path | None) -> None:
+    """List tables with their rows, and protocols."""
+    directory = ablations or declarations_dir()
+    tables = load_ablations(directory)
+    grid = make_grid(f"{sum(len(t.rows) for t in tables)} rows, {len(arms(tables))} distinct networks")
+    for heading in ("table", "name", "factor", "rows"):
+        grid.add_column(heading, overflow="fold")
+    for table in tables:
+        grid.add_row(str(table.table), table.slug, table.factor, ", ".join(row.id for row in table.rows))
+    console = Console()
+    console.print(grid)
+    grid = make_grid("protocols")
+    grid.add_column("name", no_wrap=True)
+    grid.add_column("held fixed")
+    for path in sorted((directory / "protocols").glob("*.toml")):
+        protocol = load_protocol(directory, path.stem)
+        grid.add_row(protocol.name, protocol.description)
+    console.print(grid)
+
+
+@main.command()
+@options(TABLES, PROTOCOL, SET, PRECISION, ROWS, SEEDS, STUDY, CLASSES, RESULTS, ABLATIONS)
+def plan(seeds: int | None, classes: int | None, **choice: Any) -> None:
+    """Show the networks that the tables need, what they share, what is finished and how long the rest may take."""
+    chosen = choose(**choice)
+    shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
+    planned = make_plan(chosen.ablations, chosen.protocol, seeds or chosen.protocol.seeds, chosen.study, shape)
+    grid = make_grid(f"study {chosen.study.name}: {chosen.protocol.description}")
+    grid.add_column("network", no_wrap=True)
+    grid.add_column("serves", overflow="fold")
+    for heading in ("params", "MACs", "runs", "done"):
+        grid.add_column(heading, justify="right")
+    for arm in planned.arms:
+        done = sum(run.run_id in planned.done for run in arm.runs)
+        counts = (f"{arm.complexity.params:,}", f"{arm.complexity.macs:,}", str(len(arm.runs)), str(done))
+        grid.add_row(arm.variant.slug, ", ".join(arm.rows), *counts)
+    console = Console()
+    console.print(grid)
+    rows = sum(len(arm.rows) for arm in planned.arms)
+    console.print(
+        f"{rows} rows, {len(planned.arms)} distinct networks, {planned.runs} runs, {len(planned.done)} finished, "
+        f"{len(planned.todo)} to do.",
+        highlight=False,
+    )
+    if planned.todo:
+        console.print(_time_text(estimate(planned, chosen.protocol, chosen.results)), highlight=False)
+
+
+def _time_text(found: Estimate | None) -> str:
+    if found is None:
+        return "Time: unknown, no finished run in results/ to learn from; finish one and plan again."
+    return f"Time: about {_duration(found.worker_s)} of one worker, shared by as many as run at once ({found.basis})."
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+@main.command()
+@options(
+    TABLES,
+    PROTOCOL,
+    SET,
+    PRECISION,
+    ROWS,
+    SEEDS,
+    STUDY,
+    click.option("--data", type=click.Path(path_type=Path), help="The image folder, or where torchvision's sets lie."),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+    click.option("--jobs", type=click.IntRange(1), help="Runs at once.  [default: one per core, or per GPU]"),
+    click.option(
+        "--devices-per-run", type=click.IntRange(1), default=1, show_default=True, help="Share a run's batch (DDP)."
+    ),
+    click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Processor threads per run."),
+    click.option("--report", is_flag=True, help="Write tables and plots at the end, even half-way."),
+    RESULTS,
+    REPORTS,
+    ABLATIONS,
+)
+def run(
+    seeds: int | None,
+    data: Path | None,
+    device: str,
+    jobs: int | None,
+    devices_per_run: int,
+    threads: int,
+    report: bool,
+    reports: Path,
+    **choice: Any,
+) -> None:
+    """Train what the tables need and is not finished; continue what was interrupted.
+
+    Each finished run is a folder in results/<study>/. The same command may be given again at any time.
+    """
+    from senet_ablate import runner
+
+    console = Console(stderr=True)
+    chosen = choose(**choice)
+    resources = runner.share_out(runner.find_machine(device), jobs, devices_per_run, threads)
+    runner.prepare(
+        chosen.protocol,
+        chosen.study,
+        data,
+        lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
+    )
+    shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
+    planned = make_plan(chosen.ablations, chosen.protocol, seeds or chosen.protocol.seeds, chosen.study, shape)
+    code = 0
+    try:
+        code = _train(planned, chosen, data, resources, console)
+    except KeyboardInterrupt:
+        console.print("stopped; finished runs are kept, the same command continues the others")
+        code = INTERRUPTED
+    if report:
+        _report(chosen.ablations, chosen.study, reports)
+    sys.exit(code)
+
+
+def _train(planned: Plan, chosen: Chosen, data: Path | None, resources: Any, console: Console) -> int:
+    from senet_ablate import runner
+
+    todo = runner.requests(planned, chosen.study, data, resources)
+    done = f"{len(planned.done)} of {planned.runs} runs were finished"
+    if not todo:
+        console.print(f"{done}; nothing to train", highlight=False)
+        return 0
+    workers = min(len(resources.environments), len(todo))
+    console.print(f"{done}; training {len(todo)} on {resources.device}, {workers} at once", highlight=False)
+    summary = runner.execute(runner.local_executor(resources), todo, planned, console)
+    failed = f", {len(summary.failed)} failed" if summary.failed else ""
+    console.print(
+        f"trained {summary.trained} runs in {_duration(summary.wall_s)}{failed}; results in {chosen.study.root}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 1 if summary.failed else 0
+
+
+@main.command()
+@options(TABLES, PROTOCOL, SET, PRECISION, ROWS, SEEDS, STUDY, RESULTS, ABLATIONS)
+def status(seeds: int | None, **choice: Any) -> None:
+    """Show for each network which runs are finished, unfinished, failed (with the cause) or not begun."""
+    chosen = choose(**choice)
+    grid = make_grid(f"study {chosen.study.name}")
+    grid.add_column("network", no_wrap=True)
+    grid.add_column("finished", justify="right")
+    grid.add_column("others", overflow="fold")
+    count = seeds or chosen.protocol.seeds
+    total = 0
+    networks = arms(chosen.ablations)
+    for variant in networks:
+        states = row_states([chosen.protocol.run_spec(variant, seed) for seed in range(count)], chosen.study)
+        finished = len(states["finished"]) + len(states["diverged"])
+        total += finished
+        others = [f"{state}: {', '.join(names)}" for state, names in states.items() if names and state != "finished"]
+        grid.add_row(variant.slug, f"{finished} of {count}", "; ".join(others))
+    console = Console()
+    console.print(grid)
+    console.print(f"{total} of {len(networks) * count} runs finished", highlight=False)
+
+
+@main.command()
+@options(TABLES, PROTOCOL, SET, PRECISION, ROWS, STUDY, RESULTS, REPORTS, ABLATIONS)
+def report(reports: Path, **choice: Any) -> None:
+    """Write tables (Markdown, CSV, LaTeX) and plots (SVG, PNG) from the records, finished or half-way."""
+    chosen = choose(**choice)
+    if not choice["study"]:
+        chosen.study.check_protocol(chosen.protocol)
+    _report(chosen.ablations, chosen.study, reports)
+
+
+def _report(ablations: Sequence[Ablation], study: Study, reports: Path) -> None:
+    from senet_ablate.report import write_report
+    from senet_ablate.tables import printed
+
+    console = Console()
+    written = write_report(ablations, study, reports)
+    for table in written.tables:
+        grid = make_grid(f"Table {table.ablation.table}: {table.ablation.title}, study {study.name}")
+        text = printed(table, compact=True)
+        for name in text.columns:
+            grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=name == "network")
+        for line in text.itertuples(index=False):
+            grid.add_row(*line)
+        console.print(grid)
+    console.print(f"wrote {len(written.files)} files to {reports / study.name}", highlight=False, soft_wrap=True)
+
+
+@main.command()
+@options(
+    TABLES,
+    click.option("--protocol", default="imagenet-resnet50", show_default=True, help="Whose network to count."),
+    SET,
+    click.option("--classes", type=click.IntRange(2), default=1000, show_default=True, help="Classes of a folder."),
+    click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the counts here."),
+    ABLATIONS,
+)
+def count(
+    tables: Sequence[str],
+    protocol: str,
+    overrides: Sequence[str],
+    classes: int,
+    csv_file: Path | None,
+    ablations: Path | None,
+) -> None:
+    """Count parameters and multiply-adds of every arm, traced by fvcore, beside the paper's figures; trains nothing.
+
+    A tick marks each count that rounds to the printed figure; where none does, the conventions that would are named.
+    """
+    from senet_ablate import complexity, counting
+    from senet_ablate.records import write_atomic
+    from senet_ablate.resnet import ResNet
+    from senet_ablate.specs import CHANNELS_AND_CLASSES
+
+    directory = ablations or declarations_dir()
+    loaded = load_protocol(directory, protocol, overrides)
+    named = load_ablations(directory, tables)
+    resolution = loaded.data.resolution
+    check_arms(named, loaded.network, resolution, loaded.name)
+    channels, known = CHANNELS_AND_CLASSES[loaded.data.dataset]
+    counted: dict[Variant, Complexity] = {}
+    with Console(stderr=True).status("tracing") as spinner:
+        for variant in (networks := arms(named)):
+            spinner.update(f"tracing {variant.slug} ({len(counted) + 1} of {len(networks)})")
+            model = ResNet(loaded.network, variant, in_channels=channels, classes=known or classes)
+            counted[variant] = complexity.count_complexity(model, in_channels=channels, resolution=resolution)
+    scale = (loaded.network, resolution, known or classes)
+    at_paper_scale = scale == (counting.PAPER_NETWORK, counting.PAPER_RESOLUTION, counting.PAPER_CLASSES)
+    frame = counting.count_table(named, counted, at_paper_scale)
+    _print_counts(frame, at_paper_scale)
+    if csv_file:
+        write_atomic(csv_file, frame.to_csv(index=False, lineterminator="\n"))
+        click.echo(f"wrote {len(frame)} rows to {csv_file}")
+
+
+def _print_counts(frame: Any, at_paper_scale: bool) -> None:
+    from senet_ablate.complexity import CONVENTION
+
+    grid = make_grid()
+    headings = ["tab", "row", "params", "+ BN stats", "MACs"]
+    for heading in headings + (["paper M", "paper G"] if at_paper_scale else []):
+        grid.add_column(heading, justify="left" if heading == "row" else "right", no_wrap=True)
+    for line in frame.to_dict("records"):
+        cells = [f"{line[name]:,}" for name in ("params", "params_with_bn_stats", "macs")]
+        if at_paper_scale:
+            met = line["params_met"].split("; ")
+            marks = ("without BN statistics" in met, "with BN statistics" in met, line["gflops_met"] is True)
+            cells = [f"{cell} {'✓' if mark else ' '}" for cell, mark in zip(cells, marks, strict=True)]
+            cells += [
+                "" if line[name] != line[name] else f"{line[name]}" for name in ("paper_params_m", "paper_gflops")
+            ]
+        grid.add_row(str(line["table"]), line["row"], *cells)
+    console = Console()
+    console.print(grid)
+    if at_paper_scale:
+        console.print("✓ rounds to the printed figure (millions to one place, GFLOPs to two).", highlight=False)
+        for line in frame[frame["params_explained"] != ""].to_dict("records"):
+            console.print(
+                f"{line['slug']}:{line['row']}, printed {line['paper_params_m']}M, would need another count: "
+                f"{line['params_explained']}.",
+                highlight=False,
+            )
+    console.print(f"Convention: {CONVENTION}.", highlight=False)

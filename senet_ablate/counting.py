@@ -1,0 +1,103 @@
+"""Set counts beside the paper's printed figures: which match, and which convention would explain the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from senet_ablate.geometry import gated_sites
+from senet_ablate.specs import Complexity, Network, Variant
+from senet_ablate.suite import Ablation, Row
+
+PAPER_NETWORK = Network(backbone="resnet50")
+PAPER_RESOLUTION = 224
+PAPER_CLASSES = 1000
+
+
+def rounds_to(count: float, printed: float, decimals: int) -> bool:
+    """Whether `count`, in the printed unit, rounds to the printed figure (to nearest)."""
+    return f"{count:.{decimals}f}" == f"{printed:.{decimals}f}"
+
+
+@dataclass(frozen=True)
+class Convention:
+    """One way to count and round parameters."""
+
+    with_bn_stats: bool
+    biases: str
+    rounded_up: bool
+
+    def explains(self, complexity: Complexity, variant: Variant, printed: float) -> bool:
+        """Whether counting this way gives the printed millions."""
+        params = complexity.params_with_bn_stats if self.with_bn_stats else complexity.params
+        millions = (params + se_biases(variant, self.biases)) / 1e6
+        if self.rounded_up:
+            millions = math.ceil(millions * 10) / 10
+        return rounds_to(millions, printed, 1)
+
+    def __str__(self) -> str:
+        return (
+            ("with" if self.with_bn_stats else "without")
+            + " BN statistics"
+            + {"none": "", "both": ", both SE biases", "expanding": ", expanding SE bias"}[self.biases]
+            + (", rounded up" if self.rounded_up else "")
+        )
+
+
+CONVENTIONS = [
+    Convention(with_bn_stats, biases, rounded_up)
+    for rounded_up in (False, True)
+    for biases in ("none", "expanding", "both")
+    for with_bn_stats in (False, True)
+]
+OURS = CONVENTIONS[:2]
+"""The two counts of the table itself: no biases, ordinary rounding, without and with BN statistics."""
+
+
+def se_biases(variant: Variant, which: str) -> int:
+    """How many biases the SE layers of the paper's network would have: none, of both layers or of the expanding one."""
+    if variant.se is None or which == "none":
+        return 0
+    sites = list(gated_sites(PAPER_NETWORK, variant, PAPER_RESOLUTION))
+    expanding = sum(channels for _, channels, _ in sites)
+    reducing = sum(channels // variant.se.reduction for _, channels, _ in sites)
+    return expanding + (reducing if which == "both" else 0)
+
+
+def count_table(
+    ablations: Sequence[Ablation], counted: Mapping[Variant, Complexity], paper_scale: bool
+) -> pd.DataFrame:
+    """One line per row of every table: exact counts, and at the paper's scale its figures with the verdict on each.
+
+    Columns: table, slug, row, label, params, params_with_bn_stats, macs, paper_params_m, paper_gflops, params_met
+    (which of the two counts round to the printed figure), params_explained (where none does: the conventions that
+    would), gflops_met.
+    """
+    lines = []
+    for ablation in ablations:
+        for row in ablation.rows:
+            line = {
+                "table": ablation.table,
+                "slug": ablation.slug,
+                "row": row.id,
+                "label": row.label,
+                **counted[row.variant].model_dump(),
+            }
+            lines.append(line | (_paper_columns(row, counted[row.variant]) if paper_scale else {}))
+    return pd.DataFrame(lines)
+
+
+def _paper_columns(row: Row, complexity: Complexity) -> dict[str, object]:
+    params_m, gflops = row.paper.params_m, row.paper.gflops
+    ways = [] if params_m is None else [way for way in CONVENTIONS if way.explains(complexity, row.variant, params_m)]
+    met = [str(way) for way in ways if way in OURS]
+    return {
+        "paper_params_m": params_m,
+        "paper_gflops": gflops,
+        "params_met": "; ".join(met),
+        "params_explained": "" if met else "; ".join(map(str, ways)),
+        "gflops_met": None if gflops is None else rounds_to(complexity.macs / 1e9, gflops, 2),
+    }

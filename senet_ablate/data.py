@@ -1,0 +1,258 @@
+"""The data sets: scikit-learn's digits (embedded), torchvision's, and any folder of images.
+
+A data set becomes three splits and the facts about them. The validation part is drawn from train per class with a
+fixed seed, the same for every run, so that verdicts hold for one split; the test part is the data set's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+
+from senet_ablate.errors import UserError
+from senet_ablate.folders import check_headers, decode, describe_skipped, list_folder
+from senet_ablate.loaders import FileSplit, Normalisation, ResidentSplit, Split
+from senet_ablate.specs import DataConfig, DataFacts
+from senet_ablate.streams import generator
+
+RESIDENT_LIMIT = 4 * 2**30
+"""Bytes of decoded images up to which a folder is held in memory; beyond, it is streamed."""
+
+DIGITS_TRAIN = 1000
+"""The first 1,000 digits train, the last 797 test. The file runs writer by writer, so the test is on other writers."""
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """Three splits, what is known of them, and notices for the user (skipped files)."""
+
+    facts: DataFacts
+    train: Split
+    validation: Split
+    test: Split
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Train or test as read: uint8 images (N, C, H, W) and labels (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def load_data(
+    config: DataConfig,
+    path: Path | None,
+    *,
+    stream: bool = False,
+    announce: Callable[[str], None] = lambda text: None,
+) -> LoadedData:
+    """Load the data set that `config` names.
+
+    Args:
+        config: data set, resolution, share of validation.
+        path: for `folder`, the folder; for torchvision's sets, where they are or shall be downloaded (`data/` by
+            default); the embedded digits need none.
+        stream: read a folder's images from their files even if they would fit into memory.
+        announce: told what takes long, such as decoding.
+
+    Raises:
+        UserError: the data is not there, cannot be read or does not fit the protocol.
+    """
+    return DATASETS[config.dataset](config, path, stream, announce)
+
+
+@functools.lru_cache(maxsize=2)
+def load_data_once(config: DataConfig, path: Path | None, stream: bool) -> LoadedData:
+    """`load_data`, kept for the next run of the same process."""
+    return load_data(config, path, stream=stream)
+
+
+def validation_indices(labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Divide the training images into (train, validation) indices, `share` of each class, at least one image.
+
+    Raises:
+        UserError: a class has a single image, which cannot be in both.
+    """
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        if len(members) < 2:
+            raise UserError(f"class number {label} has a single training image; train and validation need one each")
+        count = max(1, round(share * len(members)))
+        chosen = torch.randperm(len(members), generator=generator(0, "split", label))[:count]
+        held[members[chosen]] = True
+    return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def _resident(
+    config: DataConfig, train: Part, test: Part, class_names: tuple[str, ...], fingerprint: str
+) -> LoadedData:
+    """Split decoded images; mean and deviation come from the part that trains."""
+    height, width = train.images.shape[2:]
+    if (height, width) != (config.resolution, config.resolution):
+        raise UserError(
+            f"data.resolution = {config.resolution}, but {config.dataset} has images of {height}x{width} pixels; set "
+            f"data.resolution = {height}"
+        )
+    kept, held = validation_indices(train.labels, config.validation)
+    images = train.images[kept]
+    # Exact and in one pass: mean and deviation of uint8 follow from the histogram.
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.transpose(0, 1)])
+    level = torch.arange(256, dtype=torch.float64) / 255
+    share = counts.double() / counts.sum(1, keepdim=True)
+    mean = share @ level
+    std = (share @ level.square() - mean.square()).sqrt()
+    if not bool((std > 0).all()):
+        raise UserError(f"{config.dataset}: all training pixels of a channel are equal; these are no images")
+    normalisation = Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
+    whole = ResidentSplit(train.images, train.labels, normalisation)
+    return LoadedData(
+        facts=DataFacts(
+            fingerprint=fingerprint,
+            channels=images.shape[1],
+            class_names=class_names,
+            n_train=len(kept),
+            n_validation=len(held),
+            n_test=len(test.labels),
+        ),
+        train=whole.take(kept),
+        validation=whole.take(held),
+        test=ResidentSplit(test.images, test.labels, normalisation),
+    )
+
+
+def _pixel_fingerprint(*parts: Part) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(repr(tuple(part.images.shape)).encode())
+        digest.update(part.images.contiguous().numpy().data)
+        digest.update(part.labels.numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _digits(config: DataConfig, path: Path | None, stream: bool, announce: Callable[[str], None]) -> LoadedData:
+    """Handwritten digits, 8x8 pixels of 17 grey levels, from inside scikit-learn."""
+    from sklearn.datasets import load_digits  # a second to import, needed by this data set alone
+
+    if path is not None:
+        raise UserError(f"--data {path}: the digits are embedded and take no path; choose another --protocol")
+    bunch = load_digits()
+    images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
+    labels = torch.from_numpy(bunch.target.astype(np.int64))
+    train, test = Part(images[:DIGITS_TRAIN], labels[:DIGITS_TRAIN]), Part(images[DIGITS_TRAIN:], labels[DIGITS_TRAIN:])
+    names = tuple(str(name) for name in bunch.target_names)
+    return _resident(config, train, test, names, _pixel_fingerprint(train, test))
+
+
+def _torchvision(
+    build: type[torchvision.datasets.VisionDataset], sources: tuple[str, ...]
+) -> Callable[[DataConfig, Path | None, bool, Callable[[str], None]], LoadedData]:
+    """A loader of a torchvision data set that fits into memory, downloaded on first use."""
+
+    def load(config: DataConfig, path: Path | None, stream: bool, announce: Callable[[str], None]) -> LoadedData:
+        root = path or Path("data")
+        parts = []
+        for train in (True, False):
+            try:
+                dataset = build(root=root, train=train)
+            except RuntimeError:  # torchvision's word for "not there, or not whole"
+                dataset = _download(build, root, train, config, sources, announce)
+            pixels = torch.as_tensor(dataset.data)  # (N, H, W) or (N, H, W, C)
+            images = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+            parts.append(Part(images, torch.as_tensor(dataset.targets, dtype=torch.int64)))
+        return _resident(config, parts[0], parts[1], tuple(dataset.classes), _pixel_fingerprint(*parts))
+
+    return load
+
+
+def _download(
+    build: type[torchvision.datasets.VisionDataset],
+    root: Path,
+    train: bool,
+    config: DataConfig,
+    sources: tuple[str, ...],
+    announce: Callable[[str], None],
+) -> torchvision.datasets.VisionDataset:
+    announce(f"downloading {config.dataset} to {root}")
+    try:
+        return build(root=root, train=train, download=True)
+    except Exception as error:  # whatever urllib, the archive or the disk raise: the way out is the same
+        _explain_download(root, config, sources, error)
+
+
+def _explain_download(root: Path, config: DataConfig, sources: tuple[str, ...], error: Exception) -> NoReturn:
+    files = "\n  ".join(sources)
+    place = root / "FashionMNIST" / "raw" if config.dataset == "fashion-mnist" else root
+    raise UserError(
+        f"{config.dataset} is not in {root} and cannot be downloaded ({error}).\nBy hand: fetch on a machine with "
+        f"internet access\n  {files}\nput this into {place} and run the same command again (another place: --data PATH)"
+    ) from None
+
+
+def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Callable[[str], None]) -> LoadedData:
+    """Any images in class folders: decoded once if they fit into memory, else streamed."""
+    if path is None:
+        raise UserError('data.dataset = "folder": say which folder with --data PATH (make: DATA=PATH)')
+    folder = list_folder(path)
+    decoded_size = (len(folder.train.paths) + len(folder.test.paths)) * 3 * config.resolution**2
+    if stream or decoded_size > RESIDENT_LIMIT:
+        train, test = check_headers(folder.train), check_headers(folder.test)
+        whole = FileSplit(train.paths, torch.tensor(train.labels), config)
+        kept, held = validation_indices(whole.labels, config.validation)
+        loaded = LoadedData(
+            facts=DataFacts(
+                fingerprint=folder.fingerprint("names and sizes"),
+                channels=3,
+                class_names=folder.class_names,
+                n_train=len(kept),
+                n_validation=len(held),
+                n_test=len(test.labels),
+            ),
+            train=whole.take(kept),
+            validation=whole.take(held),
+            test=FileSplit(test.paths, torch.tensor(test.labels), config),
+        )
+        skipped, grey = (*train.skipped, *test.skipped), train.grey + test.grey
+    else:
+        parts = decode(folder, config, cache_dir(), announce)
+        arrays = [Part(torch.from_numpy(part.images), torch.from_numpy(part.labels)) for part in parts]
+        loaded = _resident(config, arrays[0], arrays[1], folder.class_names, _pixel_fingerprint(*arrays))
+        skipped, grey = parts[0].skipped + parts[1].skipped, parts[0].grey + parts[1].grey
+    notices = [describe_skipped(skipped), f"{grey} grey images were given three equal channels" if grey else None]
+    return LoadedData(
+        facts=loaded.facts.model_copy(update={"skipped": len(skipped), "grey": grey}),
+        train=loaded.train,
+        validation=loaded.validation,
+        test=loaded.test,
+        notices=tuple(notice for notice in notices if notice),
+    )
+
+
+def cache_dir() -> Path:
+    """Where decoded folders are kept: `SENET_ABLATE_CACHE`, else the user's cache folder."""
+    user = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return Path(os.environ.get("SENET_ABLATE_CACHE", user / "senet-ablate"))
+
+
+_CIFAR10, _CIFAR100 = torchvision.datasets.CIFAR10, torchvision.datasets.CIFAR100
+_FASHION = torchvision.datasets.FashionMNIST
+
+DATASETS: dict[str, Callable[[DataConfig, Path | None, bool, Callable[[str], None]], LoadedData]] = {
+    "digits": _digits,
+    "cifar10": _torchvision(_CIFAR10, (_CIFAR10.url,)),
+    "cifar100": _torchvision(_CIFAR100, (_CIFAR100.url,)),
+    "fashion-mnist": _torchvision(_FASHION, tuple(_FASHION.mirrors[0] + name for name, _ in _FASHION.resources)),
+    "folder": _folder,
+}

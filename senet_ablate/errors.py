@@ -1,0 +1,21 @@
+"""The one exception for a mistake that the user can mend; the shell prints it without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user typed, wrote or pointed to is wrong.
+
+    The message names the value, its place and what would be right.
+    """
+
+
+def did_you_mean(word: object, allowed: Iterable[object]) -> str:
+    """Say what `word` could have been: the nearest allowed spelling, then all of them."""
+    names = [str(name) for name in allowed]
+    near = difflib.get_close_matches(str(word), names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}allowed: {', '.join(names)}"

@@ -1,0 +1,144 @@
+"""Plots of error against parameter overhead and against multiply-add overhead, ours above the paper's.
+
+Arms are told apart by marker and direct label, not by colour, so that they can be read in grey print.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
+
+from senet_ablate.counting import PAPER_NETWORK, PAPER_RESOLUTION
+from senet_ablate.overhead import added_cost
+from senet_ablate.tables import Table
+
+MARKERS = "osD^vPX*"
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "senet-ablate",  # else the same records give other bytes each time
+}
+MARKER_STYLE: dict[str, Any] = {
+    "markersize": 5,
+    "color": "black",
+    "markerfacecolor": "white",
+    "markeredgewidth": 1.1,
+}
+LABEL_HEIGHT = 0.075
+"""Least distance of two labels, in heights of the axes."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One arm in a panel: overhead, error in percent, its standard deviation (None: one run) and its name."""
+
+    x: float
+    y: float
+    spread: float | None
+    label: str
+    marker: str
+
+
+def plot_table(table: Table) -> Figure:
+    """Draw a filled table: error against added parameters (left) and added multiply-adds (right).
+
+    The upper panels are this study (mean, bar of one standard deviation), the lower ones the paper's single runs at
+    its own scale. Arms without a run are left out above and named in the title.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 5.4), layout="constrained")
+        axes = figure.subplots(2, 2, sharey="row")
+        network, resolution = table.pin.protocol.network, table.pin.protocol.data.resolution
+        lines = table.frame.to_dict("records")
+        for column, (field, quantity) in enumerate((("params", "parameters"), ("macs", "multiply-adds"))):
+            ours, paper = [], []
+            for number, line in enumerate(lines):
+                variant = table.ablation.row(line["row"]).variant
+                marker = MARKERS[number % len(MARKERS)]
+                x = getattr(added_cost(network, variant, resolution), field)
+                if line["n"]:
+                    sd = line["top1_err_sd"]
+                    spread = None if sd is None or np.isnan(sd) else sd
+                    ours.append(Point(x, line["top1_err_mean"], spread, line["label"], marker))
+                x = getattr(added_cost(PAPER_NETWORK, variant, PAPER_RESOLUTION), field)
+                paper.append(Point(x, line["paper_top1_err"], None, line["label"], marker))
+            _panel(axes[0, column], ours, quantity)
+            _panel(axes[1, column], paper, quantity)
+        missing = [line["label"] for line in lines if not line["n"]]
+        seeds = sorted({line["n"] for line in lines if line["n"]})
+        counts = " to ".join(str(n) for n in sorted({seeds[0], seeds[-1]})) if seeds else "0"
+        absent = f"; not run: {', '.join(missing)}" if missing else ""
+        axes[0, 0].set_title(f"This study: {table.pin.protocol.name}, n = {counts} seeds, mean ± SD{absent}")
+        axes[1, 0].set_title("The paper: ResNet-50 on ImageNet, one run each")
+        for row in axes:
+            row[0].set_ylabel("top-1 error, %")
+        figure.suptitle(f"Table {table.ablation.table}: {table.ablation.title}", x=0.01, ha="left", fontsize=10)
+        return figure
+
+
+def _panel(axes: Axes, points: Sequence[Point], quantity: str) -> None:
+    largest = max((abs(point.x) for point in points), default=0.0)
+    units = ((1e9, ", billion"), (1e6, ", million"), (1e3, ", thousand"), (0, ""))
+    least, unit = next(pair for pair in units if largest >= pair[0])
+    scale = least or 1.0
+    axes.set_xlabel(f"added {quantity}{unit}")
+    axes.grid(axis="y", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for point in points:
+        axes.errorbar(
+            point.x / scale,
+            point.y,
+            yerr=point.spread,
+            fmt=point.marker,
+            **MARKER_STYLE,
+            elinewidth=0.8,
+            capsize=2.5,
+        )
+    axes.margins(x=0.08, y=0.12)
+    if not points:
+        axes.text(0.5, 0.5, "no finished run yet", transform=axes.transAxes, ha="center", color="0.4")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    axes.autoscale_view()
+    axes.set_ylim(axes.get_ylim())
+    _labels(axes, points)
+
+
+def _labels(axes: Axes, points: Sequence[Point]) -> None:
+    """Name each point, with its marker, in a column at the right, as near to the point's height as others allow."""
+    low, high = axes.get_ylim()
+    order = sorted(points, key=lambda point: point.y)
+    wished = np.array([(point.y - low) / (high - low) for point in order])
+    for point, place in zip(order, spread_out(wished, LABEL_HEIGHT), strict=True):
+        axes.plot(1.05, place, point.marker, transform=axes.transAxes, clip_on=False, **MARKER_STYLE)
+        axes.text(1.09, place, point.label, transform=axes.transAxes, va="center", fontsize=7)
+
+
+def spread_out(wished: np.ndarray, distance: float) -> np.ndarray:
+    """Move rising positions as little as needed (least squares) so that neighbours are at least `distance` apart.
+
+    Isotonic regression of the positions less their minimal offsets.
+    """
+    offsets = distance * np.arange(len(wished))
+    return isotonic_regression(wished - offsets).x + offsets
+
+
+def save(figure: Figure, kind: str) -> bytes:
+    """The figure as `svg` or `png`; the same records give the same bytes."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,222 @@
+"""Image folders of a user: list them, say what is wrong with them, decode them once.
+
+Expected is `train/` and `test/` (or `val/`), each with one folder per class. Files that are no images or
+are cut off are skipped, counted and named; anything that would change the task silently is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.loaders import evaluation_view, read_image
+from senet_ablate.specs import DataConfig
+
+LAYOUT = "expected train/ and test/ (or val/), each with one folder of images per class"
+GREY_MODES = {"1", "L", "LA", "I", "I;16", "F"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image files of one part, in the order of their names, with their class numbers."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    skipped: tuple[str, ...] = ()
+    grey: int = 0
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A user's image folder as its file names tell it; nothing is decoded yet."""
+
+    root: Path
+    class_names: tuple[str, ...]
+    train: Listing
+    test: Listing
+
+    def fingerprint(self, *key: object) -> str:
+        """Hash of names, labels and sizes of all files, and of `key`."""
+        digest = hashlib.blake2b(repr(key).encode(), digest_size=16)
+        for listing in (self.train, self.test):
+            for path, label in zip(listing.paths, listing.labels, strict=True):
+                name = os.path.relpath(path, self.root)
+                digest.update(f"{name}\0{label}\0{path.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+
+def list_folder(root: Path) -> Folder:
+    """Find classes and files of `root`.
+
+    Raises:
+        UserError: no such folder, no train or test part, no or empty classes, or classes that differ between the parts.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; {LAYOUT}")
+    parts = {name: root / name for name in ("train", "test", "val") if (root / name).is_dir()}
+    if "train" not in parts or len(parts) < 2:
+        present = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
+        raise UserError(f"{root}: {LAYOUT}; found {present}")
+    test = parts.get("test", parts.get("val"))
+    assert test is not None
+    train_names, test_names = _class_names(parts["train"]), _class_names(test)
+    for name in sorted(set(train_names) ^ set(test_names)):
+        inside, outside = (parts["train"], test) if name in train_names else (test, parts["train"])
+        others = _class_names(outside)
+        raise UserError(f"{inside / name}: this class has no folder in {outside}; {did_you_mean(name, others)}")
+    return Folder(
+        root=root,
+        class_names=train_names,
+        train=_list_part(parts["train"], train_names),
+        test=_list_part(test, train_names),
+    )
+
+
+def _class_names(part: Path) -> tuple[str, ...]:
+    names = tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir() and entry.name[0] != "."))
+    if len(names) < 2:
+        raise UserError(f"{part}: {len(names)} class folders; at least two are needed to classify")
+    return names
+
+
+def _list_part(part: Path, class_names: tuple[str, ...]) -> Listing:
+    paths: list[Path] = []
+    labels: list[int] = []
+    skipped: list[str] = []
+    for label, name in enumerate(class_names):
+        images: list[str] = []
+        others: list[str] = []
+        for folder, _, files in os.walk(part / name):
+            for file in files:
+                if not file.startswith("."):
+                    (images if file.lower().endswith(IMG_EXTENSIONS) else others).append(os.path.join(folder, file))
+        if not images:
+            raise UserError(f"{part / name}: empty class, no image among its {len(others)} files")
+        paths += map(Path, sorted(images))
+        labels += [label] * len(images)
+        skipped += [f"{file}: not an image type ({', '.join(IMG_EXTENSIONS)})" for file in sorted(others)]
+    return Listing(tuple(paths), tuple(labels), tuple(skipped))
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One part decoded: uint8 images (N, 3, H, W) and labels int64 (N,), in the order of the listing."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    skipped: tuple[str, ...]
+    grey: int
+
+
+def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[str], None]) -> tuple[Decoded, Decoded]:
+    """Decode train and test at the resolution of `config`, once per machine: the arrays are kept under `cache`.
+
+    Later calls map them from disk, so that several processes share one copy.
+
+    Raises:
+        UserError: every file of a class is unreadable.
+    """
+    stamp = [path.stat().st_mtime_ns for part in (folder.train, folder.test) for path in part.paths]
+    key = folder.fingerprint(str(folder.root.resolve()), config.resolution, config.short_side, stamp)
+    place = cache / f"folder-{key}"
+    if not (place / "complete.json").is_file():
+        total = len(folder.train.paths) + len(folder.test.paths)
+        announce(f"decoding {total:,} images of {folder.root} (once; kept in {place})")
+        cache.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=cache))
+        try:
+            notes = {
+                name: _decode_part(listing, folder.class_names, config, scratch / name)
+                for name, listing in (("train", folder.train), ("test", folder.test))
+            }
+            (scratch / "complete.json").write_text(json.dumps(notes))
+            if not place.exists():
+                scratch.replace(place)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    notes = json.loads((place / "complete.json").read_text())
+    train, test = (
+        Decoded(
+            # Copy-on-write pages: shared between processes, and torch may take the array as its own.
+            images=np.load(place / f"{name}-images.npy", mmap_mode="c"),
+            labels=np.load(place / f"{name}-labels.npy"),
+            skipped=tuple(notes[name]["skipped"]),
+            grey=notes[name]["grey"],
+        )
+        for name in ("train", "test")
+    )
+    return train, test
+
+
+def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataConfig, stem: Path) -> dict[str, object]:
+    view = evaluation_view(config)
+
+    def decoded(path: Path) -> tuple[np.ndarray, bool] | str:
+        try:
+            with Image.open(path) as image:
+                grey = image.mode in GREY_MODES
+            return np.asarray(view(read_image(path))), grey
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            return f"{path}: {str(error) or type(error).__name__}"
+
+    images = np.empty((len(listing.paths), 3, config.resolution, config.resolution), np.uint8)
+    kept: list[int] = []
+    skipped = list(listing.skipped)
+    grey = 0
+    with ThreadPoolExecutor() as threads:
+        for number, result in enumerate(threads.map(decoded, listing.paths)):
+            if isinstance(result, str):
+                skipped.append(result)
+                continue
+            images[len(kept)] = result[0].transpose(2, 0, 1)
+            grey += result[1]
+            kept.append(number)
+    labels = np.array([listing.labels[number] for number in kept], np.int64)
+    for label in set(range(len(class_names))) - set(labels.tolist()):
+        raise UserError(f"class {class_names[label]!r}: none of its files can be read, for example {skipped[0]}")
+    np.save(f"{stem}-images.npy", images[: len(kept)])
+    np.save(f"{stem}-labels.npy", labels)
+    return {"skipped": skipped, "grey": grey}
+
+
+def check_headers(listing: Listing) -> Listing:
+    """Drop files whose header is no image's, for folders that are streamed and never decoded as a whole."""
+
+    def header(path: Path) -> bool | str:
+        try:
+            with Image.open(path) as image:
+                return image.mode in GREY_MODES
+        except (OSError, Image.DecompressionBombError) as error:
+            return f"{path}: {str(error) or type(error).__name__}"
+
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(header, listing.paths))
+    good = [number for number, result in enumerate(found) if not isinstance(result, str)]
+    return replace(
+        listing,
+        paths=tuple(listing.paths[number] for number in good),
+        labels=tuple(listing.labels[number] for number in good),
+        skipped=(*listing.skipped, *(result for result in found if isinstance(result, str))),
+        grey=sum(result is True for result in found),
+    )
+
+
+def describe_skipped(skipped: Iterable[str]) -> str | None:
+    """One notice that counts the skipped files and names the first of them, or None."""
+    names = list(skipped)
+    if not names:
+        return None
+    more = f"\n  … and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"skipped {len(names)} files:\n  " + "\n  ".join(names[:5]) + more

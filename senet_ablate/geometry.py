@@ -1,0 +1,97 @@
+"""Where every residual block stands: its widths, its maps, and what an SE block sees at each of the five sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from senet_ablate.backbones import BACKBONES, EXPANSION, BlockKind
+from senet_ablate.specs import Network, Position, Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockShape:
+    """One residual block: SE_`stage`_`index` in the paper's names, its widths, and the side of its maps in pixels."""
+
+    kind: BlockKind
+    stage: int
+    index: int
+    in_channels: int
+    mid_channels: int
+    out_channels: int
+    stride: int
+    in_side: int
+    out_side: int
+
+    @property
+    def projects(self) -> bool:
+        """Whether the shortcut is a 1x1 convolution, since map or width change."""
+        return self.stride != 1 or self.in_channels != self.out_channels
+
+
+def halved(side: int) -> int:
+    """Side of a map after a stride-2 convolution or pooling with the usual padding."""
+    return (side + 1) // 2
+
+
+def block_shapes(network: Network, resolution: int) -> Iterator[BlockShape]:
+    """Yield every residual block of `network` for square images of side `resolution`, first to last."""
+    backbone = BACKBONES[network.backbone]
+    side = halved(halved(resolution)) if network.stem == "imagenet" else resolution
+    channels = network.width
+    for number, depth in enumerate(backbone.depths):
+        mid = network.width * 2**number
+        out = mid * EXPANSION[backbone.block]
+        for index in range(1, depth + 1):
+            stride = 2 if number > 0 and index == 1 else 1
+            out_side = halved(side) if stride == 2 else side
+            yield BlockShape(
+                kind=backbone.block,
+                stage=number + 2,
+                index=index,
+                in_channels=channels,
+                mid_channels=mid,
+                out_channels=out,
+                stride=stride,
+                in_side=side,
+                out_side=out_side,
+            )
+            channels, side = out, out_side
+
+
+def site_channels(shape: BlockShape, position: Position) -> int:
+    """Number of channels C that an SE block at `position` of this residual block sees."""
+    return {"pre": shape.in_channels, "inner-3x3": shape.mid_channels}.get(position, shape.out_channels)
+
+
+def site_side(shape: BlockShape, position: Position) -> int:
+    """Side H = W in pixels of the map that an SE block at `position` of this residual block sees."""
+    return shape.in_side if position == "pre" else shape.out_side
+
+
+def gated_sites(network: Network, variant: Variant, resolution: int) -> Iterator[tuple[BlockShape, int, int]]:
+    """Yield (block, C, side) for each SE block that `variant` puts into `network`.
+
+    Raises:
+        ValueError: the variant cannot be built on this network: a position that its blocks do not have, or a
+            reduction that leaves no hidden channel. The message names the field, its value and what would be right.
+    """
+    if variant.se is None:
+        return
+    position, reduction = variant.placement.position, variant.se.reduction
+    for shape in block_shapes(network, resolution):
+        if not variant.placement.covers(shape.stage):
+            continue
+        if position == "inner-3x3" and shape.kind == "basic":
+            raise ValueError(
+                f'placement.position = "inner-3x3": a basic block of {network.backbone} has two 3x3 convolutions, so '
+                "the place has no meaning; use a bottleneck network (resnet14, resnet26, resnet50, …)"
+            )
+        channels = site_channels(shape, position)
+        if channels < reduction:
+            raise ValueError(
+                f"se.reduction = {reduction} leaves no hidden channel in block {shape.stage}_{shape.index}, where the "
+                f"{position} place of {network.backbone} at width {network.width} has {channels} channels; use a "
+                f"reduction of at most {channels} or a wider network"
+            )
+        yield shape, channels, site_side(shape, position)

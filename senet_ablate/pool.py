@@ -1,0 +1,126 @@
+"""Local executor: warm worker processes that a dying worker cannot break.
+
+Workers are forked from a server that has imported torch and Lightning once, keep their data set between runs, and are
+replaced when they die; the run they had goes on from its checkpoint in another worker. A worker that loses its driver
+ends itself. Any other engine (a cluster's) needs to offer only `Executor.execute`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from senet_ablate.executor import Event, RunRequest, attempt
+from senet_ablate.records import Failure
+
+TRIES = 3
+"""How often a run is begun or continued when its worker dies under it (killed, out of memory)."""
+
+TICK_S = 0.5
+"""How often `execute` returns to its caller while nothing happens, so that a display can be kept."""
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    environment: Mapping[str, str]
+    request: RunRequest | None = None
+
+
+@dataclass(frozen=True)
+class LocalPool:
+    """One worker process per entry of `environments`, whose variables it gets (which GPU it may see)."""
+
+    environments: Sequence[Mapping[str, str]]
+    context: multiprocessing.context.BaseContext = field(init=False)
+
+    def __post_init__(self) -> None:
+        methods = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        if "forkserver" in methods:
+            context.set_forkserver_preload(["senet_ablate.training"])
+        object.__setattr__(self, "context", context)
+
+    def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
+        """Do the runs in the given order, as many at once as there are workers.
+
+        Raises:
+            KeyboardInterrupt: after the workers are gone; checkpoints stay for the next call.
+        """
+        queue = deque(requests)
+        deaths: Counter[str] = Counter()
+        workers = [self._start(environment) for environment in self.environments[: len(queue)]]
+        try:
+            while queue or any(worker.request for worker in workers):
+                for worker in workers:
+                    if worker.request is None and queue:
+                        worker.request = queue.popleft()
+                        worker.connection.send(worker.request)
+                        yield Event("started", worker.request)
+                ready = wait([worker.connection for worker in workers if worker.request], timeout=TICK_S)
+                if not ready:
+                    yield None
+                for number, worker in enumerate(workers):
+                    if worker.connection not in ready or worker.request is None:
+                        continue
+                    try:
+                        yield worker.connection.recv()
+                    except (EOFError, OSError):  # the worker died with its run
+                        worker.process.join()
+                        run_id = worker.request.spec.run_id
+                        deaths[run_id] += 1
+                        cause = f"worker died {_how(worker.process.exitcode)}"
+                        if deaths[run_id] < TRIES:
+                            queue.appendleft(worker.request)
+                        else:
+                            cause += f", {TRIES} times"
+                            worker.request.folder.fail(Failure(cause=cause, traceback=""))
+                            yield Event("failed", worker.request, cause)
+                        workers[number] = self._start(worker.environment)
+                    else:
+                        worker.request = None
+        finally:
+            # Files are written whole or not at all, so killing loses nothing but the epoch under way.
+            for worker in workers:
+                worker.process.kill()
+            for worker in workers:
+                worker.process.join()
+                worker.connection.close()
+
+    def _start(self, environment: Mapping[str, str]) -> _Worker:
+        ours, theirs = self.context.Pipe()
+        # Not daemonic: a run on several devices starts processes of its own.
+        process = self.context.Process(target=_work, args=(theirs, dict(environment)), name="senet-ablate worker")  # type: ignore[attr-defined]
+        process.start()
+        theirs.close()
+        return _Worker(process, ours, environment)
+
+
+def _how(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        return f"by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"with exit code {exitcode}"
+
+
+def _work(connection: Connection, environment: Mapping[str, str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer
+    os.environ.update(environment)
+    threading.Thread(target=_die_with_driver, daemon=True).start()
+    while True:
+        connection.send(attempt(connection.recv()))
+
+
+def _die_with_driver() -> None:
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    wait([driver.sentinel])
+    os._exit(1)

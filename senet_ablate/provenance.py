@@ -1,0 +1,55 @@
+"""Where a result comes from: code, libraries, hardware. Read once per process."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn", "pillow", "fvcore")
+
+
+@functools.cache
+def package_version() -> str:
+    """The installed version of this package."""
+    return importlib.metadata.version("senet-ablate")
+
+
+def python_version() -> str:
+    """The interpreter's version."""
+    return platform.python_version()
+
+
+@functools.cache
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that can change a number."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+@functools.cache
+def code_state() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that runs, and whether its code differs from it; (None, None) outside one."""
+    root = Path(__file__).parent.parent
+
+    def git(*arguments: str) -> str:
+        answer = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        return answer.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return None, None  # installed somewhere inside another project's checkout
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "senet_ablate", "ablations"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+@functools.cache
+def cpu_model() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,50 @@
+"""Write what people look at: `reports/<study>/tables/` and `reports/<study>/figures/`, from records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from senet_ablate.errors import UserError
+from senet_ablate.figures import plot_table, save
+from senet_ablate.records import Study, write_atomic
+from senet_ablate.suite import Ablation
+from senet_ablate.tables import Table, build_table, to_csv, to_latex, to_markdown
+
+
+@dataclass(frozen=True)
+class Report:
+    """The filled tables and the files that were written."""
+
+    tables: tuple[Table, ...]
+    files: tuple[Path, ...]
+
+
+def write_report(ablations: Sequence[Ablation], study: Study, reports: Path) -> Report:
+    """Fill the tables from the study's records, finished or half-way, and write tables and figures.
+
+    Raises:
+        UserError: the study has not begun, or a record is damaged.
+    """
+    pin = study.pin()
+    if pin is None:
+        begun = sorted(path.parent.name for path in study.root.parent.glob("*/study.json"))
+        there = f"studies there: {', '.join(begun)}" if begun else "no study there yet; begin one with `run`"
+        raise UserError(f"no study {study.name!r} in {study.root.parent}; {there}")
+    tables, files = [], []
+    for ablation in ablations:
+        table = build_table(ablation, study, pin)
+        tables.append(table)
+        figure = plot_table(table)
+        for folder, suffix, content in (
+            ("tables", "md", to_markdown(table)),
+            ("tables", "csv", to_csv(table)),
+            ("tables", "tex", to_latex(table)),
+            ("figures", "svg", save(figure, "svg")),
+            ("figures", "png", save(figure, "png")),
+        ):
+            path = reports / study.name / folder / f"{ablation.name}.{suffix}"
+            write_atomic(path, content)
+            files.append(path)
+    return Report(tuple(tables), tuple(files))

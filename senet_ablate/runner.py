@@ -1,0 +1,174 @@
+"""Do the open runs of a plan: choose device and workers, prepare the images once, execute, and show how far it is."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from senet_ablate.errors import UserError
+from senet_ablate.executor import DeviceKind, Executor, RunRequest
+from senet_ablate.planning import Plan
+from senet_ablate.pool import LocalPool
+from senet_ablate.records import Study
+from senet_ablate.specs import Protocol
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine gives to a study: kind of device, how many of them and how many processor cores."""
+
+    device: DeviceKind
+    gpus: int
+    cores: int
+
+
+def find_machine(device: str) -> Machine:
+    """Look at the hardware; `auto` prefers CUDA, then Apple's MPS, then the processor.
+
+    Raises:
+        UserError: the device asked for is not there.
+    """
+    import torch  # only here and where it trains: planning needs no torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = torch.backends.mps.is_available()
+    present: dict[str, Machine] = {"cpu": Machine("cpu", 0, cores)}
+    if mps:
+        present = {"mps": Machine("mps", 1, cores)} | present
+    if gpus:
+        present = {"cuda": Machine("cuda", gpus, cores)} | present
+    if device == "auto":
+        return next(iter(present.values()))
+    if device not in present:
+        raise UserError(f"--device {device}: not on this machine; present: {', '.join(present)}")
+    return present[device]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """How the machine is shared out: one environment per worker, and what each run gets."""
+
+    device: DeviceKind
+    environments: tuple[Mapping[str, str], ...]
+    devices: int
+    threads: int
+    loader_workers: int
+
+
+def share_out(machine: Machine, jobs: int | None, devices: int, threads: int) -> Resources:
+    """Give each worker its part: as many workers as cores allow, or one per GPU (or group of `devices` GPUs).
+
+    Raises:
+        UserError: more devices for a run than there are.
+    """
+    if machine.device == "cpu":
+        slots = max(1, machine.cores // (devices * threads))
+        workers = slots if jobs is None else jobs
+        return Resources("cpu", ({"OMP_NUM_THREADS": str(threads)},) * workers, devices, threads, 0)
+    if devices > machine.gpus:
+        raise UserError(f"--devices-per-run {devices}: this machine has {machine.gpus} {machine.device} devices")
+    slots = machine.gpus // devices
+    workers = slots if jobs is None else jobs
+    environments: tuple[Mapping[str, str], ...] = ({},) * workers
+    if machine.device == "cuda":
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(machine.gpus)))).split(",")
+        groups = [",".join(visible[slot * devices : (slot + 1) * devices]) for slot in range(slots)]
+        # cuBLAS is deterministic only with a fixed workspace, and reads this when it starts.
+        environments = tuple(
+            {"CUDA_VISIBLE_DEVICES": groups[worker % slots], "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+            for worker in range(workers)
+        )
+    return Resources(machine.device, environments, devices, threads, max(1, machine.cores // (workers * devices) - 1))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a call of `run` did."""
+
+    trained: int
+    failed: dict[str, str]
+    wall_s: float
+
+
+def prepare(protocol: Protocol, study: Study, data_path: Path | None, say: Callable[[str], None]) -> None:
+    """Load the images once before any worker does (download, decode, check), and pin the study to them."""
+    from senet_ablate.data import load_data  # imports torch
+
+    study.check_protocol(protocol)  # before a long download
+    stream = protocol.recipe.augmentation.resized_crop
+    data = load_data(protocol.data, data_path, stream=stream, announce=say)
+    for notice in data.notices:
+        say(notice)
+    study.begin(protocol, data.facts)
+
+
+def requests(plan: Plan, study: Study, data_path: Path | None, resources: Resources) -> list[RunRequest]:
+    """The open runs as plain data for the workers; relative paths become absolute, a worker may sit elsewhere."""
+    return [
+        RunRequest(
+            spec=spec,
+            folder=study.run(spec.run_id),
+            data_path=data_path.resolve() if data_path else None,
+            device=resources.device,
+            devices=resources.devices,
+            threads=resources.threads,
+            loader_workers=resources.loader_workers,
+        )
+        for spec in plan.todo
+    ]
+
+
+def execute(executor: Executor, todo: Sequence[RunRequest], plan: Plan, console: Console) -> Summary:
+    """Do the runs; show progress on a terminal, say nothing but failures elsewhere.
+
+    Progress is read from the files of the runs, so it does not matter where they are done.
+    """
+    start = time.monotonic()
+    work = {run.run_id: arm.complexity.macs * run.recipe.epochs for arm in plan.arms for run in arm.runs}
+    total = sum(work[request.spec.run_id] for request in todo)
+    active: dict[str, RunRequest] = {}
+    finished = 0.0
+    trained, failed = 0, {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=600) as display:
+        bar = display.add_task("", total=total)
+        for event in executor.execute(todo):
+            if event is not None:
+                run_id = event.request.spec.run_id
+                if event.kind == "started":
+                    active[run_id] = event.request
+                else:
+                    active.pop(run_id, None)
+                    finished += work[run_id]
+                    trained += event.kind == "finished"
+                if event.kind == "failed":
+                    failed[run_id] = event.cause
+                    console.print(f"[red]failed[/] {run_id}: {event.cause}", highlight=False, soft_wrap=True)
+            if display.disable:
+                continue
+            done = trained + len(failed)
+            partial = 0.0
+            for run_id, request in active.items():
+                progress = request.folder.progress()
+                partial += work[run_id] * progress.epoch / progress.epochs if progress else 0.0
+            display.update(bar, completed=finished + partial, description=f"{done} of {len(todo)} runs")
+    return Summary(trained, failed, time.monotonic() - start)
+
+
+def local_executor(resources: Resources) -> Executor:
+    """The pool of worker processes on this machine."""
+    return LocalPool(resources.environments)

@@ -1,0 +1,73 @@
+"""The Squeeze-and-Excitation block (section 3, Fig. 3) with every squeeze and gate of Tables 11, 12 and 16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from senet_ablate.specs import SEConfig
+
+
+def squeeze_avg(x: Tensor) -> Tensor:
+    """Squeeze by global average pooling (Eq. 2): (N, C, H, W) -> (N, C, 1, 1)."""
+    return x.mean(dim=(2, 3), keepdim=True)
+
+
+def squeeze_max(x: Tensor) -> Tensor:
+    """Squeeze by global max pooling (Table 11): (N, C, H, W) -> (N, C, 1, 1). Equal maxima share the gradient."""
+    return x.amax(dim=(2, 3), keepdim=True)
+
+
+def squeeze_none(x: Tensor) -> Tensor:
+    """No squeeze (Table 16): the map stays (N, C, H, W) and each pixel gets its own gate."""
+    return x
+
+
+# The trace in complexity.py counts aten::mean and aten::amax as the squeeze: write it as these reductions.
+SQUEEZES: dict[str, Callable[[Tensor], Tensor]] = {"avg": squeeze_avg, "max": squeeze_max, "none": squeeze_none}
+GATES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
+
+
+class SqueezeExcitation(nn.Module):
+    """Recalibrate channels: x * gate(W2 relu(W1 squeeze(x))) (Eqs. 2 to 4).
+
+    Both layers are 1x1 convolutions, which on a squeezed map are the paper's fully connected layers, so that
+    no-squeeze (Table 16) differs in nothing but the squeeze. Maps (N, C, H, W) to (N, C, H, W).
+
+    Args:
+        channels: C, the width of the map that is gated.
+        config: squeeze, gate, reduction r and bias; the hidden width is C // r.
+
+    Raises:
+        ValueError: C // r is 0.
+
+    Example:
+        >>> block = SqueezeExcitation(64, SEConfig(reduction=16))
+        >>> block(torch.zeros(2, 64, 8, 8)).shape
+        torch.Size([2, 64, 8, 8])
+    """
+
+    def __init__(self, channels: int, config: SEConfig) -> None:
+        super().__init__()
+        hidden = channels // config.reduction
+        if hidden == 0:
+            raise ValueError(f"reduction = {config.reduction} leaves no hidden channel of {channels}")
+        self.config = config
+        self.squeeze = SQUEEZES[config.squeeze]
+        self.reduce = nn.Conv2d(channels, hidden, 1, bias=config.bias)
+        self.expand = nn.Conv2d(hidden, channels, 1, bias=config.bias)
+        self.gate = GATES[config.gate]
+
+    def excitation(self, x: Tensor) -> Tensor:
+        """The gate values s (Eq. 3): (N, C, 1, 1), or (N, C, H, W) without squeeze."""
+        return self.gate(self.expand(torch.relu(self.reduce(self.squeeze(x)))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale each channel (Eq. 4), or each pixel of it without squeeze."""
+        return x * self.excitation(x)
+
+    def extra_repr(self) -> str:
+        """Show what the parameters alone would not."""
+        return f"squeeze={self.config.squeeze}, gate={self.config.gate}, reduction={self.config.reduction}"

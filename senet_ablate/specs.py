@@ -1,0 +1,300 @@
+"""What one training is: the block, its place, the network, the data, the recipe, and the identity of all that.
+
+Every type is frozen, strict and keyword-only, and refuses keys it does not know. Nothing here imports
+torch: a specification can be read, hashed and planned on a machine that never trains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from senet_ablate.backbones import BACKBONES
+from senet_ablate.errors import did_you_mean
+
+Squeeze = Literal["avg", "max", "none"]
+Gate = Literal["sigmoid", "tanh", "relu"]
+Position = Literal["standard", "pre", "post", "identity", "inner-3x3"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+Dataset = Literal["digits", "cifar10", "cifar100", "fashion-mnist", "folder"]
+
+CHANNELS_AND_CLASSES: dict[Dataset, tuple[int, int | None]] = {
+    "digits": (1, 10),
+    "cifar10": (3, 10),
+    "cifar100": (3, 100),
+    "fashion-mnist": (1, 10),
+    "folder": (3, None),
+}
+"""Shape of each data set's images and how many classes it has, for costs without data; a folder tells its own."""
+
+ALL_STAGES = (2, 3, 4, 5)
+"""The paper names stages after the convolutions conv2_x to conv5_x (Table 1)."""
+
+
+class Spec(BaseModel):
+    """Base of every specification: immutable, strict about types, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class SEConfig(Spec):
+    """What the block computes: squeeze (Eq. 2), then excitation s = gate(W2 relu(W1 z)) (Eq. 3).
+
+    `squeeze="none"` keeps the map and turns both layers into 1x1 convolutions (Table 16). `reduction` is
+    r; the hidden width is C // r exactly, never rounded up, and a width of 0 is an error. `bias` is off
+    as in section 6 of the paper (the released models have biases).
+    """
+
+    squeeze: Squeeze = "avg"
+    gate: Gate = "sigmoid"
+    reduction: Annotated[int, Field(ge=1)] = 16
+    bias: bool = False
+
+
+class Placement(Spec):
+    """Where the block sits: in which stages (Table 13) and at which site of the residual unit (Tables 14, 15)."""
+
+    stages: Literal["all"] | tuple[int, ...] = "all"
+    position: Position = "standard"
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _one_spelling(cls, value: Any) -> Any:
+        """All four stages are spelt "all", and a list of stages rises, so that each network has one spelling."""
+        if value == "all":
+            return value
+        listed = value if isinstance(value, (list, tuple)) else ()
+        if not listed or any(type(stage) is not int or stage not in ALL_STAGES for stage in listed):
+            raise ValueError('stages must be "all" or a list of stage numbers from 2, 3, 4, 5')
+        stages = tuple(sorted(set(listed)))
+        return "all" if stages == ALL_STAGES else stages
+
+    def covers(self, stage: int) -> bool:
+        """Whether the paper's stage number `stage` carries the block."""
+        return self.stages == "all" or stage in self.stages
+
+
+class Variant(Spec):
+    """One change of the network: an SE block and its place, or neither (the plain ResNet)."""
+
+    se: SEConfig | None = None
+    placement: Placement = Placement()
+
+    @model_validator(mode="after")
+    def _plain_has_no_place(self) -> Self:
+        if self.se is None and self.placement != Placement():
+            raise ValueError("a network without SE has no placement; remove the placement or set se")
+        return self
+
+    @property
+    def slug(self) -> str:
+        """Short readable name, one per network: what differs from the paper's SE block, e.g. `se-r16-max`."""
+        if self.se is None:
+            return "plain"
+        parts = ["se", f"r{self.se.reduction}"]
+        if self.se.squeeze != "avg":
+            parts.append("nosqueeze" if self.se.squeeze == "none" else self.se.squeeze)
+        if self.se.gate != "sigmoid":
+            parts.append(self.se.gate)
+        if self.se.bias:
+            parts.append("bias")
+        if self.placement.stages != "all":
+            parts.append("stage" + "".join(map(str, self.placement.stages)))
+        if self.placement.position != "standard":
+            parts.append(self.placement.position)
+        return "-".join(parts)
+
+
+class Network(Spec):
+    """The residual network that carries the variant (Table 1).
+
+    `width` is the width of the stem and of the first 3x3 convolutions (64 in the paper). `stem` is 7x7/2
+    with 3x3/2 max pooling, or 3x3/1 for small images. `stride_in` says which convolution of a bottleneck
+    halves the map: the first 1x1 (the paper; its GFLOPs confirm it) or the 3x3 (torchvision, timm).
+    """
+
+    backbone: str
+    width: Annotated[int, Field(ge=1)] = 64
+    stem: Literal["imagenet", "small"] = "imagenet"
+    stride_in: Literal["1x1", "3x3"] = "1x1"
+
+    @model_validator(mode="after")
+    def _known_backbone(self) -> Self:
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"no backbone {self.backbone!r}; {did_you_mean(self.backbone, BACKBONES)}")
+        if BACKBONES[self.backbone].block == "basic" and self.stride_in != "3x3":
+            raise ValueError(f'{self.backbone} has basic blocks, without a 1x1 convolution: set stride_in = "3x3"')
+        return self
+
+
+class DataConfig(Spec):
+    """Which images, at which size, and how much of train is kept for validation.
+
+    `resolution` is the side of the square fed to the network in pixels; `resize` the short side before the
+    centre crop of an evaluated image (0: the resolution itself). `validation` is the share of the training images,
+    drawn per class with a fixed seed, on which curves and the plateau rule look; the test set decides nothing.
+    """
+
+    dataset: Dataset
+    resolution: Annotated[int, Field(ge=4)]
+    resize: Annotated[int, Field(ge=0)] = 0
+    validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.resize and self.resize < self.resolution:
+            raise ValueError(f"resize = {self.resize} is smaller than resolution = {self.resolution}, the crop")
+        return self
+
+    @property
+    def short_side(self) -> int:
+        """Short side in pixels of an evaluated image before the centre crop."""
+        return self.resize or self.resolution
+
+
+class Augmentation(Spec):
+    """Random views of a training image.
+
+    `crop_padding` pixels of zeros around the image before a random crop, and `horizontal_flip`, are the CIFAR
+    recipe; `resized_crop` is the ImageNet one (8 to 100 % of the area, aspect 3/4 to 4/3, section 5.1).
+    """
+
+    crop_padding: Annotated[int, Field(ge=0)] = 0
+    horizontal_flip: bool = False
+    resized_crop: bool = False
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> Self:
+        if self.resized_crop and self.crop_padding:
+            raise ValueError("resized_crop and crop_padding are two ways to crop; choose one")
+        return self
+
+
+class Schedule(Spec):
+    """How the learning rate falls, after `warmup_epochs` of linear rise.
+
+    `cosine` falls to zero at the last step. `step` is multiplied by `factor` at the start of each epoch in
+    `milestones` (the footnote of section 6: 125, 200, 250 of 270). `plateau` is multiplied by `factor`, at most `drops`
+    times, whenever the validation loss has not improved for `patience` epochs (section 6: three times).
+    """
+
+    kind: Literal["cosine", "step", "plateau"] = "cosine"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    milestones: tuple[int, ...] = ()
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: Annotated[int, Field(ge=1)] = 10
+    drops: Annotated[int, Field(ge=1)] = 3
+
+    @model_validator(mode="after")
+    def _milestones_belong_to_step(self) -> Self:
+        if (self.kind == "step") != bool(self.milestones):
+            raise ValueError('milestones and kind = "step" go together')
+        if list(self.milestones) != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
+            raise ValueError("milestones must be rising epoch numbers, 1 or more")
+        return self
+
+
+class Recipe(Spec):
+    """How the network is optimised: SGD with momentum, label smoothing, a schedule, an augmentation.
+
+    `batch_size` is the total over all devices of a run; `lr` belongs to it.
+    """
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=2)]
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    schedule: Schedule = Schedule()
+    augmentation: Augmentation = Augmentation()
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        last = max((self.schedule.warmup_epochs, *self.schedule.milestones))
+        if last >= self.epochs:
+            raise ValueError(f"the schedule reaches to epoch {last}, but training has {self.epochs} epochs")
+        return self
+
+
+class RunSpec(Spec):
+    """One training, complete: the same spec means the same run, and its `run_id` is its identity."""
+
+    network: Network
+    data: DataConfig
+    recipe: Recipe
+    precision: Precision
+    variant: Variant
+    seed: Annotated[int, Field(ge=0)]
+
+    @property
+    def run_id(self) -> str:
+        """Readable slug and a hash of the fields that differ from their defaults.
+
+        A field added later with a default leaves all old ids as they are.
+        """
+        canonical = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+        digest = hashlib.blake2b(canonical.encode(), digest_size=5).hexdigest()
+        return f"{self.variant.slug}-s{self.seed}-{digest}"
+
+
+class Protocol(Spec):
+    """All that is held fixed while a table's rows differ; `seeds` is how many runs each arm gets by default."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    description: str
+    seeds: Annotated[int, Field(ge=1)] = 3
+    precision: Precision = "fp32"
+    network: Network
+    data: DataConfig
+    recipe: Recipe
+
+    def run_spec(self, variant: Variant, seed: int) -> RunSpec:
+        """The training of `variant` under this protocol with one seed."""
+        return RunSpec(
+            network=self.network,
+            data=self.data,
+            recipe=self.recipe,
+            precision=self.precision,
+            variant=variant,
+            seed=seed,
+        )
+
+
+class DataFacts(Spec):
+    """What the images turned out to be, found when they were read.
+
+    `fingerprint` covers pixels and labels of train and test in order (for folders too large for memory: names
+    and sizes of the files). `skipped` counts files that could not be read, `grey` those that were turned into RGB.
+    """
+
+    fingerprint: str
+    channels: int
+    class_names: tuple[str, ...]
+    n_train: int
+    n_validation: int
+    n_test: int
+    skipped: int = 0
+    grey: int = 0
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+class Complexity(Spec):
+    """Size and cost of one network as raw integers; the convention is stated in `complexity.py`.
+
+    `params` are trainable, `params_with_bn_stats` add the running means and variances, `macs` are
+    multiply-adds of one image.
+    """
+
+    params: int
+    params_with_bn_stats: int
+    macs: int

@@ -1,0 +1,46 @@
+"""Explicit random streams: every draw is keyed by seed and purpose, never by what was drawn before.
+
+So two arms of one seed share the initial weights of the layers they have in common, the order of the images and
+their augmentation, whatever else an arm adds, and a resumed run draws what the uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import nn
+
+
+def stream_seed(seed: int, *key: object) -> int:
+    """A 63-bit seed for the stream that `key` names, e.g. `stream_seed(0, "order", epoch)`."""
+    text = "/".join(map(str, (seed, *key)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def generator(seed: int, *key: object) -> torch.Generator:
+    """A CPU generator at the start of the stream that `key` names; the same numbers on every device."""
+    return torch.Generator().manual_seed(stream_seed(seed, *key))
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Draw all weights, each from the stream of its own name, so that layers two arms share start equal.
+
+    Convolutions: He et al. 2015, fan-out, normal (also the two SE layers; the authors say it does not matter there).
+    Classifier: uniform within 1/sqrt(fan-in), torch's default for linear layers. Biases 0, normalisations 1 and 0.
+    """
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
+                module.weight.normal_(0, math.sqrt(2 / fan_out), generator=generator(seed, "weights", name))
+            elif isinstance(module, nn.Linear):
+                bound = 1 / math.sqrt(module.in_features)
+                module.weight.uniform_(-bound, bound, generator=generator(seed, "weights", name))
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+                continue
+            bias = getattr(module, "bias", None)
+            if bias is not None:
+                bias.zero_()

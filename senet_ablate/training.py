@@ -1,0 +1,363 @@
+"""One training: a Lightning module that takes a run's spec and knows nothing of tables.
+
+Lightning stays in this room. All randomness is keyed (see `streams.py`), the learning rate is a function of the
+progress, and the checkpoint holds weights, optimiser and curve, so a resumed run equals the uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
+
+from senet_ablate import provenance
+from senet_ablate.complexity import count_complexity
+from senet_ablate.data import LoadedData, load_data_once
+from senet_ablate.errors import UserError
+from senet_ablate.executor import DeviceKind, RunRequest
+from senet_ablate.loaders import EpochSampler, FileSplit, Loader
+from senet_ablate.records import (
+    CurvePoint,
+    Metrics,
+    Predictions,
+    Progress,
+    Provenance,
+    RunFolder,
+    RunRecord,
+    curve_csv,
+    digests,
+    sync_folder,
+)
+from senet_ablate.resnet import ResNet
+from senet_ablate.schedules import learning_rate
+from senet_ablate.specs import DataConfig, Precision
+from senet_ablate.streams import initialise
+
+TOP5_FROM_CLASSES = 20
+"""With fewer classes top-5 error says little and is not recorded."""
+
+CHECKPOINT_SHARE = 0.02
+"""Share of a run's time that may go into writing checkpoints; at least the first and last epoch are written."""
+
+
+def resolve_precision(precision: Precision, device: DeviceKind) -> Literal["fp32", "bf16"]:
+    """`auto` is bf16 autocast on CUDA devices that have it, else float32; it is the same for every arm of a machine."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def load_request_data(data: DataConfig, path: Path | None, resized_crop: bool) -> LoadedData:
+    """The run's images, loaded once per process; the ImageNet crop needs images of their own size, hence streaming."""
+    return load_data_once(data, path, resized_crop)
+
+
+class TrainingModule(pl.LightningModule):
+    """The network of one run, its optimiser, schedule and batches."""
+
+    def __init__(self, request: RunRequest) -> None:
+        super().__init__()
+        self.request, self.spec = request, request.spec
+        facts = self.data.facts
+        self.model = ResNet(self.spec.network, self.spec.variant, in_channels=facts.channels, classes=facts.classes)
+        initialise(self.model, self.spec.seed)
+        self.model.to(memory_format=torch.channels_last)
+        self.curve: list[CurvePoint] = []
+        self._loss = torch.zeros(())
+        self._validation = torch.zeros(3)
+
+    @property
+    def data(self) -> LoadedData:
+        """Found anew in each process, so that it never travels with the module."""
+        request = self.request
+        return load_request_data(self.spec.data, request.data_path, self.spec.recipe.augmentation.resized_crop)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD with momentum; as in the paper's Caffe, weight decay acts on every parameter."""
+        recipe = self.spec.recipe
+        return torch.optim.SGD(
+            self.model.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+        )
+
+    def _sampler(self, size: int, seed: int | None) -> EpochSampler:
+        trainer = self.trainer
+        return EpochSampler(
+            size,
+            seed=seed,
+            batch_size=self.spec.recipe.batch_size,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+        )
+
+    def train_dataloader(self) -> Loader:
+        """Shuffled and augmented batches, keyed by the run's seed and the epoch."""
+        split = self.data.train
+        self._order = self._sampler(len(split), self.spec.seed)
+        return split.loader(self._order, self.spec.recipe.augmentation, self.device, self.request.loader_workers)
+
+    def val_dataloader(self) -> Loader:
+        """The validation part in its own order."""
+        split = self.data.validation
+        return split.loader(self._sampler(len(split), None), None, self.device, self.request.loader_workers)
+
+    def on_train_epoch_start(self) -> None:
+        """Announce the epoch to the images' order and start its sums on the device, not to be read until its end."""
+        self._order.set_epoch(self.current_epoch)
+        self._loss = torch.zeros((), device=self.device)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Set the learning rate of this step."""
+        steps = self.trainer.num_training_batches
+        rate = learning_rate(
+            self.spec.recipe,
+            self.current_epoch + batch_idx / steps,
+            [point.val_loss for point in self.curve],
+        )
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy with label smoothing of one batch."""
+        images, labels = batch
+        loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.spec.recipe.label_smoothing)
+        self._loss += loss.detach()
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums of the validation part."""
+        self._validation = torch.zeros(3, device=self.device)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Sum cross-entropy, errors and images."""
+        images, labels = batch
+        logits = self.model(images).float()
+        wrong = (logits.argmax(1) != labels).sum()
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        self._validation += torch.stack([loss, wrong.to(loss.dtype), torch.full_like(loss, len(labels))])
+
+    def on_train_epoch_end(self) -> None:
+        """Add the epoch to the curve (all devices together); stop if the loss is no longer a number."""
+        reduce = self.trainer.strategy.reduce
+        train_loss = reduce(self._loss / self.trainer.num_training_batches, reduce_op="mean").item()
+        val_loss, wrong, images = reduce(self._validation, reduce_op="sum").tolist()
+        self.curve.append(
+            CurvePoint(
+                epoch=self.current_epoch + 1,
+                lr=self.trainer.optimizers[0].param_groups[0]["lr"],
+                train_loss=train_loss,
+                val_loss=val_loss / images,
+                val_top1_err=100 * wrong / images,
+            )
+        )
+        if not math.isfinite(train_loss):
+            self.trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The curve travels with the weights: the plateau rule reads it."""
+        checkpoint["curve"] = [point.model_dump() for point in self.curve]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the curve up where it was."""
+        self.curve = [CurvePoint(**point) for point in checkpoint["curve"]]
+
+
+class EpochFiles(Checkpoint):
+    """Writes progress after each epoch and a checkpoint as often as its cost allows.
+
+    Being a `Checkpoint`, it is called after the module's own `on_train_epoch_end`.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.cost_s = 0.0
+        self.saved_at = -math.inf
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save at the first and last epoch, and whenever saving takes no more than its share of the time."""
+        done, epochs = trainer.current_epoch + 1, trainer.max_epochs
+        assert epochs is not None
+        if trainer.is_global_zero:
+            progress = Progress(epoch=done, epochs=epochs)
+            scratch = self.folder.progress_file.with_name(".progress.json")
+            scratch.write_text(progress.model_dump_json())
+            scratch.replace(self.folder.progress_file)
+        due = time.monotonic() - self.saved_at >= self.cost_s / CHECKPOINT_SHARE
+        last = done == epochs or trainer.should_stop
+        if trainer.strategy.broadcast(due or last):  # the clocks of several devices need not agree
+            start = time.monotonic()
+            save_checkpoint(trainer, self.folder.checkpoint_file)
+            self.saved_at = time.monotonic()
+            self.cost_s = self.saved_at - start
+
+
+def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
+    """Write the trainer's state so that the file is the new one whole, or still the old one."""
+    scratch = path.with_name(f".{path.name}")
+    trainer.save_checkpoint(scratch)
+    if trainer.is_global_zero:
+        with scratch.open("rb+") as file:
+            os.fsync(file.fileno())
+        scratch.replace(path)
+        sync_folder(path.parent)
+
+
+def evaluate(model: torch.nn.Module, loader: Loader, precision: str) -> tuple[Predictions, Metrics]:
+    """Read the test set once: outcome of each image in fixed order, errors in percent, cross-entropy in nats."""
+    wrong, wrong5, losses = [], [], []
+    model.eval()
+    with torch.inference_mode():
+        for images, labels in loader:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                logits = model(images)
+            logits = logits.float()
+            losses.append(F.cross_entropy(logits, labels, reduction="none").cpu())
+            wrong.append((logits.argmax(1) != labels).cpu())
+            if logits.shape[1] >= TOP5_FROM_CLASSES:
+                wrong5.append((logits.topk(5).indices != labels[:, None]).all(1).cpu())
+    predictions = Predictions(
+        wrong=torch.cat(wrong).numpy(),
+        cross_entropy=torch.cat(losses).numpy(),
+        wrong_top5=torch.cat(wrong5).numpy() if wrong5 else None,
+    )
+    metrics = Metrics(
+        top1_err=100 * float(predictions.wrong.mean()),
+        top5_err=100 * float(predictions.wrong_top5.mean()) if predictions.wrong_top5 is not None else None,
+        cross_entropy=float(predictions.cross_entropy.astype(np.float64).mean()),
+    )
+    return predictions, metrics
+
+
+def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+    """A silent Lightning trainer: no logger, no progress bar, no checkpoint but ours."""
+    several = request.devices > 1
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    backend = "nccl" if request.device == "cuda" else "gloo"
+    return pl.Trainer(
+        accelerator="gpu" if request.device == "cuda" else request.device,
+        devices=request.devices,
+        strategy=DDPStrategy(start_method="spawn", process_group_backend=backend) if several else "auto",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        max_epochs=request.spec.recipe.epochs,
+        deterministic=True,
+        benchmark=False,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=True,
+        callbacks=list(callbacks),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def check_request(request: RunRequest, data: LoadedData) -> None:
+    """Refuse what would fail later or train on nothing.
+
+    Raises:
+        UserError: the batch does not fit the images or the devices.
+    """
+    batch, images = request.spec.recipe.batch_size, data.facts.n_train
+    if batch > images:
+        raise UserError(
+            f"recipe.batch_size = {batch} is more than the {images} training images; use at most {images}, for "
+            f"example --set recipe.batch_size={max(2, images // 4)}"
+        )
+    if batch % request.devices:
+        raise UserError(f"recipe.batch_size = {batch} cannot be shared equally by {request.devices} devices")
+
+
+def train_run(request: RunRequest) -> RunRecord:
+    """Train, test once after the last epoch, and write the run's folder; continue from its checkpoint if there is one.
+
+    Raises:
+        UserError: data or request do not fit the spec.
+    """
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    spec, folder = request.spec, request.folder
+    torch.set_num_threads(request.threads)
+    precision = resolve_precision(spec.precision, request.device)
+    data = load_request_data(spec.data, request.data_path, spec.recipe.augmentation.resized_crop)
+    check_request(request, data)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    module = TrainingModule(request)
+    complexity = count_complexity(module.model, in_channels=data.facts.channels, resolution=spec.data.resolution)
+    resume = folder.checkpoint_file if folder.checkpoint_file.is_file() else None
+    resumed_at = _load(resume, module) if resume else None
+    if not _ended(module.curve, spec.recipe.epochs):
+        trainer = make_trainer(request, precision, [EpochFiles(folder)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning's advice on DataLoader workers and the like
+            trainer.fit(module, ckpt_path=resume, weights_only=True)
+        # One way for one and for several processes: what was trained is what the checkpoint holds.
+        _load(folder.checkpoint_file, module)
+
+    diverged = not math.isfinite(module.curve[-1].train_loss)
+    files = {"curve.csv": curve_csv(module.curve).encode()}
+    metrics = None
+    if not diverged:
+        device = torch.device(request.device)
+        model = module.model.to(device)
+        sampler = EpochSampler(len(data.test), seed=None, batch_size=spec.recipe.batch_size)
+        predictions, metrics = evaluate(
+            model, data.test.loader(sampler, None, device, request.loader_workers), precision
+        )
+        files["predictions.npz"] = predictions.to_bytes()
+    commit, dirty = provenance.code_state()
+    record = RunRecord(
+        run_id=spec.run_id,
+        spec=spec,
+        status="diverged" if diverged else "ok",
+        metrics=metrics,
+        complexity=complexity,
+        data_fingerprint=data.facts.fingerprint,
+        n_test=data.facts.n_test,
+        provenance=Provenance(
+            version=provenance.package_version(),
+            commit=commit,
+            dirty=dirty,
+            python=provenance.python_version(),
+            libraries=provenance.library_versions(),
+            device=torch.cuda.get_device_name() if request.device == "cuda" else request.device,
+            cpu=provenance.cpu_model(),
+            devices=request.devices,
+            threads=request.threads,
+            precision=precision,
+            pipeline="streamed" if isinstance(data.train, FileSplit) else "resident",
+            started=started,
+            wall_s=round(time.monotonic() - clock, 3),
+            resumed_at_epoch=resumed_at,
+        ),
+        sha256=digests(files),
+    )
+    folder.finish(record, files)
+    return record
+
+
+def _ended(curve: Sequence[CurvePoint], epochs: int) -> bool:
+    return len(curve) == epochs or bool(curve and not math.isfinite(curve[-1].train_loss))
+
+
+def _load(path: Path, module: TrainingModule) -> int:
+    """Put a checkpoint's weights and curve into the module; never executes what it reads. Returns its epoch."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    module.on_load_checkpoint(checkpoint)
+    return len(module.curve)
