@@ -20,7 +20,7 @@ RUN = $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(JOBS),--jobs '$(JOBS)')
 TABLES := ratio squeeze gate stage integration inner nosqueeze
 
 .DEFAULT_GOAL := help
-.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count report check lint test test-all clean
+.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count report readme check lint test test-all clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%$$().:_-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,9 @@ count: $(VENV)/installed ## Parameters and multiply-adds beside the paper's; no 
 
 report: $(VENV)/installed ## Write tables and plots again from the records
 	@$(CLI) report $(CHOICE) $(ARGS)
+
+readme: $(VENV)/installed ## Write the generated parts of README.md from the committed study
+	@$(CLI) report --study digits-reference --fill README.md
 
 check: lint test ## Lint, format, types and tests
 

@@ -314,13 +314,34 @@ def status(seeds: int | None, **choice: Any) -> None:
 
 
 @main.command()
-@options(TABLES, PROTOCOL, SET, PRECISION, ROWS, STUDY, RESULTS, REPORTS, ABLATIONS)
-def report(reports: Path, **choice: Any) -> None:
+@options(
+    TABLES,
+    PROTOCOL,
+    SET,
+    PRECISION,
+    ROWS,
+    STUDY,
+    click.option(
+        "--fill",
+        "filled",
+        type=click.Path(dir_okay=False, exists=True, path_type=Path),
+        help="Put tables between <!-- generated: table10_ratio --> and <!-- /generated --> of this Markdown file.",
+    ),
+    RESULTS,
+    REPORTS,
+    ABLATIONS,
+)
+def report(reports: Path, filled: Path | None, **choice: Any) -> None:
     """Write tables (Markdown, CSV, LaTeX) and plots (SVG, PNG) from the records, finished or half-way."""
+    from senet_ablate.records import write_atomic
+    from senet_ablate.report import fill
+
     chosen = choose(**choice)
     if not choice["study"]:
         chosen.study.check_protocol(chosen.protocol)
     _report(chosen.ablations, chosen.study, reports)
+    if filled:
+        write_atomic(filled, fill(filled.read_text(encoding="utf-8"), reports / chosen.study.name / "tables"))
 
 
 def _report(ablations: Sequence[Ablation], study: Study, reports: Path) -> None:

@@ -112,7 +112,9 @@ def _how(exitcode: int | None) -> str:
 
 
 def _work(connection: Connection, environment: Mapping[str, str]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer
+    # Ctrl-C is the driver's to answer. Not SIG_IGN, which processes started from here would inherit: those of a run on
+    # several devices end by SIGINT when their parent dies.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     os.environ.update(environment)
     threading.Thread(target=_die_with_driver, daemon=True).start()
     while True:

@@ -219,7 +219,8 @@ class RunFolder:
         for name, content in files.items():
             write_atomic(self.path / name, content)
         write_atomic(self.record_file, record.model_dump_json(indent=1) + "\n")
-        for leftover in (self.checkpoint_file, self.failure_file, self.progress_file):
+        hidden = self.path.glob(".*")  # half written by a process that was killed
+        for leftover in (self.checkpoint_file, self.failure_file, self.progress_file, *hidden):
             leftover.unlink(missing_ok=True)
 
     def fail(self, failure: Failure) -> None:
@@ -327,12 +328,6 @@ class Study:
             + "\n  ".join(changed)
             + "\ngive the new runs a name of their own with --study NAME (make: STUDY=NAME)"
         )
-
-    def clear_scratch(self) -> None:
-        """Remove temporary files that a killed process left half written."""
-        for scratch in self.root.glob("*/.*"):
-            if scratch.is_file():
-                scratch.unlink(missing_ok=True)
 
 
 def _held_fixed(protocol: Protocol) -> dict[str, object]:

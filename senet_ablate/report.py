@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from senet_ablate.errors import UserError
+from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.figures import plot_table, save
 from senet_ablate.records import Study, write_atomic
 from senet_ablate.suite import Ablation
-from senet_ablate.tables import Table, build_table, to_csv, to_latex, to_markdown
+from senet_ablate.tables import Table, build_table, cost_markdown, to_csv, to_latex, to_markdown
 
 
 @dataclass(frozen=True)
@@ -47,4 +48,27 @@ def write_report(ablations: Sequence[Ablation], study: Study, reports: Path) -> 
             path = reports / study.name / folder / f"{ablation.name}.{suffix}"
             write_atomic(path, content)
             files.append(path)
-    return Report(tuple(tables), tuple(files))
+    path = reports / study.name / "tables" / "cost.md"
+    write_atomic(path, cost_markdown(ablations, study, pin))
+    return Report(tuple(tables), (*files, path))
+
+
+def fill(text: str, tables: Path) -> str:
+    """Put generated tables into a Markdown text, between `<!-- generated: NAME -->` and `<!-- /generated -->`.
+
+    NAME is a file of `tables` without its suffix; what is put in begins with its first table line.
+
+    Raises:
+        UserError: a block names a table that was not written.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        path = tables / f"{match[2]}.md"
+        if not path.is_file():
+            raise UserError(
+                f"a block wants {match[2]!r}; {did_you_mean(match[2], (p.stem for p in tables.glob('*.md')))}"
+            )
+        content = path.read_text(encoding="utf-8")
+        return f"{match[1]}\n{content[content.index('|') :]}{match[3]}"
+
+    return re.sub(r"(<!-- generated: (\S+) -->)\n.*?(<!-- /generated -->)", block, text, flags=re.DOTALL)

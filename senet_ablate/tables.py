@@ -14,8 +14,8 @@ import pandas as pd
 from senet_ablate.overhead import added_cost, total_cost
 from senet_ablate.planning import row_states
 from senet_ablate.records import RunRecord, Study, StudyPin
-from senet_ablate.specs import RunSpec
-from senet_ablate.suite import Ablation, Row
+from senet_ablate.specs import Variant
+from senet_ablate.suite import Ablation, Row, arms
 
 MISSING = "–"
 
@@ -37,7 +37,8 @@ def build_table(ablation: Ablation, study: Study, pin: StudyPin) -> Table:
     diff_to_reference, params, params_with_bn_stats, added_params, macs, added_macs, the paper's columns with its own
     difference, and note (why runs are missing).
     """
-    found = {row.id: _records(row, study, pin) for row in ablation.rows}
+    found = {row.id: _records(row.variant, study, pin) for row in ablation.rows}
+    seeds = {record.spec.seed for records in found.values() for record in records}
     reference = ablation.row(ablation.reference)
     reference_mean = _mean([_top1(record) for record in found[reference.id] if record.metrics])
     lines = []
@@ -75,30 +76,32 @@ def build_table(ablation: Ablation, study: Study, pin: StudyPin) -> Table:
                 "paper_diff_to_reference": row.paper.top1_err - reference.paper.top1_err,
                 "paper_params_m": row.paper.params_m,
                 "paper_gflops": row.paper.gflops,
-                "note": _note(row, study, pin, [record.spec for record in found[row.id]]),
+                "note": _note(row, study, pin, seeds),
             }
         )
     records = [record for some in found.values() for record in some]
     return Table(ablation, pin, pd.DataFrame(lines), tuple(_remarks(ablation, pin, records)))
 
 
-def _records(row: Row, study: Study, pin: StudyPin) -> list[RunRecord]:
-    """All finished runs of a row's network, by seed; a record of other conditions or images is never taken."""
+def _records(variant: Variant, study: Study, pin: StudyPin) -> list[RunRecord]:
+    """All finished runs of a network, by seed; a record of other conditions or images is never taken."""
     records = []
-    for file in study.root.glob(f"{row.variant.slug}-s*/record.json"):
+    for file in study.root.glob(f"{variant.slug}-s*/record.json"):
         record = study.run(file.parent.name).record()
         if record is None or record.data_fingerprint != pin.data.fingerprint:
             continue
-        if record.spec == pin.protocol.run_spec(row.variant, record.spec.seed):
+        if record.spec == pin.protocol.run_spec(variant, record.spec.seed):
             records.append(record)
     return sorted(records, key=lambda record: record.spec.seed)
 
 
-def _note(row: Row, study: Study, pin: StudyPin, present: Sequence[RunSpec]) -> str:
-    wanted = {spec.seed for spec in present} | set(range(pin.protocol.seeds))
-    states = row_states([pin.protocol.run_spec(row.variant, seed) for seed in sorted(wanted)], study)
-    if len(states["not run"]) == len(wanted):
+def _note(row: Row, study: Study, pin: StudyPin, seeds: set[int]) -> str:
+    """Say what is missing of the row: runs that failed, diverged or are unfinished, and seeds that other rows have."""
+    possible = seeds | set(range(pin.protocol.seeds))
+    states = row_states([pin.protocol.run_spec(row.variant, seed) for seed in sorted(possible)], study)
+    if len(states["not run"]) == len(possible):
         return "not run"
+    states["not run"] = [name for name in states["not run"] if name in {f"seed {seed}" for seed in seeds}]
     told = [f"{state}: {', '.join(names)}" for state, names in states.items() if state != "finished" and names]
     return "; ".join(told)
 
@@ -211,6 +214,27 @@ def to_markdown(table: Table) -> str:
         f"# Table {ablation.table}: {ablation.title} ({table.pin.protocol.name})\n\n{ablation.question}\n\n{rows}\n\n"
         f"{remarks}\n- Paper: {ablation.source}.\n"
     )
+
+
+def cost_markdown(ablations: Sequence[Ablation], study: Study, pin: StudyPin) -> str:
+    """What each table cost when trained alone: distinct networks, finished runs, and their time on one worker."""
+    found = {variant: _records(variant, study, pin) for variant in arms(ablations)}
+    lines = []
+    for name, some in (*((ablation.slug, [ablation]) for ablation in ablations), ("all", ablations)):
+        records = [record for variant in arms(some) for record in found[variant]]
+        lines.append(
+            {
+                "ablation": name,
+                "networks": str(len(arms(some))),
+                "runs": str(len(records)),
+                "one worker, min": f"{sum(record.provenance.wall_s for record in records) / 60:.1f}",
+            }
+        )
+    sides = ("left", "right", "right", "right")
+    rows = pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True, colalign=sides)
+    hardware = sorted({_hardware(record) for records in found.values() for record in records})
+    note = f"- Sum of the runs' own wall time, study {study.name}, on {'; '.join(hardware) or 'no machine yet'}."
+    return f"# What each table costs ({pin.protocol.name})\n\n{rows}\n\n{note}\n"
 
 
 def to_latex(table: Table) -> str:

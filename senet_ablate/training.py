@@ -47,6 +47,10 @@ from senet_ablate.schedules import learning_rate
 from senet_ablate.specs import DataConfig, Precision
 from senet_ablate.streams import initialise
 
+# Lightning announces devices, ranks and itself; its processes import this file before they do so.
+for _name in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
 TOP5_FROM_CLASSES = 20
 """With fewer classes top-5 error says little and is not recorded."""
 
@@ -79,6 +83,10 @@ class TrainingModule(pl.LightningModule):
         self.curve: list[CurvePoint] = []
         self._loss = torch.zeros(())
         self._validation = torch.zeros(3)
+
+    def setup(self, stage: str) -> None:
+        """Called in each process of the run: keep Lightning's advice and deprecations out of the user's terminal."""
+        warnings.filterwarnings("ignore", module="pytorch_lightning|torch")
 
     @property
     def data(self) -> LoadedData:
@@ -248,7 +256,6 @@ def evaluate(model: torch.nn.Module, loader: Loader, precision: str) -> tuple[Pr
 def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     """A silent Lightning trainer: no logger, no progress bar, no checkpoint but ours."""
     several = request.devices > 1
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     backend = "nccl" if request.device == "cuda" else "gloo"
     return pl.Trainer(
         accelerator="gpu" if request.device == "cuda" else request.device,
@@ -256,7 +263,7 @@ def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Cal
         strategy=DDPStrategy(start_method="spawn", process_group_backend=backend) if several else "auto",
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_epochs=request.spec.recipe.epochs,
-        deterministic=True,
+        deterministic="warn",  # CUDA's backward of max pooling has no deterministic form; all else has
         benchmark=False,
         logger=False,
         enable_progress_bar=False,

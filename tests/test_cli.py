@@ -1,0 +1,166 @@
+"""The shell, as a user types it: help, errors without tracebacks, and whole studies that survive kill -9."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from senet_ablate.cli import main
+from senet_ablate.suite import declarations_dir, load_ablations, load_protocol
+
+ABLATIONS = str(declarations_dir().resolve())
+
+
+def call(*arguments, cwd):
+    """Run the command in a process of its own, as `python -m senet_ablate`."""
+    return subprocess.run(
+        [sys.executable, "-m", "senet_ablate", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture
+def invoke(tmp_path, monkeypatch):
+    """Run a command that trains nothing in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(main, arguments)
+
+
+@pytest.mark.parametrize("command", ["", "list", "plan", "run", "status", "report", "count"])
+def test_help_teaches_each_command(invoke, command):
+    result = invoke(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 5
+
+
+def test_list_names_all_tables_rows_and_protocols(invoke):
+    output = invoke("list").output
+    for ablation in load_ablations(Path(ABLATIONS)):
+        assert ablation.slug in output
+    for path in Path(ABLATIONS, "protocols").glob("*.toml"):
+        assert load_protocol(Path(ABLATIONS), path.stem).name in output
+    assert "25 rows, 17 distinct networks" in output
+
+
+def test_plan_tells_what_tables_share(invoke):
+    output = invoke("plan").output
+    assert "25 rows, 17 distinct networks, 51 runs, 0 finished, 51 to do." in output
+    assert "Time: unknown" in output
+    assert "9 rows, 8 distinct networks, 16 runs" in invoke("plan", "ratio", "gate", "--seeds", "2").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plan", "rato"], ["'rato'", "did you mean 'ratio'"]),
+        (["plan", "--protocol", "digit"], ["'digit'", "did you mean 'digits'"]),
+        (["plan", "--set", "recipe.epoch=3"], ["recipe.epoch = 3", "did you mean 'epochs'"]),
+        (["plan", "--set", "recipe.epochs"], ["recipe.epochs", "KEY=VALUE"]),
+        (["plan", "--set", "network.width=8"], ["row 'pre'", "reduction = 16", "at most 8"]),
+        (["plan", "ratio", "--rows", "r15"], ["'r15'", "did you mean 'r16'"]),
+        (["plan", "--protocol", "cifar10-folder"], ["folder", "--classes"]),
+        (["plan", "--study", "../elsewhere"], ["'../elsewhere'", "plain folder name"]),
+        (["report"], ["no study 'digits'", "begin one"]),
+        (["run", "--protocol", "cifar10-folder"], ["--data"]),
+        (["run", "--protocol", "cifar10-folder", "--data", "nowhere"], ["nowhere: no such folder", "train/"]),
+        (["run", "--data", "somewhere"], ["somewhere", "embedded"]),
+    ],
+)
+def test_a_mistake_is_one_message_with_exit_code_2(invoke, arguments, words):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit), "no traceback"
+    told = " ".join(result.stderr.split())
+    assert all(word in told for word in words), told
+
+
+def test_count_of_a_small_protocol_needs_no_data(invoke, tmp_path):
+    result = invoke("count", "gate", "--protocol", "digits", "--csv", "counts.csv")
+    assert result.exit_code == 0
+    lines = list(csv.DictReader((tmp_path / "counts.csv").read_text().splitlines()))
+    assert [line["row"] for line in lines] == ["relu", "tanh", "sigmoid"]
+    assert "paper_params_m" not in lines[0], "the paper's figures belong to its own scale"
+
+
+SMALL = ["--set", "recipe.epochs=4", "--seeds", "1", "--study", "small", "--ablations", ABLATIONS]
+
+
+def tables(folder):
+    """The study's tables, less the lines that name hardware."""
+    return {path.name: path.read_bytes() for path in (folder / "reports" / "small").rglob("*") if path.is_file()}
+
+
+def test_a_study_killed_in_the_middle_ends_with_the_tables_of_an_undisturbed_one(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    command = ["run", "ratio", "--rows", "r2,original", *SMALL, "--jobs", "1", "--report"]
+    done = call(*command, cwd=whole)
+    assert done.returncode == 0, done.stderr
+    assert "training 3 on cpu, 1 at once" in done.stderr
+    assert re.search(r"r = 2 +1 ", done.stdout)
+
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "senet_ablate", *command],
+        cwd=cut,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while True:  # until one run is finished and the next is on its way
+        finished, begun = list(cut.glob("results/small/*/record.json")), list(cut.glob("results/small/*/last.ckpt"))
+        if finished and begun:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    before = {path: path.stat().st_mtime_ns for path in finished}
+
+    again = call(*command, cwd=cut)
+    assert again.returncode == 0, again.stderr
+    assert f"{len(finished)} of 3 runs were finished; training {3 - len(finished)}" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "finished runs are not touched"
+    assert tables(cut) == tables(whole)
+    resumed = [json.loads(path.read_text())["provenance"]["resumed_at_epoch"] for path in cut.rglob("record.json")]
+    assert any(resumed)
+
+    third = call(*command, cwd=cut)
+    assert "3 of 3 runs were finished; nothing to train" in third.stderr
+    gate = call("plan", "gate", *SMALL, cwd=cut)
+    assert "3 rows, 3 distinct networks, 3 runs, 1 finished, 2 to do." in gate.stdout
+    assert "from 2 finished runs of this protocol" in " ".join(gate.stdout.split())
+    changed = call("run", "gate", *SMALL, "--set", "recipe.lr=0.1", cwd=cut)
+    assert changed.returncode == 2
+    assert "recipe.lr: then 0.05, now 0.1" in changed.stderr
+
+
+def test_ctrl_c_ends_tidily_and_still_writes_the_report(tmp_path):
+    command = ["run", "gate", *SMALL, "--set", "recipe.epochs=400", "--report"]
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "senet_ablate", *command],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("results/small/*/progress.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(driver.pid, signal.SIGINT)
+    output, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "Traceback" not in errors
+    assert "the same command continues" in " ".join(errors.split())
+    assert "unfinished: seed 0 at epoch" in (tmp_path / "reports/small/tables/table12_gate.md").read_text()
+    assert "Table 12" in output

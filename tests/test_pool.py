@@ -1,0 +1,127 @@
+"""The local pool: failures and dying workers do not stop the others, and nothing outlives its driver."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from senet_ablate import pool
+from senet_ablate.executor import RunRequest
+from senet_ablate.pool import LocalPool
+from senet_ablate.records import RunFolder
+from senet_ablate.specs import DataConfig, Network, Recipe, RunSpec, Variant
+
+
+def request(root: Path, seed: int, epochs: int = 1, **fields) -> RunRequest:
+    spec = RunSpec(
+        network=Network(backbone="resnet14", width=4, stem="small"),
+        data=DataConfig(dataset="digits", resolution=8),
+        recipe=Recipe(epochs=epochs, batch_size=64, lr=0.05),
+        precision="fp32",
+        variant=Variant(),
+        seed=seed,
+    )
+    return RunRequest(spec=spec, folder=RunFolder(root / spec.run_id), **fields)
+
+
+def workers():
+    return [process for process in multiprocessing.active_children() if process.name == "senet-ablate worker"]
+
+
+def test_all_runs_are_done_and_workers_are_gone_afterwards(tmp_path):
+    requests = [request(tmp_path, seed) for seed in range(3)]
+    events = [event for event in LocalPool([{}, {}]).execute(requests) if event]
+    assert sorted(event.kind for event in events) == ["finished"] * 3 + ["started"] * 3
+    assert all(one.folder.record() is not None for one in requests)
+    assert workers() == []
+
+
+def test_a_run_that_fails_is_noted_with_its_cause_and_stops_nothing(tmp_path):
+    bad = request(tmp_path, 0, data_path=tmp_path / "digits-take-no-path")
+    good = request(tmp_path, 1)
+    events = [event for event in LocalPool([{}]).execute([bad, good]) if event]
+    assert [(event.kind, event.request) for event in events if event.kind != "started"] == [
+        ("failed", bad),
+        ("finished", good),
+    ]
+    failure = bad.folder.failure()
+    assert failure is not None
+    assert "digits-take-no-path" in failure.cause
+    assert "Traceback" in failure.traceback
+
+
+def kill_when(condition, events, victim):
+    """Pass events on; kill the worker of `victim` as soon as `condition` holds, once."""
+    killed = False
+    for event in events:
+        if not killed and condition():
+            (worker,) = workers()
+            os.kill(worker.pid, signal.SIGKILL)
+            killed = True
+        if event:
+            yield event
+    assert killed
+
+
+def test_a_killed_worker_is_replaced_and_its_run_goes_on_from_the_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "TICK_S", 0.05)
+    victim = request(tmp_path, 0, epochs=60)
+    events = list(
+        kill_when(
+            victim.folder.checkpoint_file.exists,
+            LocalPool([{}]).execute([victim, request(tmp_path, 1)]),
+            victim,
+        )
+    )
+    assert [event.kind for event in events].count("finished") == 2
+    record = victim.folder.record()
+    assert record is not None
+    assert record.provenance.resumed_at_epoch is not None
+    assert record.provenance.resumed_at_epoch >= 1
+
+
+def test_a_run_that_kills_its_workers_is_given_up_with_its_cause(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "TICK_S", 0.05)
+    monkeypatch.setattr(pool, "TRIES", 1)
+    victim, other = request(tmp_path, 0, epochs=60), request(tmp_path, 1)
+    events = kill_when(victim.folder.checkpoint_file.exists, LocalPool([{}]).execute([victim, other]), victim)
+    ends = {event.request.spec.seed: event for event in events if event.kind != "started"}
+    assert ends[0].kind == "failed"
+    assert "SIGKILL" in ends[0].cause
+    assert ends[1].kind == "finished"
+    assert victim.folder.failure().cause == ends[0].cause
+
+
+DRIVER = """
+import sys, pathlib
+sys.path.insert(0, sys.argv[1])
+from test_pool import request
+from senet_ablate.pool import LocalPool
+if __name__ == "__main__":
+    for event in LocalPool([{}, {}]).execute([request(pathlib.Path(sys.argv[2]), seed, epochs=500) for seed in (0, 1)]):
+        import multiprocessing
+        print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_workers_end_when_their_driver_is_killed(tmp_path):
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    with subprocess.Popen(
+        [sys.executable, script, Path(__file__).parent, tmp_path], stdout=subprocess.PIPE, text=True
+    ) as driver:
+        while not list(tmp_path.glob("*/progress.json")):
+            line = driver.stdout.readline()
+        driver.kill()
+    pids = [int(word) for word in line.split()]
+    assert len(pids) == 2
+    deadline = time.monotonic() + 20
+    while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, f"workers {alive} outlived their driver"
+        time.sleep(0.1)

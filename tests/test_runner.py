@@ -1,0 +1,91 @@
+"""Sharing out a machine, and the study around an executor."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from senet_ablate import runner
+from senet_ablate.errors import UserError
+from senet_ablate.executor import Event
+from senet_ablate.planning import make_plan
+from senet_ablate.records import Study
+from senet_ablate.runner import Machine, share_out
+from senet_ablate.suite import declarations_dir, load_ablations, load_protocol
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "devices", "threads", "workers"),
+    [(2, None, 1, 1, 2), (8, None, 1, 2, 4), (2, None, 2, 1, 1), (2, 5, 1, 1, 5), (1, None, 2, 1, 1)],
+)
+def test_processor_cores_are_shared_without_oversubscription(cores, jobs, devices, threads, workers):
+    resources = share_out(Machine("cpu", 0, cores), jobs, devices, threads)
+    assert len(resources.environments) == workers
+    assert {environment["OMP_NUM_THREADS"] for environment in resources.environments} == {str(threads)}
+    assert resources.loader_workers == 0
+
+
+def test_each_worker_sees_its_own_gpus(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    resources = share_out(Machine("cuda", 4, 32), None, 2, 1)
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in resources.environments] == ["0,1", "2,3"]
+    assert resources.loader_workers == 32 // 4 - 1
+
+
+def test_several_jobs_on_one_gpu_and_a_users_choice_of_gpus(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    resources = share_out(Machine("cuda", 1, 16), 3, 1, 1)
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in resources.environments] == ["5"] * 3
+
+
+def test_more_devices_than_there_are_is_an_error():
+    with pytest.raises(UserError, match=r"--devices-per-run 3: this machine has 2 cuda devices"):
+        share_out(Machine("cuda", 2, 8), None, 3, 1)
+
+
+def test_a_device_that_is_not_there_is_an_error_that_says_what_is(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match=r"--device cuda: not on this machine; present: .*cpu"):
+        runner.find_machine("cuda")
+
+
+class Scripted:
+    """An executor that tells of one failure and otherwise of success, in the order of the requests."""
+
+    def execute(self, requests):
+        for number, request in enumerate(requests):
+            yield Event("started", request)
+            yield None
+            yield Event("failed", request, "out of luck") if number == 1 else Event("finished", request)
+
+
+@pytest.fixture
+def small_plan(tmp_path):
+    directory = declarations_dir()
+    protocol = load_protocol(directory, "digits")
+    study = Study(tmp_path / "digits")
+    return make_plan(load_ablations(directory, ["gate"]), protocol, 2, study, (1, 10)), study
+
+
+def test_runs_go_seed_by_seed_with_the_longest_first(small_plan):
+    plan, _ = small_plan
+    assert [run.seed for run in plan.todo] == [0, 0, 0, 1, 1, 1]
+    everything = make_plan(
+        load_ablations(declarations_dir()), load_protocol(declarations_dir(), "digits"), 1, small_plan[1], (1, 10)
+    )
+    macs = {arm.variant: arm.complexity.macs for arm in everything.arms}
+    costs = [macs[run.variant] for run in everything.todo]
+    assert costs == sorted(costs, reverse=True)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_failure_is_told_and_counted_and_progress_is_for_terminals_only(small_plan, terminal):
+    plan, study = small_plan
+    resources = share_out(Machine("cpu", 0, 2), None, 1, 1)
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=80)
+    summary = runner.execute(Scripted(), runner.requests(plan, study, None, resources), plan, console)
+    assert summary.trained == 5
+    assert list(summary.failed.values()) == ["out of luck"]
+    assert "out of luck" in text.getvalue()
+    assert ("6 of 6 runs" in text.getvalue()) == terminal

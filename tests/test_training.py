@@ -1,0 +1,219 @@
+"""One training: repeatable, resumable bit for bit, tested once, and honest when it diverges."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from senet_ablate import training
+from senet_ablate.data import load_data
+from senet_ablate.errors import UserError
+from senet_ablate.executor import RunRequest
+from senet_ablate.records import Predictions, RunFolder
+from senet_ablate.specs import (
+    Augmentation,
+    DataConfig,
+    Network,
+    Placement,
+    Recipe,
+    RunSpec,
+    Schedule,
+    SEConfig,
+    Variant,
+)
+from senet_ablate.training import TrainingModule, resolve_precision, train_run
+
+NETWORK = Network(backbone="resnet14", width=16, stem="small")
+RECIPE = Recipe(
+    epochs=3,
+    batch_size=128,
+    lr=0.05,
+    label_smoothing=0.1,
+    schedule=Schedule(warmup_epochs=1),
+    augmentation=Augmentation(crop_padding=1),
+)
+PLAIN = Variant()
+SE = Variant(se=SEConfig())
+
+
+def spec(variant=SE, seed=0, precision="fp32", recipe=RECIPE):
+    data = DataConfig(dataset="digits", resolution=8)
+    return RunSpec(network=NETWORK, data=data, recipe=recipe, precision=precision, variant=variant, seed=seed)
+
+
+def changed(**fields):
+    return Recipe(**(RECIPE.model_dump() | fields))
+
+
+def train(root: Path, what: RunSpec, **fields):
+    folder = RunFolder(root / what.run_id)
+    return train_run(RunRequest(spec=what, folder=folder, **fields)), folder
+
+
+def outcome(folder: RunFolder):
+    return [(folder.path / name).read_bytes() for name in ("curve.csv", "predictions.npz")]
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a process in the middle."""
+
+
+@pytest.fixture
+def interrupt_after(monkeypatch):
+    """End training right after the checkpoint of an epoch, once."""
+
+    def arrange(epoch):
+        save = training.save_checkpoint
+
+        def save_then_end(trainer, path):
+            save(trainer, path)
+            if trainer.current_epoch + 1 == epoch:
+                monkeypatch.setattr(training, "save_checkpoint", save)
+                raise Interrupted
+
+        monkeypatch.setattr(training, "save_checkpoint", save_then_end)
+        monkeypatch.setattr(training, "CHECKPOINT_SHARE", float("inf"))
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        PLAIN,
+        SE,
+        Variant(se=SEConfig(squeeze="max", gate="tanh")),
+        Variant(se=SEConfig(squeeze="none", bias=True), placement=Placement(position="post")),
+        Variant(se=SEConfig(gate="relu"), placement=Placement(stages=(3,), position="inner-3x3")),
+    ],
+    ids=lambda variant: variant.slug,
+)
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, interrupt_after, variant):
+    _, whole = train(tmp_path / "whole", spec(variant))
+    interrupt_after(epoch=2)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "cut", spec(variant))
+    record, resumed = train(tmp_path / "cut", spec(variant))
+    assert record.provenance.resumed_at_epoch == 2
+    assert outcome(resumed) == outcome(whole)
+
+
+def test_a_plateau_schedule_resumes_with_the_losses_it_has_seen(tmp_path, interrupt_after):
+    recipe = changed(epochs=4, schedule=Schedule(kind="plateau", patience=1).model_dump())
+    _, whole = train(tmp_path / "whole", spec(recipe=recipe))
+    interrupt_after(epoch=3)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "cut", spec(recipe=recipe))
+    _, resumed = train(tmp_path / "cut", spec(recipe=recipe))
+    assert outcome(resumed) == outcome(whole)
+
+
+def test_an_end_between_training_and_test_repeats_the_test_only(tmp_path, monkeypatch):
+    _, whole = train(tmp_path / "whole", spec())
+
+    def end(*arguments):
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", end)
+        with pytest.raises(Interrupted):
+            train(tmp_path / "cut", spec())
+    monkeypatch.setattr(training, "make_trainer", end)  # nothing is left to train
+    record, resumed = train(tmp_path / "cut", spec())
+    assert record.provenance.resumed_at_epoch == RECIPE.epochs
+    assert outcome(resumed) == outcome(whole)
+
+
+def test_the_same_seed_repeats_itself_and_another_does_not(tmp_path):
+    _, first = train(tmp_path / "first", spec(seed=0))
+    torch.manual_seed(12345)  # the global stream must not matter
+    _, again = train(tmp_path / "again", spec(seed=0))
+    _, other = train(tmp_path / "other", spec(seed=1))
+    assert outcome(first) == outcome(again)
+    assert outcome(first)[1] != outcome(other)[1]
+
+
+def test_the_record_says_what_the_predictions_say(tmp_path):
+    record, folder = train(tmp_path, spec())
+    predictions = Predictions.from_file(folder.path / "predictions.npz")
+    assert len(predictions.wrong) == record.n_test == 797
+    assert record.metrics.top1_err == pytest.approx(100 * predictions.wrong.mean())
+    assert record.metrics.cross_entropy == pytest.approx(predictions.cross_entropy.astype(float).mean(), rel=1e-3)
+    assert record.metrics.top5_err is None, "of ten classes five are no feat"
+    assert record.metrics.top1_err < 70, "three epochs are enough to be far from the 90 % of chance"
+
+
+def test_the_test_set_is_read_once_and_only_after_training(tmp_path, monkeypatch):
+    data = load_data(spec().data, None)
+    read_at = []
+    build = type(data.test).loader
+
+    def watched(split, *arguments):
+        if len(split) == len(data.test):
+            read_at.append((tmp_path / spec().run_id / "last.ckpt").is_file())
+        return build(split, *arguments)
+
+    monkeypatch.setattr(type(data.test), "loader", watched)
+    train(tmp_path, spec())
+    assert read_at == [True]
+
+
+def test_a_loss_that_is_no_number_is_a_result_called_diverged(tmp_path):
+    record, folder = train(tmp_path, spec(recipe=changed(lr=1e30)))
+    assert record.status == "diverged"
+    assert record.metrics is None
+    assert not (folder.path / "predictions.npz").exists()
+    assert not folder.checkpoint_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "devices", "words"),
+    [
+        ({"batch_size": 901}, 1, ["recipe.batch_size = 901", "900 training images"]),
+        ({"batch_size": 33}, 2, ["recipe.batch_size = 33", "2 devices"]),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_refused_before_training(tmp_path, fields, devices, words):
+    with pytest.raises(UserError) as caught:
+        train(tmp_path, spec(recipe=changed(**fields)), devices=devices)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_bf16_changes_the_run_but_not_what_it_learns(tmp_path):
+    exact, _ = train(tmp_path, spec())
+    rough, _ = train(tmp_path, spec(precision="bf16"))
+    assert rough.provenance.precision == "bf16"
+    assert exact.run_id != rough.run_id
+    assert abs(rough.metrics.top1_err - exact.metrics.top1_err) < 15
+
+
+def test_auto_precision_on_a_processor_is_float32():
+    assert resolve_precision("auto", "cpu") == "fp32"
+
+
+def test_every_parameter_is_trained(tmp_path, monkeypatch):
+    """A block that is built but not wired in would keep its weights (but for the decay, switched off here)."""
+    what = spec(recipe=changed(weight_decay=0.0, epochs=2))
+    request = RunRequest(spec=what, folder=RunFolder(tmp_path / what.run_id))
+    start = {name: value.clone() for name, value in TrainingModule(request).model.named_parameters()}
+    kept = []
+    evaluate = training.evaluate
+
+    def compare(model, *arguments):
+        kept.extend(name for name, value in model.named_parameters() if torch.equal(value, start[name]))
+        return evaluate(model, *arguments)
+
+    monkeypatch.setattr(training, "evaluate", compare)
+    train_run(request)
+    assert kept == []
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_run(tmp_path):
+    recipe = changed(batch_size=64)
+    alone, _ = train(tmp_path / "one", spec(recipe=recipe))
+    shared, folder = train(tmp_path / "two", spec(recipe=recipe), devices=2)
+    assert shared.provenance.devices == 2
+    assert (folder.path / "curve.csv").read_text().count("\n") == 1 + RECIPE.epochs
+    # Batch statistics are each process's own, so equal only in what is learnt.
+    assert abs(shared.metrics.top1_err - alone.metrics.top1_err) < 15
