@@ -89,6 +89,7 @@ class Chosen:
     """The tables, the protocol and the study that a call is about."""
 
     ablations: list[Ablation]
+    declared: list[Ablation]
     protocol: Protocol
     study: Study
 
@@ -119,7 +120,7 @@ def choose(
         name += "-" + hashlib.blake2b(" ".join(sorted(changes)).encode(), digest_size=3).hexdigest()
     if Path(name).name != name or name.startswith("."):
         raise UserError(f"--study {name!r}: expected a plain folder name, such as digits-2")
-    return Chosen(named, loaded, Study(results / name))
+    return Chosen(named, load_ablations(directory), loaded, Study(results / name))
 
 
 def make_grid(title: str | None = None) -> Grid:
@@ -266,7 +267,7 @@ def run(
         console.print("stopped; finished runs are kept, the same command continues the others")
         code = INTERRUPTED
     if report:
-        _report(chosen.ablations, chosen.study, reports)
+        _report(chosen, reports)
     sys.exit(code)
 
 
@@ -339,17 +340,18 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
     chosen = choose(**choice)
     if not choice["study"]:
         chosen.study.check_protocol(chosen.protocol)
-    _report(chosen.ablations, chosen.study, reports)
+    _report(chosen, reports)
     if filled:
         write_atomic(filled, fill(filled.read_text(encoding="utf-8"), reports / chosen.study.name / "tables"))
 
 
-def _report(ablations: Sequence[Ablation], study: Study, reports: Path) -> None:
+def _report(chosen: Chosen, reports: Path) -> None:
     from senet_ablate.report import write_report
     from senet_ablate.tables import printed
 
     console = Console()
-    written = write_report(ablations, study, reports)
+    study = chosen.study
+    written = write_report(chosen.ablations, study, reports, chosen.declared)
     for table in written.tables:
         grid = make_grid(f"Table {table.ablation.table}: {table.ablation.title}, study {study.name}")
         text = printed(table, compact=True)

@@ -22,8 +22,16 @@ class Report:
     files: tuple[Path, ...]
 
 
-def write_report(ablations: Sequence[Ablation], study: Study, reports: Path) -> Report:
+def write_report(
+    ablations: Sequence[Ablation], study: Study, reports: Path, declared: Sequence[Ablation] = ()
+) -> Report:
     """Fill the tables from the study's records, finished or half-way, and write tables and figures.
+
+    Args:
+        ablations: the tables to write.
+        study: whose records.
+        reports: the folder of all reports.
+        declared: all tables there are, for the page of what each costs; by default the written ones.
 
     Raises:
         UserError: the study has not begun, or a record is damaged.
@@ -49,7 +57,7 @@ def write_report(ablations: Sequence[Ablation], study: Study, reports: Path) -> 
             write_atomic(path, content)
             files.append(path)
     path = reports / study.name / "tables" / "cost.md"
-    write_atomic(path, cost_markdown(ablations, study, pin))
+    write_atomic(path, cost_markdown(declared or ablations, study, pin))
     return Report(tuple(tables), (*files, path))
 
 
@@ -65,9 +73,8 @@ def fill(text: str, tables: Path) -> str:
     def block(match: re.Match[str]) -> str:
         path = tables / f"{match[2]}.md"
         if not path.is_file():
-            raise UserError(
-                f"a block wants {match[2]!r}; {did_you_mean(match[2], (p.stem for p in tables.glob('*.md')))}"
-            )
+            written = (file.stem for file in tables.glob("*.md"))
+            raise UserError(f"a block wants {match[2]!r}; {did_you_mean(match[2], written)}")
         content = path.read_text(encoding="utf-8")
         return f"{match[1]}\n{content[content.index('|') :]}{match[3]}"
 

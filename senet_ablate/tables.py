@@ -220,7 +220,7 @@ def cost_markdown(ablations: Sequence[Ablation], study: Study, pin: StudyPin) ->
     """What each table cost when trained alone: distinct networks, finished runs, and their time on one worker."""
     found = {variant: _records(variant, study, pin) for variant in arms(ablations)}
     lines = []
-    for name, some in (*((ablation.slug, [ablation]) for ablation in ablations), ("all", ablations)):
+    for name, some in (*((ablation.slug, [ablation]) for ablation in ablations), ("together", ablations)):
         records = [record for variant in arms(some) for record in found[variant]]
         lines.append(
             {
