@@ -5,7 +5,7 @@ VENV := .venv
 CLI := $(VENV)/bin/senet-ablate
 
 # Passed through to the program, for example: make ablate-ratio PROTOCOL=cifar10 SEEDS=5 DEVICE=cuda
-PROTOCOL ?= digits
+PROTOCOL ?=
 SEEDS ?=
 JOBS ?=
 DEVICE ?=
@@ -14,7 +14,7 @@ STUDY ?=
 ROWS ?=
 ARGS ?=
 
-CHOICE = --protocol '$(PROTOCOL)' $(if $(ROWS),--rows '$(ROWS)') $(if $(STUDY),--study '$(STUDY)')
+CHOICE = $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(if $(ROWS),--rows '$(ROWS)') $(if $(STUDY),--study '$(STUDY)')
 RUN = $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(JOBS),--jobs '$(JOBS)') \
       $(if $(DEVICE),--device '$(DEVICE)') $(if $(DATA),--data '$(DATA)') $(ARGS)
 TABLES := ratio squeeze gate stage integration inner nosqueeze
@@ -29,7 +29,8 @@ help: ## Show this list
 
 # A stamp newer than its inputs means installed: a later call costs a file comparison.
 $(VENV)/installed: pyproject.toml constraints.txt
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (torch is large: some minutes)"
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	@touch $@
 

@@ -59,7 +59,7 @@ ABLATIONS = click.option(
     help="Folder of the declarations.  [default: ./ablations, else the ones that ship with the package]",
 )
 PROTOCOL = click.option(
-    "--protocol", default="digits", show_default=True, help="What is held fixed: a name from `list`, or a .toml file."
+    "--protocol", help="What is held fixed: a name from `list`, or a .toml file.  [default: the study's, else digits]"
 )
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the protocol: recipe.epochs=2."
@@ -102,7 +102,7 @@ class Chosen:
 def choose(
     tables: Sequence[str],
     ablations: Path | None,
-    protocol: str,
+    protocol: str | None,
     overrides: Sequence[str],
     precision: str | None,
     rows: str,
@@ -112,7 +112,8 @@ def choose(
     """Load and check everything a call names before anything is done."""
     directory = ablations or declarations_dir()
     changes = [*overrides, *([f"precision={precision}"] if precision else [])]
-    loaded = load_protocol(directory, protocol, changes)
+    pin = Study(results / study).pin() if study and not protocol and not changes else None
+    loaded = pin.protocol if pin else load_protocol(directory, protocol or "digits", changes)
     named = load_ablations(directory, tables, [row.strip() for row in rows.split(",") if row.strip()])
     check_arms(named, loaded.network, loaded.data.resolution, loaded.name)
     name = study or loaded.name

@@ -208,7 +208,7 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Calla
     folder = list_folder(path)
     decoded_size = (len(folder.train.paths) + len(folder.test.paths)) * 3 * config.resolution**2
     if stream or decoded_size > RESIDENT_LIMIT:
-        train, test = check_headers(folder.train), check_headers(folder.test)
+        train, test = check_headers(folder, cache_dir(), announce)
         whole = FileSplit(train.paths, torch.tensor(train.labels), config)
         kept, held = validation_indices(whole.labels, config.validation)
         loaded = LoadedData(

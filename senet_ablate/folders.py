@@ -22,6 +22,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.loaders import evaluation_view, read_image
+from senet_ablate.records import write_atomic
 from senet_ablate.specs import DataConfig
 
 LAYOUT = "expected train/ and test/ (or val/), each with one folder of images per class"
@@ -191,26 +192,43 @@ def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataCon
     return {"skipped": skipped, "grey": grey}
 
 
-def check_headers(listing: Listing) -> Listing:
-    """Drop files whose header is no image's, for folders that are streamed and never decoded as a whole."""
+def check_headers(folder: Folder, cache: Path, announce: Callable[[str], None]) -> tuple[Listing, Listing]:
+    """Drop files whose header is no image's, for a folder that is streamed and never decoded as a whole.
+
+    Looked at once per machine; what was found is kept under `cache`.
+    """
+    place = cache / f"headers-{folder.fingerprint(str(folder.root.resolve()))}.json"
+    if not place.is_file():
+        announce(f"checking {len(folder.train.paths) + len(folder.test.paths):,} image files of {folder.root} (once)")
+        found = [_bad_headers(listing) for listing in (folder.train, folder.test)]
+        write_atomic(place, json.dumps(found))
+    train, test = (
+        replace(
+            listing,
+            paths=tuple(path for path in listing.paths if str(path) not in bad),
+            labels=tuple(la for path, la in zip(listing.paths, listing.labels, strict=True) if str(path) not in bad),
+            skipped=(*listing.skipped, *(f"{path}: {why}" for path, why in bad.items())),
+            grey=grey,
+        )
+        for listing, (bad, grey) in zip((folder.train, folder.test), json.loads(place.read_text()), strict=True)
+    )
+    return train, test
+
+
+def _bad_headers(listing: Listing) -> tuple[dict[str, str], int]:
+    """Files that are no images, with the reason, and how many of the others are grey."""
 
     def header(path: Path) -> bool | str:
         try:
             with Image.open(path) as image:
                 return image.mode in GREY_MODES
         except (OSError, Image.DecompressionBombError) as error:
-            return f"{path}: {str(error) or type(error).__name__}"
+            return str(error) or type(error).__name__
 
     with ThreadPoolExecutor() as threads:
-        found = list(threads.map(header, listing.paths))
-    good = [number for number, result in enumerate(found) if not isinstance(result, str)]
-    return replace(
-        listing,
-        paths=tuple(listing.paths[number] for number in good),
-        labels=tuple(listing.labels[number] for number in good),
-        skipped=(*listing.skipped, *(result for result in found if isinstance(result, str))),
-        grey=sum(result is True for result in found),
-    )
+        found = list(zip(listing.paths, threads.map(header, listing.paths), strict=True))
+    bad = {str(path): result for path, result in found if isinstance(result, str)}
+    return bad, sum(result is True for _, result in found)
 
 
 def describe_skipped(skipped: Iterable[str]) -> str | None:

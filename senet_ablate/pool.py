@@ -13,9 +13,10 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from senet_ablate.executor import Event, RunRequest, attempt
 from senet_ablate.records import Failure
@@ -35,19 +36,15 @@ class _Worker:
     request: RunRequest | None = None
 
 
-@dataclass(frozen=True)
 class LocalPool:
     """One worker process per entry of `environments`, whose variables it gets (which GPU it may see)."""
 
-    environments: Sequence[Mapping[str, str]]
-    context: multiprocessing.context.BaseContext = field(init=False)
-
-    def __post_init__(self) -> None:
-        methods = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        if "forkserver" in methods:
-            context.set_forkserver_preload(["senet_ablate.training"])
-        object.__setattr__(self, "context", context)
+    def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
+        self.environments = environments
+        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            self._context.set_forkserver_preload(["senet_ablate.training"])
 
     def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
         """Do the runs in the given order, as many at once as there are workers.
@@ -60,10 +57,14 @@ class LocalPool:
         workers = [self._start(environment) for environment in self.environments[: len(queue)]]
         try:
             while queue or any(worker.request for worker in workers):
-                for worker in workers:
+                for number, worker in enumerate(workers):
                     if worker.request is None and queue:
+                        try:
+                            worker.connection.send(queue[0])
+                        except OSError:  # it died idle; its successor takes the run in the next round
+                            workers[number] = self._start(worker.environment)
+                            continue
                         worker.request = queue.popleft()
-                        worker.connection.send(worker.request)
                         yield Event("started", worker.request)
                 ready = wait([worker.connection for worker in workers if worker.request], timeout=TICK_S)
                 if not ready:
@@ -96,9 +97,9 @@ class LocalPool:
                 worker.connection.close()
 
     def _start(self, environment: Mapping[str, str]) -> _Worker:
-        ours, theirs = self.context.Pipe()
+        ours, theirs = self._context.Pipe()
         # Not daemonic: a run on several devices starts processes of its own.
-        process = self.context.Process(target=_work, args=(theirs, dict(environment)), name="senet-ablate worker")  # type: ignore[attr-defined]
+        process = self._context.Process(target=_work, args=(theirs, dict(environment)), name="senet-ablate worker")
         process.start()
         theirs.close()
         return _Worker(process, ours, environment)

@@ -126,12 +126,12 @@ class Predictions:
         arrays = {
             "n": np.array(len(self.wrong), np.int64),
             "wrong": np.packbits(self.wrong),
-            "ce": self.cross_entropy.astype(np.float16),
+            "ce": np.minimum(self.cross_entropy, np.finfo(np.float16).max).astype(np.float16),
         }
         if self.wrong_top5 is not None:
             arrays["wrong_top5"] = np.packbits(self.wrong_top5)
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        np.savez(buffer, **arrays)
         return buffer.getvalue()
 
     @classmethod

@@ -145,7 +145,7 @@ def execute(executor: Executor, todo: Sequence[RunRequest], plan: Plan, console:
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=600) as display:
-        bar = display.add_task("", total=total)
+        bar = display.add_task(f"0 of {len(todo)} runs", total=total)
         for event in executor.execute(todo):
             if event is not None:
                 run_id = event.request.spec.run_id

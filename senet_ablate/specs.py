@@ -38,7 +38,7 @@ ALL_STAGES = (2, 3, 4, 5)
 class Spec(BaseModel):
     """Base of every specification: immutable, strict about types, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class SEConfig(Spec):
