@@ -62,7 +62,7 @@ PROTOCOL = click.option(
     "--protocol", help="What is held fixed: a name from `list`, or a .toml file.  [default: the study's, else digits]"
 )
 SET = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the protocol: recipe.epochs=2."
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the protocol: recipe.epochs=60."
 )
 ROWS = click.option("--rows", default="", metavar="ID,ID", help="Only these rows (and each table's reference).")
 SEEDS = click.option(

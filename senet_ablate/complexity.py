@@ -9,7 +9,6 @@ defaults count the same block as 811,008 or 8,192 depending on how its pooling i
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections.abc import Callable
@@ -51,13 +50,13 @@ def count_complexity(model: nn.Module, *, in_channels: int, resolution: int) -> 
     """Trace `model` on one image (1, in_channels, resolution, resolution) and count it (convention above)."""
     image = torch.zeros(1, in_channels, resolution, resolution)
     training = model.training
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracer warns about each constant it sees
-        trace = FlopCountAnalysis(model.eval(), image).set_op_handle(**HANDLERS)
-        trace.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-        macs = int(trace.total())
-    model.train(training)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the tracer warns about each constant it sees
+            trace = FlopCountAnalysis(model.eval(), image).set_op_handle(**HANDLERS)
+            macs = int(trace.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())
+    finally:
+        model.train(training)
     params = sum(parameter.numel() for parameter in model.parameters())
     # num_batches_tracked is a counter, not a statistic of the data: the paper's figures do not hold it.
     stats = sum(

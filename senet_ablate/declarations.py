@@ -44,9 +44,13 @@ def validate(model: type[SpecT], raw: Mapping[str, Any], place: str) -> SpecT:
     Raises:
         UserError: one line per mistake, each with `place`, row, key, value and what would be right.
     """
+
+    def refuse(value: object) -> None:
+        raise UserError(f"{place}: {value}: dates and times have no place here; a text goes in quotes")
+
     try:
         # Through JSON, whose arrays pydantic takes for tuples in strict mode.
-        return model.model_validate_json(json.dumps(raw, default=str))
+        return model.model_validate_json(json.dumps(raw, default=refuse))
     except ValidationError as error:
         lines = [_explain(model, raw, place, detail) for detail in error.errors()]
         raise UserError("\n".join(lines)) from None

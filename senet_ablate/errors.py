@@ -16,6 +16,7 @@ class UserError(Exception):
 def did_you_mean(word: object, allowed: Iterable[object]) -> str:
     """Say what `word` could have been: the nearest allowed spelling, then all of them."""
     names = [str(name) for name in allowed]
-    near = difflib.get_close_matches(str(word), names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(str(word).lower(), lower, n=1)
+    hint = f"did you mean {lower[near[0]]!r}? " if near else ""
     return f"{hint}allowed: {', '.join(names)}"

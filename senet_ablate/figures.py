@@ -6,6 +6,7 @@ Arms are told apart by marker and direct label, not by colour, so that they can 
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,9 @@ MARKER_STYLE: dict[str, Any] = {
     "markerfacecolor": "white",
     "markeredgewidth": 1.1,
 }
+SIDE_STEP = 0.04
+"""Distance between arms of equal cost, whose bars would cover each other, in widths of the axes."""
+
 LABEL_HEIGHT = 0.075
 """Least distance of two labels, in heights of the axes."""
 
@@ -54,14 +58,15 @@ class Point:
 def plot_table(table: Table) -> Figure:
     """Draw a filled table: error against added parameters (left) and added multiply-adds (right).
 
-    The upper panels are this study (mean, bar of one standard deviation), the lower ones the paper's single runs at
-    its own scale. Arms without a run are left out above and named in the title.
+    Arms of equal cost stand side by side. The upper panels are this study (mean, bar of one standard deviation), the
+    lower ones the paper's single runs at its own scale. Arms without a run are left out above and named in the title.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 5.4), layout="constrained")
         axes = figure.subplots(2, 2, sharey="row")
         network, resolution = table.pin.protocol.network, table.pin.protocol.data.resolution
-        lines = table.frame.to_dict("records")
+        frame = table.frame
+        lines = frame.to_dict("records")
         for column, (field, quantity) in enumerate((("params", "parameters"), ("macs", "multiply-adds"))):
             ours, paper = [], []
             for number, line in enumerate(lines):
@@ -84,7 +89,10 @@ def plot_table(table: Table) -> Figure:
         axes[1, 0].set_title("The paper: ResNet-50 on ImageNet, one run each")
         for row in axes:
             row[0].set_ylabel("top-1 error, %")
-        figure.suptitle(f"Table {table.ablation.table}: {table.ablation.title}", x=0.01, ha="left", fontsize=10)
+        title = f"Table {table.ablation.table}: {table.ablation.title}"
+        if frame["added_params"].duplicated().any():
+            title += " (arms of equal cost stand side by side)"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9)
         return figure
 
 
@@ -94,11 +102,20 @@ def _panel(axes: Axes, points: Sequence[Point], quantity: str) -> None:
     least, unit = next(pair for pair in units if largest >= pair[0])
     scale = least or 1.0
     axes.set_xlabel(f"added {quantity}{unit}")
+    if not points:
+        axes.text(0.5, 0.5, "no finished run yet", transform=axes.transAxes, ha="center", color="0.4")
+        axes.set(xticks=[], yticks=[])
+        return
+    width = 1.2 * (largest / scale or 1.0)
+    low = min(point.y - (point.spread or 0) for point in points)
+    high = max(point.y + (point.spread or 0) for point in points)
+    margin = 0.12 * (high - low) or 0.5
+    axes.set(xlim=(-0.08 * width, 0.92 * width), ylim=(low - margin, high + margin))
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-    for point in points:
+    for point, aside in zip(points, side_by_side([point.x for point in points]), strict=True):
         axes.errorbar(
-            point.x / scale,
+            point.x / scale + SIDE_STEP * width * aside,
             point.y,
             yerr=point.spread,
             fmt=point.marker,
@@ -106,15 +123,18 @@ def _panel(axes: Axes, points: Sequence[Point], quantity: str) -> None:
             elinewidth=0.8,
             capsize=2.5,
         )
-    axes.margins(x=0.08, y=0.12)
-    if not points:
-        axes.text(0.5, 0.5, "no finished run yet", transform=axes.transAxes, ha="center", color="0.4")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return
-    axes.autoscale_view()
-    axes.set_ylim(axes.get_ylim())
     _labels(axes, points)
+
+
+def side_by_side(positions: Sequence[float]) -> list[float]:
+    """Steps to the side for points of equal position, centred on it: 0 for one alone, -0.5 and 0.5 for two."""
+    seen: Counter[float] = Counter()
+    totals = Counter(positions)
+    steps = []
+    for position in positions:
+        steps.append(seen[position] - (totals[position] - 1) / 2)
+        seen[position] += 1
+    return steps
 
 
 def _labels(axes: Axes, points: Sequence[Point]) -> None:

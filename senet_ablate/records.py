@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import ValidationError, model_validator
+from pydantic import ConfigDict, ValidationError, model_validator
 
 from senet_ablate.errors import UserError
 from senet_ablate.specs import Complexity, DataFacts, Protocol, RunSpec, Spec
@@ -29,6 +29,8 @@ SpecT = TypeVar("SpecT", bound=Spec)
 class CurvePoint(Spec):
     """One epoch: last learning rate, training loss (with smoothing), validation cross-entropy and error in percent."""
 
+    model_config = ConfigDict(allow_inf_nan=True)  # a diverged run's curve ends so
+
     epoch: int
     lr: float
     train_loss: float
@@ -38,6 +40,8 @@ class CurvePoint(Spec):
 
 class Metrics(Spec):
     """The test set, read once after the last epoch: errors in percent and mean cross-entropy in nats."""
+
+    model_config = ConfigDict(allow_inf_nan=True)  # the loss of a test image may overflow
 
     top1_err: float
     top5_err: float | None

@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from senet_ablate.backbones import BACKBONES
 from senet_ablate.errors import did_you_mean
@@ -38,7 +38,9 @@ ALL_STAGES = (2, 3, 4, 5)
 class Spec(BaseModel):
     """Base of every specification: immutable, strict about types, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
 
 class SEConfig(Spec):
@@ -122,10 +124,15 @@ class Network(Spec):
     stem: Literal["imagenet", "small"] = "imagenet"
     stride_in: Literal["1x1", "3x3"] = "1x1"
 
+    @field_validator("backbone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in BACKBONES:
+            raise ValueError(f"no backbone {value!r}; {did_you_mean(value, BACKBONES)}")
+        return value
+
     @model_validator(mode="after")
-    def _known_backbone(self) -> Self:
-        if self.backbone not in BACKBONES:
-            raise ValueError(f"no backbone {self.backbone!r}; {did_you_mean(self.backbone, BACKBONES)}")
+    def _stride_has_a_place(self) -> Self:
         if BACKBONES[self.backbone].block == "basic" and self.stride_in != "3x3":
             raise ValueError(f'{self.backbone} has basic blocks, without a 1x1 convolution: set stride_in = "3x3"')
         return self
@@ -144,11 +151,13 @@ class DataConfig(Spec):
     resize: Annotated[int, Field(ge=0)] = 0
     validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
 
-    @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
-        if self.resize and self.resize < self.resolution:
-            raise ValueError(f"resize = {self.resize} is smaller than resolution = {self.resolution}, the crop")
-        return self
+    @field_validator("resize")
+    @classmethod
+    def _crop_fits(cls, value: int, info: ValidationInfo) -> int:
+        resolution = info.data.get("resolution", 0)
+        if 0 < value < resolution:
+            raise ValueError(f"smaller than resolution = {resolution}, the crop; use at least that or leave it out")
+        return 0 if value == resolution else value  # one spelling
 
     @property
     def short_side(self) -> int:
@@ -190,9 +199,13 @@ class Schedule(Spec):
     drops: Annotated[int, Field(ge=1)] = 3
 
     @model_validator(mode="after")
-    def _milestones_belong_to_step(self) -> Self:
-        if (self.kind == "step") != bool(self.milestones):
-            raise ValueError('milestones and kind = "step" go together')
+    def _keys_belong_to_the_kind(self) -> Self:
+        used = {"cosine": (), "step": ("milestones", "factor"), "plateau": ("factor", "patience", "drops")}[self.kind]
+        for key in ("milestones", "factor", "patience", "drops"):
+            if key not in used and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} has no meaning with kind = {self.kind!r}; leave it out")
+        if self.kind == "step" and not self.milestones:
+            raise ValueError("milestones are missing: kind = 'step' needs the epochs at which the rate falls")
         if list(self.milestones) != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
             raise ValueError("milestones must be rising epoch numbers, 1 or more")
         return self
@@ -216,9 +229,14 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
-        last = max((self.schedule.warmup_epochs, *self.schedule.milestones))
-        if last >= self.epochs:
-            raise ValueError(f"the schedule reaches to epoch {last}, but training has {self.epochs} epochs")
+        schedule = self.schedule
+        for key, last in (
+            ("warmup_epochs", schedule.warmup_epochs),
+            ("milestones", max(schedule.milestones, default=0)),
+        ):
+            if last >= self.epochs:
+                value = getattr(schedule, key)
+                raise ValueError(f"schedule.{key} = {value} does not end before epochs = {self.epochs}")
         return self
 
 

@@ -67,11 +67,13 @@ class Ablation(Spec):
     factor: Factor
     reference: str
     source: str
-    rows: tuple[Row, ...] = Field(min_length=2)
+    rows: tuple[Row, ...]
 
     @model_validator(mode="after")
     def _rows_are_comparable(self) -> Self:
         ids = [row.id for row in self.rows]
+        if len(ids) < 2:
+            raise ValueError(f"rows: {len(ids)} given; a table compares at least two")
         if len(set(ids)) < len(ids):
             raise ValueError(f"two rows have the same id among {', '.join(ids)}")
         if self.reference not in ids:
@@ -79,7 +81,10 @@ class Ablation(Spec):
         seen: dict[Variant, str] = {}
         for row in self.rows:
             if row.variant in seen:
-                raise ValueError(f"rows {seen[row.variant]!r} and {row.id!r} declare the same network")
+                raise ValueError(
+                    f"rows {seen[row.variant]!r} and {row.id!r} declare the same network, {row.variant.slug}; "
+                    f"let them differ in {self.factor}"
+                )
             seen[row.variant] = row.id
             others = sorted(differences(row.variant, self.row(self.reference).variant) - {self.factor})
             if row.variant.se is not None and others:
@@ -160,7 +165,7 @@ def load_ablations(directory: Path, slugs: Sequence[str] = (), rows: Sequence[st
 def load_protocol(directory: Path, name: str, overrides: Sequence[str] = ()) -> Protocol:
     """Load a protocol by name from `directory`/protocols, or from the path of a TOML file.
 
-    `overrides` are `key=value` texts with dotted keys, e.g. `recipe.epochs=2`, validated like the file itself.
+    `overrides` are `key=value` texts with dotted keys, e.g. `recipe.epochs=60`, validated like the file itself.
 
     Raises:
         UserError: there is no such protocol, or file or override has a mistake.
@@ -169,15 +174,15 @@ def load_protocol(directory: Path, name: str, overrides: Sequence[str] = ()) -> 
     if path.suffix != ".toml":
         path = directory / "protocols" / f"{name}.toml"
         if not path.is_file():
-            names = sorted(file.stem for file in path.parent.glob("*.toml"))
+            names = sorted(file.stem for file in (directory / "protocols").glob("*.toml"))
             raise UserError(f"no protocol {name!r}; {did_you_mean(name, names)}; or the path of a .toml file")
     raw = read_toml(path)
     place = str(path)
     for override in overrides:
         key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise UserError(f"--set {override!r}: expected KEY=VALUE, for example recipe.epochs=2")
         *tables, last = key.strip().split(".")
+        if not equals or not all((*tables, last)):
+            raise UserError(f"--set {override!r}: expected KEY=VALUE, for example recipe.epochs=60")
         target = raw
         for part in tables:
             target = target.setdefault(part, {})

@@ -1,0 +1,455 @@
+"""A user's image folders: layouts, mistakes, unreadable files, the decoded copy, streaming."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import image_folder, random_image
+from PIL import Image
+
+import senet_ablate.data
+import senet_ablate.folders
+from senet_ablate.data import LoadedData, load_data
+from senet_ablate.errors import UserError
+from senet_ablate.folders import list_folder
+from senet_ablate.loaders import EpochSampler, FileSplit, ResidentSplit
+from senet_ablate.specs import DataConfig
+
+CONFIG = DataConfig(dataset="folder", resolution=8, validation=0.25)
+
+pytestmark = pytest.mark.usefixtures("decode_cache")
+
+
+def all_pixels(data: LoadedData) -> list[bytes]:
+    images = torch.cat([data.train.images, data.validation.images, data.test.images])
+    return sorted(image.numpy().tobytes() for image in images)
+
+
+def read_all(data: LoadedData) -> int:
+    """Read every image once; how many there are."""
+    seen = 0
+    for split in (data.train, data.validation, data.test):
+        loader = split.loader(EpochSampler(len(split), seed=None, batch_size=2), None, torch.device("cpu"), 0)
+        seen += sum(len(labels) for _, labels in loader)
+    return seen
+
+
+@pytest.fixture(params=["resident", "streamed"])
+def load(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], LoadedData]:
+    """Load a folder both ways; streamed since it exceeds what may be held in memory."""
+    if request.param == "streamed":
+        monkeypatch.setattr(senet_ablate.data, "RESIDENT_LIMIT", 8 * 8 * 3)
+
+    def loaded(root: Path) -> LoadedData:
+        data = load_data(CONFIG, root)
+        assert isinstance(data.train, ResidentSplit if request.param == "resident" else FileSplit)
+        return data
+
+    return loaded
+
+
+# --- layouts ---
+
+
+@pytest.mark.parametrize("test", ["test", "val"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG"])
+def test_train_with_test_or_val_is_found(
+    test: str, suffix: str, tmp_path: Path, load: Callable[[Path], LoadedData]
+) -> None:
+    root = image_folder(tmp_path / "images", ("b", "a", "c"), test=test, suffix=suffix)
+    data = load(root)
+    assert data.facts.class_names == ("a", "b", "c")
+    assert (data.facts.n_train, data.facts.n_validation, data.facts.n_test) == (9, 3, 6)
+    assert (data.facts.channels, data.facts.skipped, data.facts.grey, data.notices) == (3, 0, 0, ())
+    assert data.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert torch.bincount(data.train.labels).tolist() == [3, 3, 3]
+    assert read_all(data) == 18
+
+
+def test_images_keep_their_class_and_their_pixels(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", ("a", "b"))
+    data = load_data(CONFIG, root)
+    for number, (image, label) in enumerate(zip(data.test.images, data.test.labels, strict=True)):
+        path = root / "test" / "ab"[int(label)] / f"{number % 2}.png"
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(Image.open(path)))
+
+
+def test_images_in_folders_below_count_and_hidden_files_do_not(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    (root / "train" / "cat" / "more").mkdir()
+    random_image(99).save(root / "train" / "cat" / "more" / "deep.png")
+    for hidden in (root / "train" / "cat" / ".DS_Store", root / ".hidden", root / "train" / ".cache"):
+        hidden.mkdir() if hidden.suffix == ".cache" else hidden.write_bytes(b"x")
+    facts = load_data(CONFIG, root).facts
+    assert (facts.n_train + facts.n_validation, facts.skipped, facts.classes) == (9, 0, 2)
+
+
+def test_the_order_of_files_is_that_of_their_names(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", per_class=(12, 2))
+    listing = list_folder(root).train
+    assert [path.name for path in listing.paths[:12]] == sorted(f"{number}.png" for number in range(12))
+    assert listing.labels == (0,) * 12 + (1,) * 12
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda root: shutil.rmtree(root), ["no such folder", "train/ and test/ (or val/)"]),
+        (lambda root: shutil.rmtree(root / "train"), ["expected train/", "found test"]),
+        (lambda root: shutil.rmtree(root / "test"), ["expected train/", "found train"]),
+        (lambda root: [shutil.rmtree(path) for path in root.iterdir()], ["expected train/", "found nothing"]),
+        (lambda root: shutil.rmtree(root / "train" / "cat"), ["train: 1 class folders", "at least two"]),
+        (lambda root: shutil.rmtree(root / "test" / "cat"), ["test: 1 class folders", "at least two"]),
+        (lambda root: [p.unlink() for p in (root / "train" / "dog").iterdir()], ["train/dog: empty class", "0 files"]),
+    ],
+    ids=["missing", "no-train", "no-test", "nothing", "one-class", "one-test-class", "empty-class"],
+)
+def test_a_folder_that_is_not_as_expected_is_explained(
+    spoil: Callable[[Path], object], words: list[str], tmp_path: Path
+) -> None:
+    root = image_folder(tmp_path / "images")
+    spoil(root)
+    with pytest.raises(UserError) as caught:
+        load_data(CONFIG, root)
+    assert str(root) in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_class_of_one_part_only_is_named_with_the_nearest_name(part: str, tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", ("cat", "dog", "horse"))
+    other = "test" if part == "train" else "train"
+    (root / part / "horse").rename(root / part / "horses")
+    with pytest.raises(UserError) as caught:
+        load_data(CONFIG, root)
+    message = str(caught.value)
+    assert f"{root / other / 'horse'}: this class has no folder in {root / part}" in message
+    assert "did you mean 'horses'?" in message
+
+
+def test_a_folder_has_to_be_given() -> None:
+    with pytest.raises(UserError, match="--data PATH"):
+        load_data(CONFIG, None)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    random_image(0).save(tmp_path / "image.png")
+    with pytest.raises(UserError, match="no such folder"):
+        load_data(CONFIG, tmp_path / "image.png")
+
+
+# --- files that are not as they should be ---
+
+
+def spoil_header(path: Path) -> None:
+    path.write_bytes(b"no image at all")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def break_checksum(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 10] ^= 0xFF
+    path.write_bytes(content)
+
+
+BROKEN_PPM = b"P6\n8\xb7 8\n255\n" + bytes(192)
+"""Its width is no number, for which Pillow has an error of another kind (ValueError)."""
+
+BROKEN_PIXELS = b"P3\n32 32\n255\n1 2 three"
+"""The header is whole, and the decoder has the same kind of error."""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "spoil"),
+    [
+        ("png", spoil_header),
+        ("jpg", spoil_header),
+        ("jpg", truncate),
+        ("png", truncate),
+        ("png", break_checksum),
+        ("png", lambda path: path.write_bytes(b"")),
+        ("ppm", lambda path: path.write_bytes(BROKEN_PPM)),
+    ],
+    ids=["png-header", "jpg-header", "jpg-cut", "png-cut", "png-checksum", "png-empty", "ppm-header"],
+)
+def test_an_unreadable_file_is_skipped_counted_and_named(
+    suffix: str, spoil: Callable[[Path], object], tmp_path: Path
+) -> None:
+    root = image_folder(tmp_path / "images", suffix=suffix, side=32)
+    spoil(root / "train" / "dog" / f"1.{suffix}")
+    data = load_data(CONFIG, root)
+    assert data.facts.skipped == 1
+    assert data.facts.n_train + data.facts.n_validation == 7
+    assert torch.bincount(torch.cat([data.train.labels, data.validation.labels])).tolist() == [4, 3]
+    assert "skipped 1 files" in data.notices[0]
+    assert str(root / "train" / "dog" / f"1.{suffix}") in data.notices[0]
+
+
+def test_a_file_of_another_kind_is_skipped_counted_and_named(
+    tmp_path: Path, load: Callable[[Path], LoadedData]
+) -> None:
+    root = image_folder(tmp_path / "images")
+    (root / "test" / "cat" / "notes.txt").write_text("about cats")
+    data = load(root)
+    assert (data.facts.skipped, data.facts.n_test) == (1, 4)
+    assert f"{root / 'test' / 'cat' / 'notes.txt'}: not an image type" in data.notices[0]
+
+
+def test_many_skipped_files_are_counted_and_five_named(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    for number in range(8):
+        (root / "train" / "cat" / f"{number}.txt").write_text("")
+    notice = load_data(CONFIG, root).notices[0]
+    assert "skipped 8 files" in notice
+    assert notice.count(".txt") == 5
+    assert "and 3 more" in notice
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_class_without_a_readable_file_is_an_error(
+    part: str, tmp_path: Path, load: Callable[[Path], LoadedData]
+) -> None:
+    root = image_folder(tmp_path / "images")
+    for path in (root / part / "dog").iterdir():
+        spoil_header(path)
+    with pytest.raises(UserError, match=r"'dog'.*none of its files"):
+        load(root)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "spoil"),
+    [("jpg", truncate), ("png", truncate), ("ppm", lambda path: path.write_bytes(BROKEN_PIXELS))],
+    ids=["jpg-cut", "png-cut", "ppm-pixels"],
+)
+def test_a_streamed_file_that_cannot_be_decoded_is_an_error_that_names_it(
+    suffix: str, spoil: Callable[[Path], object], tmp_path: Path
+) -> None:
+    root = image_folder(tmp_path / "images", side=32, suffix=suffix)
+    spoil(root / "test" / "dog" / f"1.{suffix}")
+    data = load_data(CONFIG, root, stream=True)
+    assert data.facts.skipped == 0, "its header is whole"
+    with pytest.raises(UserError, match=f"^{root / 'test' / 'dog' / '1'}.{suffix}: cannot be decoded"):
+        read_all(data)
+
+
+@pytest.mark.slow
+def test_the_error_of_a_worker_process_is_as_short_as_our_own(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", side=32)
+    truncate(root / "test" / "dog" / "1.png")
+    split = load_data(CONFIG, root, stream=True).test
+    with pytest.raises(UserError) as caught:
+        list(split.loader(EpochSampler(len(split), seed=None, batch_size=2), None, torch.device("cpu"), 1))
+    assert f"{root / 'test' / 'dog' / '1.png'}: cannot be decoded" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"no image at all", b"", BROKEN_PPM], ids=["text", "empty", "ppm"])
+def test_a_streamed_file_without_an_images_header_is_skipped_and_named(content: bytes, tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", suffix="ppm")
+    (root / "train" / "dog" / "1.ppm").write_bytes(content)
+    data = load_data(CONFIG, root, stream=True)
+    assert data.facts.skipped == 1
+    assert str(root / "train" / "dog" / "1.ppm") in data.notices[0]
+    assert read_all(data) == 11
+
+
+def test_headers_are_read_once_and_again_when_a_file_was_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_folder(tmp_path / "images")
+    path = root / "train" / "dog" / "1.png"
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)))
+    first = load_data(CONFIG, root, stream=True)
+    assert first.facts.skipped == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(senet_ablate.folders.Image, "open", None)
+        assert load_data(CONFIG, root, stream=True).facts == first.facts
+    path.write_bytes(whole)
+    os.utime(path, ns=(10**18, 10**18))
+    data = load_data(CONFIG, root, stream=True)
+    assert (data.facts.skipped, read_all(data)) == (0, 12)
+
+
+def test_bad_headers_are_remembered_however_the_folder_is_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_folder(tmp_path / "images")
+    spoil_header(root / "train" / "dog" / "1.png")
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("images"), root):
+        data = load_data(CONFIG, path, stream=True)
+        assert (data.facts.skipped, read_all(data)) == (1, 11)
+
+
+# --- kinds of images ---
+
+
+def test_grey_images_get_three_equal_channels_and_are_counted(
+    tmp_path: Path, load: Callable[[Path], LoadedData]
+) -> None:
+    root = image_folder(tmp_path / "images")
+    random_image(50, mode="L").save(root / "test" / "cat" / "0.png")
+    random_image(51, mode="LA").save(root / "test" / "cat" / "1.png")
+    random_image(52, mode="L").point(lambda v: 255 * (v > 99)).convert("1").save(root / "test" / "dog" / "0.png")
+    data = load(root)
+    assert data.facts.grey == 3
+    assert "3 grey images" in data.notices[0]
+    assert read_all(data) == 12
+    if isinstance(data.test, ResidentSplit):
+        images = data.test.images
+        assert np.array_equal(images[0, 0].numpy(), np.asarray(random_image(50, mode="L")))
+        assert torch.equal(images[:3], images[:3, :1].expand(-1, 3, -1, -1))
+
+
+def test_palette_and_transparent_images_become_rgb(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    palette = random_image(60).quantize(16)
+    palette.save(root / "test" / "cat" / "0.png")
+    transparent = random_image(61, mode="RGBA")
+    transparent.save(root / "test" / "cat" / "1.png")
+    data = load_data(CONFIG, root)
+    images = data.test.images.permute(0, 2, 3, 1).numpy()
+    table = np.array(palette.getpalette()).reshape(-1, 3)
+    assert np.array_equal(images[0], table[np.asarray(palette)])
+    assert np.array_equal(images[1], np.asarray(transparent)[:, :, :3])
+    assert data.facts.grey == 0
+
+
+def test_grey_images_of_16_bits_keep_their_levels(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1024
+    Image.fromarray(levels).save(root / "test" / "cat" / "0.png")
+    data = load_data(CONFIG, root)
+    assert data.facts.grey == 1
+    difference = data.test.images[0].numpy().astype(int) - levels // 256
+    assert np.abs(difference).max() <= 1, "65,535 is white, not 255"
+
+
+@pytest.mark.parametrize("size", [(8, 8), (20, 12), (12, 20), (5, 6)], ids=str)
+def test_images_of_any_shape_are_brought_to_the_resolution(size: tuple[int, int], tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", side=13)
+    Image.new("RGB", size, (10, 200, 30)).save(root / "test" / "cat" / "0.png")
+    image = load_data(CONFIG, root).test.images[0]
+    assert image.shape == (3, 8, 8)
+    assert (image == torch.tensor([10, 200, 30]).view(3, 1, 1)).all()
+
+
+# --- the decoded copy ---
+
+
+def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    read, decoded = senet_ablate.folders.read_image, []
+
+    def counting(path: Path) -> Image.Image:
+        decoded.append(path)
+        return read(path)
+
+    monkeypatch.setattr(senet_ablate.folders, "read_image", counting)
+    return decoded
+
+
+def test_a_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = image_folder(tmp_path / "images")
+    spoil_header(root / "train" / "dog" / "1.png")
+    random_image(70, mode="L").save(root / "test" / "dog" / "1.png")
+    decoded, said = count_decodes(monkeypatch), []
+    first = load_data(CONFIG, root, announce=said.append)
+    assert len(decoded) >= 11
+    assert len(said) == 1
+    assert "12 images" in said[0]
+    decoded.clear()
+    second = load_data(CONFIG, root, announce=said.append)
+    assert decoded == []
+    assert len(said) == 1
+    assert second.facts == first.facts
+    assert second.notices == first.notices
+    assert torch.equal(second.train.images, first.train.images)
+    assert torch.equal(second.test.labels, first.test.labels)
+
+
+@pytest.mark.parametrize("changed", [{"resolution": 6}, {"resize": 10}], ids=["resolution", "resize"])
+def test_another_view_of_the_images_is_decoded_anew(changed: dict[str, int], tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", side=16)
+    first = load_data(CONFIG, root)
+    other = load_data(CONFIG.model_copy(update=changed), root)
+    assert all_pixels(first) != all_pixels(other)
+    assert other.facts.fingerprint != first.facts.fingerprint
+
+
+def test_the_decoded_copy_is_not_fooled_by_a_changed_file(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", suffix="bmp")  # every file has the same size
+    path = root / "test" / "cat" / "0.bmp"
+    before, size = load_data(CONFIG, root), path.stat().st_size
+    random_image(80).save(path)
+    os.utime(path, ns=(10**18, 10**18))  # a clock may be too coarse for two writes in a row
+    assert path.stat().st_size == size
+    after = load_data(CONFIG, root)
+    assert np.array_equal(after.test.images[0].permute(1, 2, 0).numpy(), np.asarray(random_image(80)))
+    assert after.facts.fingerprint != before.facts.fingerprint
+
+
+def test_the_fingerprint_depends_on_pixels_and_labels_not_on_names_and_formats(tmp_path: Path) -> None:
+    prints = {
+        name: load_data(CONFIG, root).facts.fingerprint
+        for name, root in {
+            "usual": image_folder(tmp_path / "usual"),
+            "elsewhere": image_folder(tmp_path / "elsewhere", suffix="bmp"),
+            "lossy": image_folder(tmp_path / "lossy", suffix="jpg"),
+        }.items()
+    }
+    swapped = image_folder(tmp_path / "swapped")
+    for source, target in (("cat", "aside"), ("dog", "cat"), ("aside", "dog")):
+        (swapped / "test" / source).rename(swapped / "test" / target)
+    assert prints["usual"] == prints["elsewhere"]
+    assert len({prints["usual"], prints["lossy"], load_data(CONFIG, swapped).facts.fingerprint}) == 3
+
+
+def test_a_streamed_folders_fingerprint_depends_on_its_files(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+
+    def fingerprint() -> str:
+        return load_data(CONFIG, root, stream=True).facts.fingerprint
+
+    first = fingerprint()
+    assert fingerprint() == first
+    random_image(0, 9, 9).save(root / "test" / "cat" / "0.png")
+    larger = fingerprint()
+    (root / "test" / "cat" / "0.png").rename(root / "test" / "cat" / "00.png")
+    assert len({first, larger, fingerprint()}) == 3
+
+
+def test_a_failed_decode_leaves_nothing_and_the_next_one_succeeds(
+    tmp_path: Path, decode_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_folder(tmp_path / "images")
+    for path in (root / "train" / "dog").iterdir():
+        spoil_header(path)
+    with pytest.raises(UserError):
+        load_data(CONFIG, root)
+    assert list(decode_cache.iterdir()) == []
+
+    def interrupted(path: Path) -> Image.Image:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(senet_ablate.folders, "read_image", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load_data(CONFIG, root)
+    assert list(decode_cache.iterdir()) == []
+    for number, path in enumerate((root / "train" / "dog").iterdir()):
+        random_image(number).save(path)
+    assert load_data(CONFIG, root).facts.skipped == 0
+    assert len(list(decode_cache.iterdir())) == 1

@@ -1,0 +1,166 @@
+"""Under test: the SE block, by hand on a 2x2 map, against timm's where it can express it, and its gradients."""
+
+import math
+from typing import get_args
+
+import pytest
+import torch
+from timm.layers import SEModule
+
+from senet_ablate.se import GATES, SQUEEZES, SqueezeExcitation
+from senet_ablate.specs import Gate, SEConfig, Squeeze
+
+# Two channels of a 2x2 map. W1 = (0.5, -0.25), one hidden channel; W2 = (0.8, -0.4).
+MAP = [[[1.0, 2.0], [3.0, 6.0]], [[4.0, -2.0], [0.0, 2.0]]]
+W1, W2 = (0.5, -0.25), (0.8, -0.4)
+# W2 relu(W1 z) by hand, at each pixel of each channel:
+#   avg:  z = (3, 1), hidden 1.25, so (1, -0.5);  max: z = (6, 4), hidden 2, so (1.6, -0.8);
+#   none: hidden -0.5 (cut to 0), 1.5 and 1.5, 2.5 at the four pixels.
+BEFORE_THE_GATE = {
+    "avg": [[[1.0, 1.0], [1.0, 1.0]], [[-0.5, -0.5], [-0.5, -0.5]]],
+    "max": [[[1.6, 1.6], [1.6, 1.6]], [[-0.8, -0.8], [-0.8, -0.8]]],
+    "none": [[[0.0, 1.2], [1.2, 2.0]], [[0.0, -0.6], [-0.6, -1.0]]],
+}
+GATES_BY_HAND = {
+    "sigmoid": lambda value: 1 / (1 + math.exp(-value)),
+    "tanh": lambda value: (math.exp(2 * value) - 1) / (math.exp(2 * value) + 1),
+    "relu": lambda value: max(value, 0.0),
+}
+EVERY_BLOCK = pytest.mark.parametrize(("squeeze", "gate"), [(s, g) for s in SQUEEZES for g in GATES])
+
+
+def small_block(**config) -> SqueezeExcitation:
+    """The block of two channels with the weights above."""
+    block = SqueezeExcitation(2, SEConfig(reduction=2, **config)).double()
+    with torch.no_grad():
+        block.reduce.weight.copy_(torch.tensor(W1).view(1, 2, 1, 1))
+        block.expand.weight.copy_(torch.tensor(W2).view(2, 1, 1, 1))
+    return block
+
+
+def random_block(channels: int, seed: int, **config) -> SqueezeExcitation:
+    torch.manual_seed(seed)
+    return SqueezeExcitation(channels, SEConfig(**config)).double()
+
+
+@EVERY_BLOCK
+def test_output_on_a_2x2_map_is_that_of_hand_arithmetic(squeeze, gate):
+    x = torch.tensor([MAP], dtype=torch.float64)
+    expected = [
+        [
+            [x_ij * GATES_BY_HAND[gate](before) for x_ij, before in zip(x_row, row, strict=True)]
+            for x_row, row in zip(channel, rows, strict=True)
+        ]
+        for channel, rows in zip(MAP, BEFORE_THE_GATE[squeeze], strict=True)
+    ]
+    out = small_block(squeeze=squeeze, gate=gate)(x)
+    torch.testing.assert_close(out, torch.tensor([expected], dtype=torch.float64), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize(("gate", "closed"), [("sigmoid", 0.5), ("tanh", 0.0), ("relu", 0.0)])
+def test_negative_hidden_channel_is_cut_to_zero_before_the_second_layer(gate, closed):
+    x = -torch.tensor([MAP], dtype=torch.float64)  # the average squeeze gives a hidden value of -1.25
+    torch.testing.assert_close(small_block(gate=gate)(x), closed * x)
+
+
+def test_biases_are_added_to_both_layers():
+    block = small_block(gate="relu", bias=True)
+    with torch.no_grad():
+        block.reduce.bias.fill_(0.75)  # hidden 1.25 + 0.75 = 2, so (1.6, -0.8) before the second bias
+        block.expand.bias.copy_(torch.tensor([0.4, 1.0]))  # (2.0, 0.2)
+    x = torch.tensor([MAP], dtype=torch.float64)
+    gates = torch.tensor([2.0, 0.2], dtype=torch.float64).view(1, 2, 1, 1)
+    torch.testing.assert_close(block(x), x * gates, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("squeeze", SQUEEZES)
+def test_images_of_a_batch_do_not_see_each_other(squeeze):
+    block = random_block(8, 1, squeeze=squeeze, reduction=2)
+    x = torch.randn(3, 8, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(block(x), torch.cat([block(image[None]) for image in x]))
+
+
+def test_excitation_has_one_value_per_channel_or_without_squeeze_one_per_pixel():
+    x = torch.randn(3, 8, 5, 7, dtype=torch.float64)
+    assert random_block(8, 1, reduction=2).excitation(x).shape == (3, 8, 1, 1)
+    assert random_block(8, 1, reduction=2, squeeze="max").excitation(x).shape == (3, 8, 1, 1)
+    assert random_block(8, 1, reduction=2, squeeze="none").excitation(x).shape == (3, 8, 5, 7)
+
+
+@pytest.mark.parametrize("squeeze", ["max", "none"])
+def test_on_a_single_pixel_every_squeeze_is_the_average(squeeze):
+    x = torch.randn(2, 8, 1, 1, dtype=torch.float64)
+    other, average = (random_block(8, 3, reduction=2, squeeze=name) for name in (squeeze, "avg"))
+    torch.testing.assert_close(other(x), average(x), rtol=0, atol=0)
+
+
+def test_no_squeeze_sees_only_its_own_pixel():
+    block = random_block(8, 4, reduction=2, squeeze="none")
+    x = torch.randn(1, 8, 3, 3, dtype=torch.float64)
+    changed = x.clone()
+    changed[:, :, 1, 2] += 1
+    differs = (block(x) != block(changed)).any(dim=1)[0]
+    assert differs.nonzero().tolist() == [[1, 2]]
+
+
+def test_equal_maxima_share_the_gradient():
+    x = torch.ones(1, 1, 2, 2, requires_grad=True)
+    SQUEEZES["max"](x).sum().backward()
+    torch.testing.assert_close(x.grad, torch.full((1, 1, 2, 2), 0.25))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize(("channels", "reduction"), [(64, 16), (64, 8), (24, 5)])
+def test_average_squeeze_equals_timm(channels, reduction, gate, bias):
+    ours = random_block(channels, 5, gate=gate, reduction=reduction, bias=bias)
+    theirs = SEModule(channels, rd_channels=channels // reduction, gate_layer=gate, bias=bias).double()
+    renamed = {"fc1": "reduce", "fc2": "expand"}
+    weights = {
+        f"{timm_name}.{key}": value
+        for timm_name, name in renamed.items()
+        for key, value in getattr(ours, name).state_dict().items()
+    }
+    theirs.load_state_dict(weights, strict=True)
+    x = 3 * torch.randn(2, channels, 5, 5, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@EVERY_BLOCK
+def test_gradients_equal_finite_differences(squeeze, gate):
+    block = random_block(4, 6, squeeze=squeeze, gate=gate, reduction=2, bias=True)
+    with torch.no_grad():  # keep most ReLUs open: a closed one has a gradient of 0 to compare
+        block.reduce.bias.fill_(1.0)
+        block.expand.bias.fill_(1.0)
+    x = torch.randn(2, 4, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(block, (x,))
+    parameters = dict(block.named_parameters())
+    assert len(parameters) == 4
+    assert all(grad.any() for grad in torch.autograd.grad(block(x).sum(), [x, *parameters.values()]))
+
+    def with_weights(*values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(block, dict(zip(parameters, values, strict=True)), (x.detach(),))
+
+    assert torch.autograd.gradcheck(with_weights, tuple(parameters.values()))
+
+
+@pytest.mark.parametrize(("channels", "reduction"), [(8, 16), (15, 16), (1, 2)])
+def test_empty_bottleneck_is_refused(channels, reduction):
+    with pytest.raises(ValueError, match=f"reduction = {reduction} leaves no hidden channel of {channels}"):
+        SqueezeExcitation(channels, SEConfig(reduction=reduction))
+
+
+@pytest.mark.parametrize(("channels", "reduction", "hidden"), [(16, 16, 1), (31, 16, 1), (64, 16, 4), (64, 32, 2)])
+def test_hidden_width_is_the_floor_of_c_over_r(channels, reduction, hidden):
+    block = SqueezeExcitation(channels, SEConfig(reduction=reduction))
+    assert [tuple(p.shape) for p in block.parameters()] == [(hidden, channels, 1, 1), (channels, hidden, 1, 1)]
+
+
+def test_every_declared_squeeze_and_gate_exists_and_no_other():
+    assert set(SQUEEZES) == set(get_args(Squeeze))
+    assert set(GATES) == set(get_args(Gate))
+
+
+def test_printed_block_shows_squeeze_gate_and_reduction():
+    block = SqueezeExcitation(8, SEConfig(squeeze="max", gate="tanh", reduction=2))
+    assert "squeeze=max, gate=tanh, reduction=2" in str(block)

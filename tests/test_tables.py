@@ -1,0 +1,447 @@
+"""Tables, figures and reports from records alone, finished or half-way, against arithmetic by hand."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import FACTS, NETWORK, PROTOCOL, make_record, write_record
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from scipy.optimize import minimize
+from torch.utils.flop_counter import FlopCounterMode
+
+from senet_ablate.errors import UserError
+from senet_ablate.figures import MARKERS, plot_table, save, spread_out
+from senet_ablate.records import Failure, Progress, Study, write_atomic
+from senet_ablate.report import fill, write_report
+from senet_ablate.resnet import ResNet
+from senet_ablate.specs import SEConfig, Variant
+from senet_ablate.suite import Ablation, PaperFigures, Row
+from senet_ablate.tables import Table, build_table, cost_markdown, printed, to_csv, to_latex, to_markdown
+
+R4, R16, PLAIN = Variant(se=SEConfig(reduction=4)), Variant(se=SEConfig()), Variant()
+PAPER = {
+    "r4": PaperFigures(top1_err=22.25, top5_err=6.09, params_m=35.7),
+    "r16": PaperFigures(top1_err=22.28, top5_err=6.03, params_m=28.1, gflops=3.87),
+    "plain": PaperFigures(top1_err=23.30, top5_err=6.55),
+}
+ABLATION = Ablation(
+    table=10,
+    slug="ratio",
+    title="Reduction ratio",
+    question="Which ratio?",
+    factor="se.reduction",
+    reference="r16",
+    source="a paper",
+    rows=tuple(
+        Row(id=name, label=label, se=variant.se or False, paper=PAPER[name])
+        for name, label, variant in (("r4", "r_4, 25%", R4), ("r16", "r = 16", R16), ("plain", "no SE", PLAIN))
+    ),
+)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    study = Study(tmp_path / "results" / "first")
+    study.begin(PROTOCOL, FACTS)
+    return study
+
+
+@pytest.fixture
+def full(study: Study) -> Study:
+    """Three seeds of each arm."""
+    for variant, errors in ((R4, (10.0, 12.0, 17.0)), (R16, (11.0, 11.5, 13.5)), (PLAIN, (14.0, 15.0, 16.0))):
+        for seed, error in enumerate(errors):
+            write_record(study, make_record(variant, seed, error))
+    return study
+
+
+def table(study: Study) -> Table:
+    pin = study.pin()
+    assert pin is not None
+    return build_table(ABLATION, study, pin)
+
+
+def line(study: Study, row: str) -> dict[str, Any]:
+    """One row of the frame, missing numbers as None."""
+    cells = table(study).frame.set_index("row").loc[row].to_dict()
+    return {name: None if isinstance(cell, float) and math.isnan(cell) else cell for name, cell in cells.items()}
+
+
+# --- the numbers ---
+
+
+def test_mean_deviation_and_difference_by_hand(full: Study) -> None:
+    r4, r16, plain = (line(full, row) for row in ("r4", "r16", "plain"))
+    assert [row["n"] for row in (r4, r16, plain)] == [3, 3, 3]
+    # 10, 12, 17: mean 13, deviations -3, -1, 4, their squares 26, over n - 1 = 2: 13.
+    assert (r4["top1_err_mean"], r4["top1_err_sd"]) == pytest.approx((13, math.sqrt(13)))
+    # 11, 11.5, 13.5: mean 12, squares 1, 0.25, 2.25 are 3.5, over 2: 1.75.
+    assert (r16["top1_err_mean"], r16["top1_err_sd"]) == pytest.approx((12, math.sqrt(1.75)))
+    assert (plain["top1_err_mean"], plain["top1_err_sd"]) == pytest.approx((15, 1))
+    assert [row["diff_to_reference"] for row in (r4, r16, plain)] == pytest.approx([1, 0, 3])
+
+
+def test_the_papers_figures_and_differences(full: Study) -> None:
+    frame = table(full).frame.set_index("row")
+    assert frame["paper_diff_to_reference"].tolist() == pytest.approx([-0.03, 0, 1.02])
+    assert frame["paper_top1_err"].tolist() == [22.25, 22.28, 23.30]
+    assert frame["paper_top5_err"].tolist() == [6.09, 6.03, 6.55]
+    assert frame["paper_params_m"].tolist()[:2] == [35.7, 28.1]
+    assert math.isnan(frame["paper_params_m"]["plain"])
+    assert frame["paper_gflops"]["r16"] == 3.87
+
+
+def test_costs_are_those_of_the_network_built(study: Study) -> None:
+    for row in ABLATION.rows:
+        cells = line(study, row.id)
+        model = ResNet(NETWORK, row.variant, in_channels=1, classes=10).eval()
+        params = sum(parameter.numel() for parameter in model.parameters())
+        running = sum(buffer.numel() for name, buffer in model.named_buffers() if "running" in name)
+        assert (cells["params"], cells["params_with_bn_stats"]) == (params, params + running)
+        counter = FlopCounterMode(display=False)
+        with counter, torch.inference_mode():
+            model(torch.zeros(1, 1, 8, 8))
+        # torch counts two operations per multiply-add, and not what the squeeze reads.
+        squeezed = 64 * 64 + 128 * 16 + 256 * 4 + 512 if row.variant.se else 0
+        assert cells["macs"] == counter.get_total_flops() // 2 + squeezed
+
+
+def test_added_costs_by_hand(study: Study) -> None:
+    # Blocks of 64, 128, 256, 512 channels on maps of 8, 4, 2 and 1 pixels; 2 C (C / 16) weights each.
+    weights = [2 * c * c // 16 for c in (64, 128, 256, 512)]
+    r16, plain = line(study, "r16"), line(study, "plain")
+    assert r16["added_params"] == sum(weights) == 43_520
+    assert r16["added_macs"] == sum(weights) + 64 * 64 + 128 * 16 + 256 * 4 + 512 * 1
+    assert (plain["added_params"], plain["added_macs"]) == (0, 0)
+    assert r16["params"] - plain["params"] == 43_520
+
+
+def test_one_run_has_a_mean_and_no_deviation(study: Study) -> None:
+    write_record(study, make_record(R16, 0, 11.0))
+    cells = line(study, "r16")
+    assert (cells["n"], cells["top1_err_mean"], cells["top1_err_sd"]) == (1, 11.0, None)
+    assert printed(table(study)).set_index("network")["top-1 err. %"]["r = 16"] == "11.00"
+
+
+def test_seeds_beyond_the_protocols_count_too(full: Study) -> None:
+    write_record(full, make_record(R16, 7, 16.0))
+    cells = line(full, "r16")
+    assert (cells["n"], cells["top1_err_mean"]) == (4, 13.0)
+    assert cells["top1_err_sd"] == pytest.approx(statistics.stdev([11, 11.5, 13.5, 16]))
+    assert cells["note"] == ""
+
+
+def test_top5_columns_appear_only_when_recorded(full: Study) -> None:
+    assert "top-5 err. %" not in printed(table(full))
+    for seed, error in enumerate((2.0, 3.0, 7.0)):
+        write_record(full, make_record(R4, seed, 10.0, top5_err=error))
+    cells = line(full, "r4")
+    assert (cells["top5_err_mean"], cells["top5_err_sd"]) == pytest.approx((4, math.sqrt(7)))
+    assert printed(table(full))["top-5 err. %"].tolist() == ["4.00 ± 2.65", "–", "–"]
+
+
+# --- half-way ---
+
+
+def test_a_study_without_runs_has_no_numbers(study: Study) -> None:
+    filled = table(study)
+    assert filled.frame["n"].tolist() == [0, 0, 0]
+    assert filled.frame["note"].tolist() == ["not run"] * 3
+    assert filled.frame[["top1_err_mean", "top1_err_sd", "diff_to_reference"]].isna().all().all()
+    assert printed(filled)["top-1 err. %"].tolist() == ["–"] * 3
+    assert printed(filled)["diff."].tolist() == ["–"] * 3
+
+
+def test_without_its_reference_an_arm_has_a_mean_and_no_difference(study: Study) -> None:
+    write_record(study, make_record(R4, 0, 10.0))
+    cells = line(study, "r4")
+    assert (cells["top1_err_mean"], cells["diff_to_reference"]) == (10.0, None)
+    assert (cells["note"], line(study, "r16")["note"]) == ("", "not run")
+
+
+def test_seeds_that_other_arms_have_are_told_as_missing(full: Study) -> None:
+    for seed in (0, 2):
+        shutil.rmtree(full.run(make_record(R16, seed).run_id).path)
+    assert [line(full, row)["note"] for row in ("r4", "r16", "plain")] == ["", "not run: seed 0, seed 2", ""]
+    assert line(full, "r4")["diff_to_reference"] == pytest.approx(13 - 11.5)
+
+
+def test_diverged_failed_and_unfinished_runs_are_told_and_not_averaged(study: Study) -> None:
+    write_record(study, make_record(R4, 0, 10.0))
+    write_record(study, make_record(R4, 1, None))
+    study.run(make_record(R4, 2).run_id).fail(Failure(cause="out of memory", traceback="…"))
+    progress = study.run(make_record(R16, 1).run_id).progress_file
+    write_atomic(progress, Progress(epoch=1, epochs=2).model_dump_json())
+    write_record(study, make_record(PLAIN, 0, None))
+    r4, r16, plain = (line(study, row) for row in ("r4", "r16", "plain"))
+    assert (r4["n"], r4["n_diverged"], r4["top1_err_mean"]) == (1, 1, 10.0)
+    assert r4["note"] == "diverged: seed 1; failed: seed 2: out of memory"
+    assert r16["note"] == "unfinished: seed 1 at epoch 1 of 2; not run: seed 0"
+    assert (plain["n"], plain["n_diverged"], plain["top1_err_mean"]) == (0, 1, None)
+    assert plain["note"] == "diverged: seed 0; not run: seed 1"
+    assert printed(table(study))["note"].tolist() == [r4["note"], r16["note"], plain["note"]]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"protocol": PROTOCOL.model_copy(update={"recipe": PROTOCOL.recipe.model_copy(update={"epochs": 9})})},
+        {"protocol": PROTOCOL.model_copy(update={"precision": "bf16"})},
+        {"fingerprint": "beef"},
+    ],
+    ids=["recipe", "precision", "images"],
+)
+def test_records_of_other_conditions_or_images_are_never_taken(other: dict[str, Any], full: Study) -> None:
+    before = line(full, "r16")
+    write_record(full, make_record(R16, 9, 99.0, **other))
+    assert line(full, "r16") == before
+
+
+def test_a_variant_whose_name_begins_alike_is_not_taken(full: Study) -> None:
+    before = line(full, "r16")
+    for other in (Variant(se=SEConfig(gate="tanh")), Variant(se=SEConfig(squeeze="max"))):
+        write_record(full, make_record(other, 0, 99.0))
+    assert line(full, "r16") == before
+
+
+def test_a_damaged_record_is_an_error_that_names_it(full: Study) -> None:
+    path = full.run(make_record(R16, 0).run_id).record_file
+    path.write_text("{}")
+    with pytest.raises(UserError, match="damaged") as caught:
+        table(full)
+    assert str(path) in str(caught.value)
+
+
+# --- remarks ---
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({"precision": "bf16"}, "differ in precision: bf16, fp32"),
+        ({"cpu": "Another processor"}, "differ in hardware: A processor, 1 thread.*, Another processor, 1 thread"),
+        ({"device": "A card"}, "differ in hardware: A card"),
+        ({"devices": 4}, "differ in devices per run: 1, 4"),
+        ({"libraries": {"torch": "2.7"}}, r"differ in torch: 2\.6, 2\.7"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_runs_made_differently_are_remarked(made: dict[str, Any], words: str, full: Study) -> None:
+    assert not any("Caution" in remark for remark in table(full).remarks)
+    write_record(full, make_record(R16, 3, 12.0, **made))
+    assert any(remark.startswith("Caution") and re.search(words, remark) for remark in table(full).remarks)
+
+
+def test_remarks_say_what_was_held_fixed(full: Study) -> None:
+    remarks = " ".join(table(full).remarks)
+    for words in ("resnet14, width 16", "digits at 8x8", "900 training, 100 validation and 4 test", "10 classes"):
+        assert words in remarks
+    assert "2 epochs, batch 4" in remarks
+    assert "Trained on A processor, 1 thread per run, fp32." in remarks
+
+
+# --- Markdown, CSV, LaTeX ---
+
+
+def markdown_cells(text: str) -> list[list[str]]:
+    lines = [text_line for text_line in text.splitlines() if text_line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", text_line)[1:-1]] for text_line in lines]
+
+
+def test_markdown_has_n_our_columns_and_the_papers(full: Study) -> None:
+    text = to_markdown(table(full))
+    header, rule, *rows = markdown_cells(text)
+    assert all(set(cell) <= set(":-") for cell in rule)
+    cells = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [row["network"] for row in cells] == ["r_4, 25%", "r = 16", "no SE"]
+    assert [row["n"] for row in cells] == ["3", "3", "3"]
+    assert [row["top-1 err. %"] for row in cells] == ["13.00 ± 3.61", "12.00 ± 1.32", "15.00 ± 1.00"]
+    assert [row["diff."] for row in cells] == ["+1.00", "–", "+3.00"]
+    assert [row["paper top-1"] for row in cells] == ["22.25", "22.28", "23.30"]
+    assert [row["paper diff."] for row in cells] == ["-0.03", "–", "+1.02"]
+    assert [row["paper top-5"] for row in cells] == ["6.09", "6.03", "6.55"]
+    assert [row["paper params M"] for row in cells] == ["35.7", "28.1", "–"]
+    assert [row["paper GFLOPs"] for row in cells] == ["–", "3.87", "–"]
+    assert "note" not in header
+    assert text.startswith("# Table 10: Reduction ratio (tiny)\n\nWhich ratio?\n")
+    assert "- Paper: a paper.\n" in text
+    assert all(f"- {remark}\n" in text for remark in table(full).remarks)
+
+
+def test_csv_read_back_is_the_frame(full: Study) -> None:
+    write_record(full, make_record(PLAIN, 3, None))
+    frame = table(full).frame
+    numbers = [name for name in frame.columns if name not in ("row", "label", "note")]
+    text = io.StringIO(to_csv(table(full)))
+    back = pd.read_csv(text, keep_default_na=False, na_values={name: [""] for name in numbers})
+    pd.testing.assert_frame_equal(back[numbers].astype(float), frame[numbers].astype(float), check_exact=True)
+    for name in ("row", "label", "note"):
+        assert back[name].tolist() == frame[name].tolist()
+    assert list(back.columns) == list(frame.columns)
+
+
+def test_latex_has_booktabs_rules_and_escapes(full: Study) -> None:
+    text = to_latex(table(full))
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{table}", r"\end{tabular}", r"\label{tab:ratio}"):
+        assert text.count(rule) == 1
+    assert r"r\_4, 25\% & 3 & 13.00 $\pm$ 3.61 & +1.00 & " in text
+    assert r"no SE & 3 & 15.00 $\pm$ 1.00 & +3.00 & " in text
+    assert r"top-1 err. \%" in text
+    assert not re.search(r"(?<!\\)[%_#]", text)
+    assert "±" not in text
+    assert "–" not in text
+    header, *rows = [text_line for text_line in text.splitlines() if text_line.endswith(r"\\")]
+    assert len(rows) == 3
+    assert {row.count("&") for row in (header, *rows)} == {header.count("&")}
+    columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)
+    assert columns is not None
+    assert len(columns[1]) == header.count("&") + 1
+
+
+@pytest.mark.parametrize("cause", ["a|b", "50% of C:\\temp_1 & #2", "{x}^2 ~ $3", "weights <W> [0, 1)"])
+def test_a_failures_words_break_neither_markdown_nor_latex(cause: str, full: Study) -> None:
+    folder = full.run(make_record(R4, 1).run_id)
+    shutil.rmtree(folder.path)
+    folder.fail(Failure(cause=cause, traceback=""))
+    filled = table(full)
+    header, rule, *rows = markdown_cells(to_markdown(filled))
+    assert {len(row) for row in (header, rule, *rows)} == {len(header)}
+    text = to_latex(filled)
+    rows = [text_line for text_line in text.splitlines() if text_line.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(header) - 1}
+    note = next(row for row in rows if "seed 1" in row).rpartition("failed: ")[2].removesuffix(r"\\").strip()
+    plain = re.sub(r"\\[%&#_{}$]|\\text[a-z]+(\{\})?|\\[~^]\{\}", "", note)
+    assert not re.search(r"[\\%&#_{}$^~]", plain), "a special character is not escaped"
+
+
+# --- figures and reports ---
+
+
+def test_report_writes_five_files_per_table_the_same_bytes_each_time(full: Study, tmp_path: Path) -> None:
+    write_record(full, make_record(R4, 3, None))
+    runs = [write_report([ABLATION], full, tmp_path / name) for name in ("one", "two")]
+    expected = {f"tables/table10_ratio.{suffix}" for suffix in ("md", "csv", "tex")}
+    expected |= {f"figures/table10_ratio.{suffix}" for suffix in ("svg", "png")} | {"tables/cost.md"}
+    for name, report in zip(("one", "two"), runs, strict=True):
+        written = {path.relative_to(tmp_path / name / "first").as_posix() for path in report.files}
+        assert written == expected
+        on_disk = {path for path in (tmp_path / name).rglob("*") if path.is_file()}
+        assert on_disk == set(report.files)
+    for one, two in zip(runs[0].files, runs[1].files, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+    by_suffix = {path.suffix: path.read_bytes() for path in runs[0].files if path.stem == ABLATION.name}
+    assert by_suffix[".png"].startswith(b"\x89PNG\r\n")
+    assert b"<svg" in by_suffix[".svg"]
+    assert by_suffix[".md"].decode() == to_markdown(table(full))
+    assert by_suffix[".csv"].decode() == to_csv(table(full))
+    assert by_suffix[".tex"].decode() == to_latex(table(full))
+
+
+def test_the_cost_page_sums_the_runs_time_by_table(full: Study) -> None:
+    write_record(full, make_record(R4, 3, None, wall_s=591.0))
+    smaller = ABLATION.model_copy(update={"slug": "small", "rows": ABLATION.rows[1:]})
+    pin = full.pin()
+    assert pin is not None
+    header, _, *rows = markdown_cells(cost_markdown([ABLATION, smaller], full, pin))
+    assert header == ["ablation", "networks", "runs", "one worker, min"]
+    # 9 runs of a second and one of 591 are 10 minutes; 6 seconds are 0.1; what tables share is trained once.
+    assert rows == [["ratio", "3", "10", "10.0"], ["small", "2", "6", "0.1"], ["together", "3", "10", "10.0"]]
+
+
+def test_generated_blocks_of_a_text_are_filled_and_the_rest_stays(full: Study, tmp_path: Path) -> None:
+    write_report([ABLATION], full, tmp_path)
+    block = "<!-- generated: {} -->\nold | text\n<!-- /generated -->"
+    text = f"before\n{block.format('table10_ratio')}\nbetween\n{block.format('cost')}\nafter\n"
+    filled = fill(text, tmp_path / "first" / "tables")
+    page = to_markdown(table(full))
+    assert page[page.index("|") :] in filled
+    assert "old" not in filled
+    assert [part for part in ("before\n<!--", "-->\nbetween\n<!--", "-->\nafter\n") if part not in filled] == []
+    assert fill(filled, tmp_path / "first" / "tables") == filled
+    with pytest.raises(UserError, match="'table10_ratios'; did you mean 'table10_ratio'"):
+        fill(block.format("table10_ratios"), tmp_path / "first" / "tables")
+
+
+def drawn(figure: Figure, row: int, column: int) -> set[tuple[float, float]]:
+    """Data points of a panel (not the markers beside the labels)."""
+    axes = figure.axes[2 * row + column]
+    points = set()
+    for part in axes.get_lines():
+        if part.get_transform() == axes.transData and part.get_marker() in MARKERS:
+            points |= {(round(float(x), 6), round(float(y), 6)) for x, y in zip(*part.get_data(), strict=True)}
+    return points
+
+
+def test_the_figure_shows_error_against_added_cost_and_the_papers_below(full: Study) -> None:
+    figure = plot_table(table(full))
+    # r = 16 adds 43,520 parameters, r = 4 four times as many; in thousands since both are below a million.
+    assert drawn(figure, 0, 0) == {(174.08, 13.0), (43.52, 12.0), (0.0, 15.0)}
+    # The paper's network: 16 blocks, 2 C^2 / 16 each, 3 of 256, 4 of 512, 6 of 1024, 3 of 2048 channels.
+    added = (3 * 256**2 + 4 * 512**2 + 6 * 1024**2 + 3 * 2048**2) / 8 / 1e6
+    assert drawn(figure, 1, 0) == {(round(4 * added, 6), 22.25), (round(added, 6), 22.28), (0.0, 23.30)}
+    assert figure.axes[0].get_xlabel() == "added parameters, thousand"
+    assert "n = 3 seeds" in figure.axes[0].get_title(loc="left")
+
+
+def test_arms_without_a_run_are_named_in_the_title_and_not_drawn(study: Study) -> None:
+    write_record(study, make_record(R16, 0, 11.0))
+    figure = plot_table(table(study))
+    assert {y for _, y in drawn(figure, 0, 0)} == {11.0}
+    assert "not run: r_4, 25%, no SE" in figure.axes[0].get_title(loc="left")
+
+
+def test_a_study_without_a_run_can_be_drawn(study: Study) -> None:
+    figure = plot_table(table(study))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no finished run yet"]
+    assert save(figure, "svg").count(b"<svg") == 1
+
+
+def test_a_study_that_has_not_begun_is_an_error_that_lists_those_there_are(full: Study, tmp_path: Path) -> None:
+    Study(full.root.with_name("another")).begin(PROTOCOL, FACTS)
+    with pytest.raises(UserError, match=r"no study 'frist' in .*results; studies there: another, first$"):
+        write_report([ABLATION], Study(full.root.with_name("frist")), tmp_path / "reports")
+    assert not (tmp_path / "reports").exists()
+    with pytest.raises(UserError, match="no study there yet"):
+        write_report([ABLATION], Study(tmp_path / "nowhere" / "first"), tmp_path / "reports")
+
+
+heights = st.lists(st.floats(-1, 2), min_size=1, max_size=9).map(sorted)
+distances = st.floats(0.01, 0.3)
+
+
+@given(wished=heights, distance=distances)
+def test_spread_labels_keep_order_distance_and_centre(wished: list[float], distance: float) -> None:
+    placed = spread_out(np.array(wished), distance)
+    assert (np.diff(placed) >= distance - 1e-9).all()
+    assert placed.mean() == pytest.approx(np.mean(wished), abs=1e-9), "least squares moves no centre of gravity"
+
+
+@given(gaps=st.lists(st.floats(0.11, 1), max_size=8), first=st.floats(-1, 1))
+def test_labels_that_are_far_apart_stay_where_they_are(gaps: list[float], first: float) -> None:
+    wished = np.cumsum([first, *gaps])
+    assert spread_out(wished, 0.1) == pytest.approx(wished)
+
+
+@given(wished=heights.filter(lambda some: len(some) < 6), distance=distances)
+def test_spread_labels_move_as_little_as_possible(wished: list[float], distance: float) -> None:
+    placed, target = spread_out(np.array(wished), distance), np.array(wished)
+    start = target[0] + np.arange(len(wished)) * (np.ptp(target) + distance)
+    best = minimize(
+        lambda x: ((x - target) ** 2).sum(),
+        start,
+        method="SLSQP",
+        constraints={"type": "ineq", "fun": lambda x: np.diff(x) - distance} if len(wished) > 1 else (),
+    )
+    assert ((placed - target) ** 2).sum() <= best.fun + 1e-5
