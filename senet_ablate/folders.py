@@ -11,17 +11,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.loaders import evaluation_view, read_image
+from senet_ablate.loaders import evaluation_view, open_image, read_image
 from senet_ablate.records import write_atomic
 from senet_ablate.specs import DataConfig
 
@@ -47,6 +46,11 @@ class Folder:
     class_names: tuple[str, ...]
     train: Listing
     test: Listing
+
+    def state(self, *key: object) -> str:
+        """Hash of the folder as it lies here, times of change included, and of `key`: its name in the cache."""
+        changed = [path.stat().st_mtime_ns for part in (self.train, self.test) for path in part.paths]
+        return self.fingerprint(str(self.root.resolve()), changed, *key)
 
     def fingerprint(self, *key: object) -> str:
         """Hash of names, labels and sizes of all files, and of `key`."""
@@ -129,9 +133,7 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
     Raises:
         UserError: every file of a class is unreadable.
     """
-    stamp = [path.stat().st_mtime_ns for part in (folder.train, folder.test) for path in part.paths]
-    key = folder.fingerprint(str(folder.root.resolve()), config.resolution, config.short_side, stamp)
-    place = cache / f"folder-{key}"
+    place = cache / f"folder-{folder.state(config.resolution, config.short_side)}"
     if not (place / "complete.json").is_file():
         total = len(folder.train.paths) + len(folder.test.paths)
         announce(f"decoding {total:,} images of {folder.root} (once; kept in {place})")
@@ -166,11 +168,11 @@ def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataCon
 
     def decoded(path: Path) -> tuple[np.ndarray, bool] | str:
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 grey = image.mode in GREY_MODES
             return np.asarray(view(read_image(path))), grey
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            return f"{path}: {str(error) or type(error).__name__}"
+        except OSError as error:
+            return f"{path}: {error}"
 
     images = np.empty((len(listing.paths), 3, config.resolution, config.resolution), np.uint8)
     kept: list[int] = []
@@ -185,8 +187,7 @@ def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataCon
             grey += result[1]
             kept.append(number)
     labels = np.array([listing.labels[number] for number in kept], np.int64)
-    for label in set(range(len(class_names))) - set(labels.tolist()):
-        raise UserError(f"class {class_names[label]!r}: none of its files can be read, for example {skipped[0]}")
+    _check_classes(labels.tolist(), class_names, skipped)
     np.save(f"{stem}-images.npy", images[: len(kept)])
     np.save(f"{stem}-labels.npy", labels)
     return {"skipped": skipped, "grey": grey}
@@ -197,38 +198,48 @@ def check_headers(folder: Folder, cache: Path, announce: Callable[[str], None]) 
 
     Looked at once per machine; what was found is kept under `cache`.
     """
-    place = cache / f"headers-{folder.fingerprint(str(folder.root.resolve()))}.json"
+    place = cache / f"headers-{folder.state('headers')}.json"
     if not place.is_file():
         announce(f"checking {len(folder.train.paths) + len(folder.test.paths):,} image files of {folder.root} (once)")
-        found = [_bad_headers(listing) for listing in (folder.train, folder.test)]
-        write_atomic(place, json.dumps(found))
+        write_atomic(place, json.dumps([_bad_headers(listing) for listing in (folder.train, folder.test)]))
     train, test = (
-        replace(
-            listing,
-            paths=tuple(path for path in listing.paths if str(path) not in bad),
-            labels=tuple(la for path, la in zip(listing.paths, listing.labels, strict=True) if str(path) not in bad),
-            skipped=(*listing.skipped, *(f"{path}: {why}" for path, why in bad.items())),
-            grey=grey,
-        )
+        _without(listing, {int(number): why for number, why in bad.items()}, grey)
         for listing, (bad, grey) in zip((folder.train, folder.test), json.loads(place.read_text()), strict=True)
     )
+    for part in (train, test):
+        _check_classes(part.labels, folder.class_names, part.skipped)
     return train, test
 
 
-def _bad_headers(listing: Listing) -> tuple[dict[str, str], int]:
-    """Files that are no images, with the reason, and how many of the others are grey."""
+def _without(listing: Listing, bad: dict[int, str], grey: int) -> Listing:
+    good = [number for number in range(len(listing.paths)) if number not in bad]
+    return Listing(
+        paths=tuple(listing.paths[number] for number in good),
+        labels=tuple(listing.labels[number] for number in good),
+        skipped=(*listing.skipped, *(f"{listing.paths[number]}: {why}" for number, why in bad.items())),
+        grey=grey,
+    )
+
+
+def _check_classes(labels: Iterable[int], class_names: tuple[str, ...], skipped: Sequence[str]) -> None:
+    for label in set(range(len(class_names))) - set(labels):
+        raise UserError(f"class {class_names[label]!r}: none of its files can be read, for example {skipped[0]}")
+
+
+def _bad_headers(listing: Listing) -> tuple[dict[int, str], int]:
+    """Numbers of the files that are no images, with the reason, and how many of the others are grey."""
 
     def header(path: Path) -> bool | str:
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 return image.mode in GREY_MODES
-        except (OSError, Image.DecompressionBombError) as error:
-            return str(error) or type(error).__name__
+        except OSError as error:
+            return str(error)
 
     with ThreadPoolExecutor() as threads:
-        found = list(zip(listing.paths, threads.map(header, listing.paths), strict=True))
-    bad = {str(path): result for path, result in found if isinstance(result, str)}
-    return bad, sum(result is True for _, result in found)
+        found = list(threads.map(header, listing.paths))
+    bad = {number: result for number, result in enumerate(found) if isinstance(result, str)}
+    return bad, sum(result is True for result in found)
 
 
 def describe_skipped(skipped: Iterable[str]) -> str | None:

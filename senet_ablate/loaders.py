@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol as Interface
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -176,7 +178,8 @@ class ResidentLoader:
     def __iter__(self) -> Iterator[Batch]:
         order = self.order.indices().to(self.images.device)
         view = self._views()
-        for index in order.split(self.order.share):
+        # An empty tensor would split into one empty batch.
+        for index in order.split(self.order.share) if len(order) else ():
             yield self.normalisation(view(self.images[index], index)), self.labels[index]
 
     def _views(self) -> partial[Tensor]:
@@ -218,13 +221,35 @@ def training_view(config: DataConfig, augmentation: Augmentation) -> v2.Transfor
     return v2.Compose(steps)
 
 
-def read_image(path: Path) -> Image.Image:
-    """Decode an image file as RGB; a grey one gets three equal channels.
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image file with Pillow.
 
     Raises:
-        OSError: the file is no image, or cut off.
+        OSError: the file is no image, is cut off, or is too large to be honest. Pillow's parsers raise whatever they
+            meet (ValueError, SyntaxError, struct.error, …); here it is always this.
     """
-    with Image.open(path) as image:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(str(error) or type(error).__name__) from error
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode an image file as RGB with 8 bits; a grey one gets three equal channels.
+
+    Raises:
+        OSError: the file is no image, is cut off, or has floating-point levels, whose white is not known.
+    """
+    with open_image(path) as image:
+        if image.mode == "F":
+            raise OSError("floating-point levels; save it with 8 or 16 bits")
+        if image.mode.startswith("I"):  # 16 bits: Pillow would cut them off at 255
+            levels = np.clip(np.asarray(image), 0, 65535).astype(np.float64)
+            image = Image.fromarray(np.rint(levels / 257).astype(np.uint8))
         return image.convert("RGB")
 
 

@@ -204,7 +204,7 @@ def printed(table: Table, *, compact: bool = False) -> pd.DataFrame:
 
 def to_markdown(table: Table) -> str:
     """The whole table as a Markdown page: title, question, cells, remarks."""
-    text = printed(table)
+    text = printed(table).map(lambda cell: cell.replace("|", r"\|"))
     right = [name for name in text.columns if name not in ("network", "note")]
     sides = ["right" if name in right else "left" for name in text.columns]
     rows = text.to_markdown(index=False, disable_numparse=True, colalign=sides)
@@ -237,18 +237,28 @@ def cost_markdown(ablations: Sequence[Ablation], study: Study, pin: StudyPin) ->
     return f"# What each table costs ({pin.protocol.name})\n\n{rows}\n\n{note}\n"
 
 
+LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", MISSING: "--"}
+)
+
+
+def latex(text: str) -> str:
+    """Escape what LaTeX would take for commands."""
+    return text.translate(LATEX)
+
+
 def to_latex(table: Table) -> str:
     """The table for a paper that loads booktabs; remarks become the caption."""
-    text = printed(table).replace("±", r"$\\pm$", regex=True)
-    text = text.replace({MISSING: "--"}).map(lambda cell: cell.replace("%", r"\%").replace("_", r"\_"))
-    text.columns = [name.replace("%", r"\%") for name in text.columns]
+    text = printed(table).map(latex)
+    text.columns = [latex(name) for name in text.columns]
     ablation = table.ablation
     caption = f"{ablation.title}, after Table {ablation.table} of the paper. " + " ".join(table.remarks)
-    escaped = caption.replace("%", r"\%").replace("_", r"\_").replace("±", r"$\pm$").replace("#", r"\#")
     return text.to_latex(
         index=False,
         escape=False,
-        caption=escaped,
+        caption=latex(caption),
         label=f"tab:{ablation.slug}",
         column_format="".join("l" if name in ("network", "note") else "r" for name in text.columns),
         position="t",
