@@ -326,6 +326,12 @@ class FileLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for pixels, labels in self.loader:
-            moved = pixels.to(self.device, non_blocking=True)
-            yield IMAGENET_NORMALISATION(moved), labels.to(self.device, non_blocking=True)
+        try:
+            for pixels, labels in self.loader:
+                moved = pixels.to(self.device, non_blocking=True)
+                yield IMAGENET_NORMALISATION(moved), labels.to(self.device, non_blocking=True)
+        except UserError as error:
+            # From a worker process torch wraps the message in the worker's traceback; the last line is ours.
+            raise UserError(
+                str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")
+            ) from None

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import numpy as np
 from pydantic import ConfigDict, ValidationError, model_validator
 
 from senet_ablate.errors import UserError
-from senet_ablate.specs import Complexity, DataFacts, Protocol, RunSpec, Spec
+from senet_ablate.specs import Complexity, DataFacts, Protocol, RunSpec, Spec, Variant
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
@@ -284,6 +285,12 @@ class Study:
         """The folder of the run with this identity, whether it exists or not."""
         return RunFolder(self.root / run_id)
 
+    def seeds(self, variant: Variant) -> set[int]:
+        """Seeds of the network's runs that were ever begun, whatever became of them."""
+        name = re.compile(rf"{re.escape(variant.slug)}-s(\d+)-[0-9a-f]{{10}}")
+        found = (name.fullmatch(path.name) for path in self.root.glob(f"{variant.slug}-s*"))
+        return {int(match[1]) for match in found if match}
+
     def pin(self) -> StudyPin | None:
         """What the study's runs share, or None if it has not begun.
 
@@ -312,7 +319,7 @@ class Study:
         self.check_protocol(protocol)
         changed = _changes(old.data.model_dump(), data.model_dump(), "data")
         if changed:
-            raise UserError(self._other_study("images", changed))
+            raise UserError(self._other_study("other images", changed))
 
     def check_protocol(self, protocol: Protocol) -> None:
         """Refuse a protocol under which this study's runs were not made (nothing to check before the first).
@@ -324,11 +331,11 @@ class Study:
         if pin is not None:
             changed = _changes(_held_fixed(pin.protocol), _held_fixed(protocol), "")
             if changed:
-                raise UserError(self._other_study("protocol", changed))
+                raise UserError(self._other_study("another protocol", changed))
 
     def _other_study(self, what: str, changed: list[str]) -> str:
         return (
-            f"study {self.name!r} in {self.root} was begun with another {what}:\n  "
+            f"study {self.name!r} in {self.root} was begun with {what}:\n  "
             + "\n  ".join(changed)
             + "\ngive the new runs a name of their own with --study NAME (make: STUDY=NAME)"
         )

@@ -42,7 +42,7 @@ class Row(Spec):
     def _false_is_plain(cls, value: Any) -> Any:
         if value is False:
             return None  # TOML has no null
-        if isinstance(value, (dict, SEConfig)):
+        if value is None or isinstance(value, (dict, SEConfig)):
             return value
         raise ValueError("se must be false (the plain network) or a table such as { reduction = 16 }")
 

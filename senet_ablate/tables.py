@@ -86,22 +86,21 @@ def build_table(ablation: Ablation, study: Study, pin: StudyPin) -> Table:
 def _records(variant: Variant, study: Study, pin: StudyPin) -> list[RunRecord]:
     """All finished runs of a network, by seed; a record of other conditions or images is never taken."""
     records = []
-    for file in study.root.glob(f"{variant.slug}-s*/record.json"):
-        record = study.run(file.parent.name).record()
-        if record is None or record.data_fingerprint != pin.data.fingerprint:
-            continue
-        if record.spec == pin.protocol.run_spec(variant, record.spec.seed):
+    for seed in sorted(study.seeds(variant)):
+        spec = pin.protocol.run_spec(variant, seed)
+        record = study.run(spec.run_id).record()
+        if record is not None and record.spec == spec and record.data_fingerprint == pin.data.fingerprint:
             records.append(record)
-    return sorted(records, key=lambda record: record.spec.seed)
+    return records
 
 
 def _note(row: Row, study: Study, pin: StudyPin, seeds: set[int]) -> str:
     """Say what is missing of the row: runs that failed, diverged or are unfinished, and seeds that other rows have."""
-    possible = seeds | set(range(pin.protocol.seeds))
-    states = row_states([pin.protocol.run_spec(row.variant, seed) for seed in sorted(possible)], study)
-    if len(states["not run"]) == len(possible):
+    specs = (pin.protocol.run_spec(row.variant, seed) for seed in study.seeds(row.variant))
+    begun = {spec.seed for spec in specs if study.run(spec.run_id).path.is_dir()}
+    if not begun:
         return "not run"
-    states["not run"] = [name for name in states["not run"] if name in {f"seed {seed}" for seed in seeds}]
+    states = row_states([pin.protocol.run_spec(row.variant, seed) for seed in sorted(begun | seeds)], study)
     told = [f"{state}: {', '.join(names)}" for state, names in states.items() if state != "finished" and names]
     return "; ".join(told)
 

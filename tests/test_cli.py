@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from senet_ablate.cli import main
 from senet_ablate.suite import declarations_dir, load_ablations, load_protocol
@@ -116,8 +118,9 @@ def test_a_study_killed_in_the_middle_ends_with_the_tables_of_an_undisturbed_one
     )
     deadline = time.monotonic() + 120
     while True:  # until one run is finished and the next is on its way
-        finished, begun = list(cut.glob("results/small/*/record.json")), list(cut.glob("results/small/*/last.ckpt"))
-        if finished and begun:
+        finished = list(cut.glob("results/small/*/record.json"))
+        begun = {path.parent for path in cut.glob("results/small/*/last.ckpt")}
+        if finished and begun - {path.parent for path in finished}:
             break
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -141,6 +144,32 @@ def test_a_study_killed_in_the_middle_ends_with_the_tables_of_an_undisturbed_one
     changed = call("run", "gate", *SMALL, "--set", "recipe.lr=0.1", cwd=cut)
     assert changed.returncode == 2
     assert "recipe.lr: then 0.05, now 0.1" in changed.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_an_arm_of_the_imagenet_protocol_on_a_tiny_folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 10), ("val", 3)):
+        for name in ("goldfish", "pug"):
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    short = ["recipe.epochs=2", "recipe.batch_size=4", "recipe.schedule.milestones=[1]", "data.validation=0.1"]
+    settings = [word for change in short for word in ("--set", change)]
+    protocol = ["--protocol", "imagenet-resnet50", "--ablations", ABLATIONS, "--study", "tiny", *settings]
+    shared = ["--device", "cpu", "--devices-per-run", "2", "--data", "images"]
+    result = call("run", "ratio", "--rows", "r16", *protocol, *shared, "--report", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (path,) = tmp_path.glob("results/tiny/*/record.json")
+    record = json.loads(path.read_text())
+    assert record["provenance"]["devices"] == 2
+    assert record["provenance"]["pipeline"] == "streamed"
+    # SE-ResNet-50 less the classifier of 1,000 classes, with one of two.
+    assert record["complexity"]["params"] == 28_071_976 - 2049 * 1000 + 2049 * 2
+    assert len((path.parent / "curve.csv").read_text().splitlines()) == 1 + 2
+    assert re.search(r"r = 16 +1 ", result.stdout)
 
 
 def test_ctrl_c_ends_tidily_and_still_writes_the_report(tmp_path):

@@ -179,6 +179,7 @@ def test_resident_views_are_crops_of_their_own_image_and_all_of_them_come_up() -
     # 12 of each expected; 5 standard deviations of a Poisson count leave no room for a missing or favoured crop.
     assert counts.min() > 0
     assert counts.max() < 12 + 5 * 12**0.5
+    assert abs(counts[25:].sum().item() - 300) < 5 * 150**0.5, "half of them are mirrored"
 
 
 def test_without_augmentation_a_resident_image_is_as_it_is() -> None:

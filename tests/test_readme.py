@@ -39,5 +39,5 @@ def test_a_block_is_filled_from_its_table_and_an_unknown_one_is_an_error(tmp_pat
     filled = "before\n<!-- generated: cost -->\n| a |\n|--:|\n| 1 |\n<!-- /generated -->\nafter\n"
     assert fill(text, tmp_path) == filled
     assert fill(filled, tmp_path) == filled
-    with pytest.raises(UserError, match="'coost'.*did you mean 'cost'"):
+    with pytest.raises(UserError, match=r"'coost'.*did you mean 'cost'"):
         fill(text.replace("cost", "coost"), tmp_path)

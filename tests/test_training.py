@@ -54,7 +54,7 @@ def outcome(folder: RunFolder):
     return [(folder.path / name).read_bytes() for name in ("curve.csv", "predictions.npz")]
 
 
-class Interrupted(Exception):
+class CutOffError(Exception):
     """Stands for whatever ends a process in the middle."""
 
 
@@ -69,7 +69,7 @@ def interrupt_after(monkeypatch):
             save(trainer, path)
             if trainer.current_epoch + 1 == epoch:
                 monkeypatch.setattr(training, "save_checkpoint", save)
-                raise Interrupted
+                raise CutOffError
 
         monkeypatch.setattr(training, "save_checkpoint", save_then_end)
         monkeypatch.setattr(training, "CHECKPOINT_SHARE", float("inf"))
@@ -91,7 +91,7 @@ def interrupt_after(monkeypatch):
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, interrupt_after, variant):
     _, whole = train(tmp_path / "whole", spec(variant))
     interrupt_after(epoch=2)
-    with pytest.raises(Interrupted):
+    with pytest.raises(CutOffError):
         train(tmp_path / "cut", spec(variant))
     record, resumed = train(tmp_path / "cut", spec(variant))
     assert record.provenance.resumed_at_epoch == 2
@@ -102,7 +102,7 @@ def test_a_plateau_schedule_resumes_with_the_losses_it_has_seen(tmp_path, interr
     recipe = changed(epochs=4, schedule=Schedule(kind="plateau", patience=1).model_dump())
     _, whole = train(tmp_path / "whole", spec(recipe=recipe))
     interrupt_after(epoch=3)
-    with pytest.raises(Interrupted):
+    with pytest.raises(CutOffError):
         train(tmp_path / "cut", spec(recipe=recipe))
     _, resumed = train(tmp_path / "cut", spec(recipe=recipe))
     assert outcome(resumed) == outcome(whole)
@@ -112,11 +112,11 @@ def test_an_end_between_training_and_test_repeats_the_test_only(tmp_path, monkey
     _, whole = train(tmp_path / "whole", spec())
 
     def end(*arguments):
-        raise Interrupted
+        raise CutOffError
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "evaluate", end)
-        with pytest.raises(Interrupted):
+        with pytest.raises(CutOffError):
             train(tmp_path / "cut", spec())
     monkeypatch.setattr(training, "make_trainer", end)  # nothing is left to train
     record, resumed = train(tmp_path / "cut", spec())
