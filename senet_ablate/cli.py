@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 
 from senet_ablate.errors import UserError
-from senet_ablate.planning import Estimate, Plan, channels_and_classes, estimate, make_plan, row_states
+from senet_ablate.planning import Plan, channels_and_classes, estimate, make_plan, row_states
 from senet_ablate.records import Study
 from senet_ablate.specs import Complexity, Protocol, Variant
 from senet_ablate.suite import Ablation, arms, check_arms, declarations_dir, load_ablations, load_protocol
+from senet_ablate.terminal import duration, say, show_counts, show_declarations, show_plan, show_status, show_table
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it; 1 is a run that failed, 2 a mistake in the call or its files."""
@@ -37,7 +36,7 @@ class Shell(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+            tell(f"error: {error}")
             sys.exit(2)
 
 
@@ -84,6 +83,11 @@ CLASSES = click.option(
 )
 
 
+def tell(text: str) -> None:
+    """Say on standard error what happens, so that standard output holds results alone."""
+    say(text, error=True)
+
+
 @dataclass(frozen=True)
 class Chosen:
     """The tables, the protocol and the study that a call is about."""
@@ -93,11 +97,6 @@ class Chosen:
     protocol: Protocol
     study: Study
 
-    @property
-    def results(self) -> Path:
-        """The folder of all studies."""
-        return self.study.root.parent
-
 
 def choose(
     tables: Sequence[str],
@@ -105,9 +104,9 @@ def choose(
     protocol: str | None,
     overrides: Sequence[str],
     precision: str | None,
-    rows: str,
     study: str | None,
     results: Path,
+    rows: str = "",
 ) -> Chosen:
     """Load and check everything a call names before anything is done."""
     directory = ablations or declarations_dir()
@@ -122,11 +121,6 @@ def choose(
     if Path(name).name != name or name.startswith("."):
         raise UserError(f"--study {name!r}: expected a plain folder name, such as digits-2")
     return Chosen(named, load_ablations(directory), loaded, Study(results / name))
-
-
-def make_grid(title: str | None = None) -> Grid:
-    """A table that reads well in a narrow terminal and in a file."""
-    return Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 @click.group(
@@ -153,21 +147,8 @@ def main() -> None:
 def list_command(ablations: Path | None) -> None:
     """List tables with their rows, and protocols."""
     directory = ablations or declarations_dir()
-    tables = load_ablations(directory)
-    grid = make_grid(f"{sum(len(t.rows) for t in tables)} rows, {len(arms(tables))} distinct networks")
-    for heading in ("table", "name", "factor", "rows"):
-        grid.add_column(heading, overflow="fold")
-    for table in tables:
-        grid.add_row(str(table.table), table.slug, table.factor, ", ".join(row.id for row in table.rows))
-    console = Console()
-    console.print(grid)
-    grid = make_grid("protocols")
-    grid.add_column("name", no_wrap=True)
-    grid.add_column("held fixed")
-    for path in sorted((directory / "protocols").glob("*.toml")):
-        protocol = load_protocol(directory, path.stem)
-        grid.add_row(protocol.name, protocol.description)
-    console.print(grid)
+    names = sorted(path.stem for path in (directory / "protocols").glob("*.toml"))
+    show_declarations(load_ablations(directory), [load_protocol(directory, name) for name in names])
 
 
 @main.command()
@@ -177,39 +158,8 @@ def plan(seeds: int | None, classes: int | None, **choice: Any) -> None:
     chosen = choose(**choice)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
     planned = make_plan(chosen.ablations, chosen.protocol, seeds or chosen.protocol.seeds, chosen.study, shape)
-    grid = make_grid(f"study {chosen.study.name}: {chosen.protocol.description}")
-    grid.add_column("network", no_wrap=True)
-    grid.add_column("serves", overflow="fold")
-    for heading in ("params", "MACs", "runs", "done"):
-        grid.add_column(heading, justify="right")
-    for arm in planned.arms:
-        done = sum(run.run_id in planned.done for run in arm.runs)
-        counts = (f"{arm.complexity.params:,}", f"{arm.complexity.macs:,}", str(len(arm.runs)), str(done))
-        grid.add_row(arm.variant.slug, ", ".join(arm.rows), *counts)
-    console = Console()
-    console.print(grid)
-    rows = sum(len(arm.rows) for arm in planned.arms)
-    console.print(
-        f"{rows} rows, {len(planned.arms)} distinct networks, {planned.runs} runs, {len(planned.done)} finished, "
-        f"{len(planned.todo)} to do.",
-        highlight=False,
-    )
-    if planned.todo:
-        console.print(_time_text(estimate(planned, chosen.protocol, chosen.results)), highlight=False)
-
-
-def _time_text(found: Estimate | None) -> str:
-    if found is None:
-        return "Time: unknown, no finished run in results/ to learn from; finish one and plan again."
-    return f"Time: about {_duration(found.worker_s)} of one worker, shared by as many as run at once ({found.basis})."
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    title = f"study {chosen.study.name}: {chosen.protocol.description}"
+    show_plan(planned, title, estimate(planned, chosen.protocol, chosen.study.root.parent))
 
 
 @main.command()
@@ -250,45 +200,35 @@ def run(
     """
     from senet_ablate import runner
 
-    console = Console(stderr=True)
     chosen = choose(**choice)
     resources = runner.share_out(runner.find_machine(device), jobs, devices_per_run, threads)
-    runner.prepare(
-        chosen.protocol,
-        chosen.study,
-        data,
-        lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
-    )
+    runner.prepare(chosen.protocol, chosen.study, data, tell)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
     planned = make_plan(chosen.ablations, chosen.protocol, seeds or chosen.protocol.seeds, chosen.study, shape)
     code = 0
     try:
-        code = _train(planned, chosen, data, resources, console)
+        code = _train(planned, chosen, data, resources)
     except KeyboardInterrupt:
-        console.print("stopped; finished runs are kept, the same command continues the others")
+        tell("stopped; finished runs are kept, the same command continues the others")
         code = INTERRUPTED
     if report:
         _report(chosen, reports)
     sys.exit(code)
 
 
-def _train(planned: Plan, chosen: Chosen, data: Path | None, resources: Any, console: Console) -> int:
+def _train(planned: Plan, chosen: Chosen, data: Path | None, resources: Any) -> int:
     from senet_ablate import runner
 
     todo = runner.requests(planned, chosen.study, data, resources)
     done = f"{len(planned.done)} of {planned.runs} runs were finished"
     if not todo:
-        console.print(f"{done}; nothing to train", highlight=False)
+        tell(f"{done}; nothing to train")
         return 0
     workers = min(len(resources.environments), len(todo))
-    console.print(f"{done}; training {len(todo)} on {resources.device}, {workers} at once", highlight=False)
-    summary = runner.execute(runner.local_executor(resources), todo, planned, console)
+    tell(f"{done}; training {len(todo)} on {resources.device}, {workers} at once")
+    summary = runner.execute(runner.local_executor(resources), todo, planned, Console(stderr=True))
     failed = f", {len(summary.failed)} failed" if summary.failed else ""
-    console.print(
-        f"trained {summary.trained} runs in {_duration(summary.wall_s)}{failed}; results in {chosen.study.root}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    tell(f"trained {summary.trained} runs in {duration(summary.wall_s)}{failed}; results in {chosen.study.root}")
     return 1 if summary.failed else 0
 
 
@@ -297,22 +237,12 @@ def _train(planned: Plan, chosen: Chosen, data: Path | None, resources: Any, con
 def status(seeds: int | None, **choice: Any) -> None:
     """Show for each network which runs are finished, unfinished, failed (with the cause) or not begun."""
     chosen = choose(**choice)
-    grid = make_grid(f"study {chosen.study.name}")
-    grid.add_column("network", no_wrap=True)
-    grid.add_column("finished", justify="right")
-    grid.add_column("others", overflow="fold")
     count = seeds or chosen.protocol.seeds
-    total = 0
-    networks = arms(chosen.ablations)
-    for variant in networks:
-        states = row_states([chosen.protocol.run_spec(variant, seed) for seed in range(count)], chosen.study)
-        finished = len(states["finished"]) + len(states["diverged"])
-        total += finished
-        others = [f"{state}: {', '.join(names)}" for state, names in states.items() if names and state != "finished"]
-        grid.add_row(variant.slug, f"{finished} of {count}", "; ".join(others))
-    console = Console()
-    console.print(grid)
-    console.print(f"{total} of {len(networks) * count} runs finished", highlight=False)
+    states = {
+        variant.slug: row_states([chosen.protocol.run_spec(variant, seed) for seed in range(count)], chosen.study)
+        for variant in arms(chosen.ablations)
+    }
+    show_status(f"study {chosen.study.name}", states, count)
 
 
 @main.command()
@@ -321,7 +251,6 @@ def status(seeds: int | None, **choice: Any) -> None:
     PROTOCOL,
     SET,
     PRECISION,
-    ROWS,
     STUDY,
     click.option(
         "--fill",
@@ -348,20 +277,15 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
 
 def _report(chosen: Chosen, reports: Path) -> None:
     from senet_ablate.report import write_report
-    from senet_ablate.tables import printed
 
-    console = Console()
     study = chosen.study
-    written = write_report(chosen.ablations, study, reports, chosen.declared)
+    slugs = {ablation.slug for ablation in chosen.ablations}
+    # --rows says what is trained; a table is always whole, and tells what is missing.
+    tables = [ablation for ablation in chosen.declared if ablation.slug in slugs]
+    written = write_report(tables, study, reports, chosen.declared)
     for table in written.tables:
-        grid = make_grid(f"Table {table.ablation.table}: {table.ablation.title}, study {study.name}")
-        text = printed(table, compact=True)
-        for name in text.columns:
-            grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=name == "network")
-        for line in text.itertuples(index=False):
-            grid.add_row(*line)
-        console.print(grid)
-    console.print(f"wrote {len(written.files)} files to {reports / study.name}", highlight=False, soft_wrap=True)
+        show_table(table, study.name)
+    say(f"wrote {len(written.files)} files to {reports / study.name}")
 
 
 @main.command()
@@ -405,37 +329,7 @@ def count(
     scale = (loaded.network, resolution, known or classes)
     at_paper_scale = scale == (counting.PAPER_NETWORK, counting.PAPER_RESOLUTION, counting.PAPER_CLASSES)
     frame = counting.count_table(named, counted, at_paper_scale)
-    _print_counts(frame, at_paper_scale)
+    show_counts(frame, complexity.CONVENTION)
     if csv_file:
         write_atomic(csv_file, frame.to_csv(index=False, lineterminator="\n"))
-        click.echo(f"wrote {len(frame)} rows to {csv_file}")
-
-
-def _print_counts(frame: Any, at_paper_scale: bool) -> None:
-    from senet_ablate.complexity import CONVENTION
-
-    grid = make_grid()
-    headings = ["tab", "row", "params", "+ BN stats", "MACs"]
-    for heading in headings + (["paper M", "paper G"] if at_paper_scale else []):
-        grid.add_column(heading, justify="left" if heading == "row" else "right", no_wrap=True)
-    for line in frame.to_dict("records"):
-        cells = [f"{line[name]:,}" for name in ("params", "params_with_bn_stats", "macs")]
-        if at_paper_scale:
-            met = line["params_met"].split("; ")
-            marks = ("without BN statistics" in met, "with BN statistics" in met, line["gflops_met"] is True)
-            cells = [f"{cell} {'✓' if mark else ' '}" for cell, mark in zip(cells, marks, strict=True)]
-            cells += [
-                "" if line[name] != line[name] else f"{line[name]}" for name in ("paper_params_m", "paper_gflops")
-            ]
-        grid.add_row(str(line["table"]), line["row"], *cells)
-    console = Console()
-    console.print(grid)
-    if at_paper_scale:
-        console.print("✓ rounds to the printed figure (millions to one place, GFLOPs to two).", highlight=False)
-        for line in frame[frame["params_explained"] != ""].to_dict("records"):
-            console.print(
-                f"{line['slug']}:{line['row']}, printed {line['paper_params_m']}M, would need another count: "
-                f"{line['params_explained']}.",
-                highlight=False,
-            )
-    console.print(f"Convention: {CONVENTION}.", highlight=False)
+        say(f"wrote {len(frame)} rows to {csv_file}")

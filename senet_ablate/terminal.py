@@ -1,0 +1,132 @@
+"""What the commands print: grids that read well in a narrow terminal and in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+
+from senet_ablate.planning import Estimate, Plan
+from senet_ablate.specs import Protocol
+from senet_ablate.suite import Ablation, arms
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from senet_ablate.tables import Table
+
+
+def make_grid(title: str | None = None) -> Grid:
+    """An empty grid without vertical lines."""
+    return Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Print a sentence as it is, to standard output or error; a terminal may wrap it."""
+    Console(stderr=error).print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `48 s`, `2 min 05 s`, `3 h 20 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def show_declarations(tables: Sequence[Ablation], protocols: Sequence[Protocol]) -> None:
+    """The tables with their rows, and the protocols."""
+    grid = make_grid(f"{sum(len(t.rows) for t in tables)} rows, {len(arms(tables))} distinct networks")
+    for heading in ("table", "name", "factor", "rows"):
+        grid.add_column(heading, overflow="fold")
+    for table in tables:
+        grid.add_row(str(table.table), table.slug, table.factor, ", ".join(row.id for row in table.rows))
+    Console().print(grid)
+    grid = make_grid("protocols")
+    grid.add_column("name", no_wrap=True)
+    grid.add_column("held fixed")
+    for protocol in protocols:
+        grid.add_row(protocol.name, protocol.description)
+    Console().print(grid)
+
+
+def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
+    """The networks of a plan, what they serve and cost, and the time left."""
+    grid = make_grid(title)
+    grid.add_column("network", no_wrap=True)
+    grid.add_column("serves", overflow="fold")
+    for heading in ("params", "MACs", "runs", "done"):
+        grid.add_column(heading, justify="right")
+    for arm in plan.arms:
+        done = sum(run.run_id in plan.done for run in arm.runs)
+        counts = (f"{arm.complexity.params:,}", f"{arm.complexity.macs:,}", str(len(arm.runs)), str(done))
+        grid.add_row(arm.variant.slug, ", ".join(arm.rows), *counts)
+    Console().print(grid)
+    rows = sum(len(arm.rows) for arm in plan.arms)
+    say(
+        f"{rows} rows, {len(plan.arms)} distinct networks, {plan.runs} runs, {len(plan.done)} finished, "
+        f"{len(plan.todo)} to do."
+    )
+    if plan.todo and found is None:
+        say("Time: unknown, no finished run in results/ to learn from; finish one and plan again.")
+    elif plan.todo and found is not None:
+        say(f"Time: about {duration(found.worker_s)} of one worker, shared by as many as run at once ({found.basis}).")
+
+
+def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]], seeds: int) -> None:
+    """What became of each network's runs: `states` has, per network, what `planning.row_states` tells."""
+    grid = make_grid(title)
+    grid.add_column("network", no_wrap=True)
+    grid.add_column("finished", justify="right")
+    grid.add_column("others", overflow="fold")
+    total = 0
+    for name, found in states.items():
+        finished = len(found["finished"]) + len(found["diverged"])
+        total += finished
+        others = [f"{state}: {', '.join(runs)}" for state, runs in found.items() if runs and state != "finished"]
+        grid.add_row(name, f"{finished} of {seeds}", "; ".join(others))
+    Console().print(grid)
+    say(f"{total} of {len(states) * seeds} runs finished")
+
+
+def show_table(table: Table, study: str) -> None:
+    """A filled table, as much of it as fits into 80 columns."""
+    from senet_ablate.tables import printed  # pandas
+
+    grid = make_grid(f"Table {table.ablation.table}: {table.ablation.title}, study {study}")
+    text = printed(table, compact=True)
+    for name in text.columns:
+        grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=name == "network")
+    for line in text.itertuples(index=False):
+        grid.add_row(*line)
+    Console().print(grid)
+
+
+def show_counts(frame: pd.DataFrame, convention: str) -> None:
+    """Counts of every arm; at the paper's scale beside its figures, with a tick on each that rounds to print."""
+    at_paper_scale = "paper_params_m" in frame.columns
+    grid = make_grid()
+    headings = ["tab", "row", "params", "+ BN stats", "MACs"]
+    for heading in headings + (["paper M", "paper G"] if at_paper_scale else []):
+        grid.add_column(heading, justify="left" if heading == "row" else "right", no_wrap=True)
+    for line in frame.to_dict("records"):
+        cells = [f"{line[name]:,}" for name in ("params", "params_with_bn_stats", "macs")]
+        if at_paper_scale:
+            met = line["params_met"].split("; ")
+            marks = ("without BN statistics" in met, "with BN statistics" in met, line["gflops_met"] is True)
+            cells = [f"{cell} {'✓' if mark else ' '}" for cell, mark in zip(cells, marks, strict=True)]
+            cells += [
+                "" if figure != figure else str(figure) for figure in (line["paper_params_m"], line["paper_gflops"])
+            ]
+        grid.add_row(str(line["table"]), line["row"], *cells)
+    Console().print(grid)
+    if at_paper_scale:
+        say("✓ rounds to the printed figure (millions to one place, GFLOPs to two).")
+        for line in frame[frame["params_explained"] != ""].to_dict("records"):
+            printed = f"{line['slug']}:{line['row']}, printed {line['paper_params_m']}M"
+            say(f"{printed}, would need another count: {line['params_explained']}.")
+    say(f"Convention: {convention}.")
