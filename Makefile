@@ -61,7 +61,7 @@ status: $(VENV)/installed ## Which runs are finished, unfinished or failed
 	@$(CLI) status $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(ARGS)
 
 count: $(VENV)/installed ## Parameters and multiply-adds beside the paper's; no training, no data
-	@$(CLI) count $(ARGS)
+	@$(CLI) count $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(ARGS)
 
 report: $(VENV)/installed ## Write tables and plots again from the records
 	@$(CLI) report $(CHOICE) $(ARGS)

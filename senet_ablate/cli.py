@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import click
 from rich.console import Console
 
 from senet_ablate.errors import UserError
-from senet_ablate.planning import Plan, channels_and_classes, estimate, make_plan, row_states
+from senet_ablate.planning import channels_and_classes, estimate, make_plan, row_states
 from senet_ablate.records import Study
 from senet_ablate.specs import Complexity, Protocol, Variant
 from senet_ablate.suite import Ablation, arms, check_arms, declarations_dir, load_ablations, load_protocol
@@ -29,15 +30,21 @@ Exit codes: 0 done; 1 at least one run failed; 2 a mistake in the call, a file o
 
 
 class Shell(click.Group):
-    """Prints a UserError as one message, without a traceback."""
+    """Prints a mistake, or what the file system refuses, as one message without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; exit 2 on a mistake of the user."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a terminal without ± still gets its table
         try:
             return super().invoke(ctx)
-        except UserError as error:
+        except (UserError, OSError) as error:
             tell(f"error: {error}")
             sys.exit(2)
+        except KeyboardInterrupt:
+            tell("stopped")
+            sys.exit(INTERRUPTED)
 
 
 def options(*chosen: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -113,14 +120,17 @@ def choose(
     changes = [*overrides, *([f"precision={precision}"] if precision else [])]
     pin = Study(results / study).pin() if study and not protocol and not changes else None
     loaded = pin.protocol if pin else load_protocol(directory, protocol or "digits", changes)
-    named = load_ablations(directory, tables, [row.strip() for row in rows.split(",") if row.strip()])
+    wanted = [row.strip() for row in rows.split(",")] if rows else []
+    named = load_ablations(directory, tables, wanted)
     check_arms(named, loaded.network, loaded.data.resolution, loaded.name)
     name = study or loaded.name
     if changes and not study:
         name += "-" + hashlib.blake2b(" ".join(sorted(changes)).encode(), digest_size=3).hexdigest()
     if Path(name).name != name or name.startswith("."):
         raise UserError(f"--study {name!r}: expected a plain folder name, such as digits-2")
-    return Chosen(named, load_ablations(directory), loaded, Study(results / name))
+    chosen = Chosen(named, load_ablations(directory), loaded, Study(results / name))
+    chosen.study.check_protocol(loaded)
+    return chosen
 
 
 @click.group(
@@ -202,31 +212,31 @@ def run(
 
     chosen = choose(**choice)
     resources = runner.share_out(runner.find_machine(device), jobs, devices_per_run, threads)
-    runner.prepare(chosen.protocol, chosen.study, data, tell)
-    shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
-    planned = make_plan(chosen.ablations, chosen.protocol, seeds or chosen.protocol.seeds, chosen.study, shape)
-    code = 0
-    try:
-        code = _train(planned, chosen, data, resources)
-    except KeyboardInterrupt:
-        tell("stopped; finished runs are kept, the same command continues the others")
-        code = INTERRUPTED
+    with chosen.study.driver_lock():
+        code = _train(chosen, seeds, data, resources)
     if report:
         _report(chosen, reports)
     sys.exit(code)
 
 
-def _train(planned: Plan, chosen: Chosen, data: Path | None, resources: Any) -> int:
+def _train(chosen: Chosen, seeds: int | None, data: Path | None, resources: Any) -> int:
     from senet_ablate import runner
 
-    todo = runner.requests(planned, chosen.study, data, resources)
+    fingerprint = runner.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
+    shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
+    planned = make_plan(chosen.ablations, chosen.protocol, seeds or chosen.protocol.seeds, chosen.study, shape)
+    todo = runner.requests(planned, chosen.study, data, fingerprint, resources)
     done = f"{len(planned.done)} of {planned.runs} runs were finished"
     if not todo:
         tell(f"{done}; nothing to train")
         return 0
     workers = min(len(resources.environments), len(todo))
     tell(f"{done}; training {len(todo)} on {resources.device}, {workers} at once")
-    summary = runner.execute(runner.local_executor(resources), todo, planned, Console(stderr=True))
+    try:
+        summary = runner.execute(runner.local_executor(resources), todo, planned, Console(stderr=True))
+    except KeyboardInterrupt:
+        tell("stopped; finished runs are kept, the same command continues the others")
+        return INTERRUPTED
     failed = f", {len(summary.failed)} failed" if summary.failed else ""
     tell(f"trained {summary.trained} runs in {duration(summary.wall_s)}{failed}; results in {chosen.study.root}")
     return 1 if summary.failed else 0
@@ -268,8 +278,6 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
     from senet_ablate.report import fill
 
     chosen = choose(**choice)
-    if not choice["study"]:
-        chosen.study.check_protocol(chosen.protocol)
     _report(chosen, reports)
     if filled:
         write_atomic(filled, fill(filled.read_text(encoding="utf-8"), reports / chosen.study.name / "tables"))

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,7 @@ class Folder:
         for listing in (self.train, self.test):
             for path, label in zip(listing.paths, listing.labels, strict=True):
                 name = os.path.relpath(path, self.root)
-                digest.update(f"{name}\0{label}\0{path.stat().st_size}\n".encode())
+                digest.update(os.fsencode(f"{name}\0{label}\0{path.stat().st_size}\n"))
         return digest.hexdigest()
 
 
@@ -103,16 +103,30 @@ def _list_part(part: Path, class_names: tuple[str, ...]) -> Listing:
     for label, name in enumerate(class_names):
         images: list[str] = []
         others: list[str] = []
-        for folder, _, files in os.walk(part / name):
-            for file in files:
-                if not file.startswith("."):
-                    (images if file.lower().endswith(IMG_EXTENSIONS) else others).append(os.path.join(folder, file))
+        for file, is_file in _walk(part / name):
+            image = is_file and file.lower().endswith(IMG_EXTENSIONS)
+            (images if image else others).append(file)
         if not images:
             raise UserError(f"{part / name}: empty class, no image among its {len(others)} files")
         paths += map(Path, sorted(images))
         labels += [label] * len(images)
-        skipped += [f"{file}: not an image type ({', '.join(IMG_EXTENSIONS)})" for file in sorted(others)]
+        skipped += [f"{file}: not an image type, or a link to nowhere" for file in sorted(others)]
     return Listing(tuple(paths), tuple(labels), tuple(skipped))
+
+
+def _walk(folder: Path | str) -> Iterator[tuple[str, bool]]:
+    """Every entry below `folder` that is no folder, and whether it is a file (a dangling link is not).
+
+    os.walk would pass over folders that cannot be read without a word; this raises OSError.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _walk(entry.path)
+            else:
+                yield entry.path, entry.is_file()
 
 
 @dataclass(frozen=True)
@@ -128,7 +142,7 @@ class Decoded:
 def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[str], None]) -> tuple[Decoded, Decoded]:
     """Decode train and test at the resolution of `config`, once per machine: the arrays are kept under `cache`.
 
-    Later calls map them from disk, so that several processes share one copy.
+    Later calls map them from disk.
 
     Raises:
         UserError: every file of a class is unreadable.
@@ -152,7 +166,7 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
     notes = json.loads((place / "complete.json").read_text())
     train, test = (
         Decoded(
-            # Copy-on-write pages: shared between processes, and torch may take the array as its own.
+            # Copy-on-write pages: read as they are needed, and torch may take the array as its own.
             images=np.load(place / f"{name}-images.npy", mmap_mode="c"),
             labels=np.load(place / f"{name}-labels.npy"),
             skipped=tuple(notes[name]["skipped"]),

@@ -7,7 +7,6 @@ and epoch, and an image's view by its own index, so it does not depend on batch,
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -311,14 +310,14 @@ class FileLoader:
         workers: int,
     ) -> None:
         self.device = device
-        context = "forkserver" if workers and "forkserver" in multiprocessing.get_all_start_methods() else None
         self.loader = DataLoader(
             _Files(split, augmentation, sampler.seed),
             batch_size=sampler.share,
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
-            multiprocessing_context=context,
+            # Not forkserver: its server would keep loading processes alive after their run was killed.
+            multiprocessing_context="spawn" if workers else None,
             pin_memory=device.type == "cuda",
         )
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from senet_ablate.errors import UserError
 from senet_ablate.overhead import total_cost
 from senet_ablate.records import RunRecord, Study
-from senet_ablate.specs import CHANNELS_AND_CLASSES, Complexity, DataConfig, Protocol, RunSpec, Variant
+from senet_ablate.specs import (
+    CHANNELS_AND_CLASSES,
+    Complexity,
+    DataConfig,
+    DataFacts,
+    Protocol,
+    Recipe,
+    RunSpec,
+    Variant,
+)
 from senet_ablate.suite import Ablation, arms
 
 
@@ -77,8 +87,29 @@ def make_plan(
         )
         for variant, rows in arms(ablations).items()
     )
-    finished = {run.run_id for arm in planned for run in arm.runs if study.run(run.run_id).record_file.is_file()}
+    finished = {run.run_id for arm in planned for run in arm.runs if study.record(run) is not None}
     return Plan(arms=planned, done=frozenset(finished))
+
+
+def check_fit(recipe: Recipe, data: DataConfig, facts: DataFacts, devices: int) -> None:
+    """Refuse what would fail in every run, before any is begun.
+
+    Raises:
+        UserError: the batch does not fit the images or the devices, or the augmentation does not fit the data set.
+    """
+    batch, images = recipe.batch_size, facts.n_train
+    if batch > images:
+        raise UserError(
+            f"recipe.batch_size = {batch} is more than the {images} training images; use at most {images}, for "
+            f"example --set recipe.batch_size={max(2, images // 4)}"
+        )
+    if batch % devices:
+        raise UserError(f"recipe.batch_size = {batch} cannot be shared equally by {devices} devices")
+    if recipe.augmentation.resized_crop and data.dataset != "folder":
+        raise UserError(
+            f"recipe.augmentation.resized_crop needs images of their own size, and those of {data.dataset} have one; "
+            'use crop_padding, or data.dataset = "folder"'
+        )
 
 
 @dataclass(frozen=True)
@@ -112,9 +143,10 @@ def estimate(plan: Plan, protocol: Protocol, results: Path) -> Estimate | None:
 def _finished(results: Path) -> list[RunRecord]:
     records = []
     for file in sorted(results.glob("*/*/record.json")):
-        record = Study(file.parent.parent).run(file.parent.name).record()
-        if record is not None and record.provenance.resumed_at_epoch is None:
-            records.append(record)
+        with suppress(UserError):  # a damaged record of some study is that study's to tell
+            record = Study(file.parent.parent).run(file.parent.name).record()
+            if record is not None:
+                records.append(record)
     return records
 
 
@@ -128,16 +160,19 @@ def _work(spec: RunSpec, complexity: Complexity) -> float:
 
 def row_states(specs: Sequence[RunSpec], study: Study) -> dict[str, list[str]]:
     """What became of an arm's runs, for `status` and for the notes of a table: lists of run ids or causes by state."""
-    states: dict[str, list[str]] = {"finished": [], "diverged": [], "failed": [], "unfinished": [], "not run": []}
+    names = ("finished", "diverged", "failed", "unfinished", "other images", "not run")
+    states: dict[str, list[str]] = {name: [] for name in names}
     for spec in specs:
         folder = study.run(spec.run_id)
-        record, failure, progress = folder.record(), folder.failure(), folder.progress()
+        record, failure, progress = study.record(spec), folder.failure(), folder.progress()
         if record is not None:
             states["finished" if record.status == "ok" else "diverged"].append(f"seed {spec.seed}")
         elif failure is not None:
             states["failed"].append(f"seed {spec.seed}: {failure.cause}")
         elif progress is not None:
             states["unfinished"].append(f"seed {spec.seed} at epoch {progress.epoch} of {progress.epochs}")
+        elif folder.record_file.is_file():
+            states["other images"].append(f"seed {spec.seed}")
         else:
             states["not run"].append(f"seed {spec.seed}")
     return states

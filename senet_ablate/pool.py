@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from senet_ablate.executor import Event, RunRequest, attempt
+from senet_ablate.executor import Event, RunRequest, attempt, note_failure
 from senet_ablate.records import Failure
 
 TRIES = 3
@@ -41,7 +42,8 @@ class LocalPool:
 
     def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
         self.environments = environments
-        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        # Apple's GPU libraries do not survive a fork.
+        forks = "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
         self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
             self._context.set_forkserver_preload(["senet_ablate.training"])
@@ -73,7 +75,7 @@ class LocalPool:
                     if worker.connection not in ready or worker.request is None:
                         continue
                     try:
-                        yield worker.connection.recv()
+                        event = worker.connection.recv()
                     except (EOFError, OSError):  # the worker died with its run
                         worker.process.join()
                         run_id = worker.request.spec.run_id
@@ -83,18 +85,25 @@ class LocalPool:
                             queue.appendleft(worker.request)
                         else:
                             cause += f", {TRIES} times"
-                            worker.request.folder.fail(Failure(cause=cause, traceback=""))
+                            note_failure(worker.request, Failure(cause=cause, traceback=""))
                             yield Event("failed", worker.request, cause)
                         workers[number] = self._start(worker.environment)
                     else:
                         worker.request = None
+                        if event.kind == "failed":  # it may have broken more than itself, a CUDA context for one
+                            self._stop([worker])
+                            workers[number] = self._start(worker.environment)
+                        yield event
         finally:
             # Files are written whole or not at all, so killing loses nothing but the epoch under way.
-            for worker in workers:
-                worker.process.kill()
-            for worker in workers:
-                worker.process.join()
-                worker.connection.close()
+            self._stop(workers)
+
+    def _stop(self, workers: Sequence[_Worker]) -> None:
+        for worker in workers:
+            worker.process.kill()
+        for worker in workers:
+            worker.process.join()
+            worker.connection.close()
 
     def _start(self, environment: Mapping[str, str]) -> _Worker:
         ours, theirs = self._context.Pipe()

@@ -13,7 +13,8 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeVar
@@ -23,6 +24,11 @@ from pydantic import ConfigDict, ValidationError, model_validator
 
 from senet_ablate.errors import UserError
 from senet_ablate.specs import Complexity, DataFacts, Protocol, RunSpec, Spec, Variant
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
@@ -243,10 +249,15 @@ class RunFolder:
             record = RunRecord.model_validate_json(self.record_file.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValidationError) as error:
+        except OSError as error:
+            raise UserError(f"{self.record_file}: cannot be read: {error}") from None
+        except ValidationError as error:
             raise UserError(f"{self.record_file}: damaged record: {error}; remove the folder to run it again") from None
         if record.run_id != self.path.name:
             raise UserError(f"{self.record_file}: the record of {record.run_id} in another run's folder")
+        for name, digest in record.sha256.items():
+            if _digest_of(self.path / name) != digest:
+                raise UserError(f"{self.path / name}: not what its record says; remove the folder to run it again")
         return record
 
     def failure(self) -> Failure | None:
@@ -256,6 +267,10 @@ class RunFolder:
     def progress(self) -> Progress | None:
         """How far the run is, or None."""
         return _read(Progress, self.progress_file)
+
+
+def _digest_of(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _read(model: type[SpecT], path: Path) -> SpecT | None:
@@ -291,6 +306,17 @@ class Study:
         found = (name.fullmatch(path.name) for path in self.root.glob(f"{variant.slug}-s*"))
         return {int(match[1]) for match in found if match}
 
+    def record(self, spec: RunSpec) -> RunRecord | None:
+        """The finished run of exactly this spec, on the images that the study is pinned to; else None.
+
+        Raises:
+            UserError: there is a record but it is damaged.
+        """
+        record, pin = self.run(spec.run_id).record(), self.pin()
+        if record is None or pin is None or record.spec != spec:
+            return None
+        return record if record.data_fingerprint == pin.data.fingerprint else None
+
     def pin(self) -> StudyPin | None:
         """What the study's runs share, or None if it has not begun.
 
@@ -302,22 +328,50 @@ class Study:
             return StudyPin.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error}") from None
         except ValidationError as error:
             raise UserError(f"{path}: damaged: {error}") from None
 
+    @contextmanager
+    def driver_lock(self) -> Iterator[None]:
+        """Keep a second `run` on this machine out of the study while one is at work.
+
+        Raises:
+            UserError: one is at work; the message has its process id.
+        """
+        if fcntl is None:  # not on this platform
+            yield
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                holder = file.read().strip() or "?"
+                raise UserError(f"another `run` (process {holder}) is at work in {self.root}; wait for it") from None
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
+
     def begin(self, protocol: Protocol, data: DataFacts) -> None:
-        """Pin protocol and images at the first run, and hold every later one to them.
+        """Pin protocol and images before the first run, and hold every later one to them.
+
+        As long as no run was begun, a mistake can still be mended and pinned anew.
 
         Raises:
             UserError: this study was begun with something else; the message names what differs.
         """
         pin = StudyPin(protocol=protocol, data=data)
         old = self.pin()
-        if old is None:
+        if old is None or not self._has_runs():
             write_atomic(self.root / "study.json", pin.model_dump_json(indent=1) + "\n")
             return
         self.check_protocol(protocol)
-        changed = _changes(old.data.model_dump(), data.model_dump(), "data")
+        found = {"skipped", "grey"}  # files beside the images may come and go
+        changed = _changes(old.data.model_dump(exclude=found), data.model_dump(exclude=found), "data")
         if changed:
             raise UserError(self._other_study("other images", changed))
 
@@ -328,10 +382,13 @@ class Study:
             UserError: the message names each field that differs.
         """
         pin = self.pin()
-        if pin is not None:
+        if pin is not None and self._has_runs():
             changed = _changes(_held_fixed(pin.protocol), _held_fixed(protocol), "")
             if changed:
                 raise UserError(self._other_study("another protocol", changed))
+
+    def _has_runs(self) -> bool:
+        return any(self.root.glob("*/record.json")) or any(self.root.glob("*/last.ckpt"))
 
     def _other_study(self, what: str, changed: list[str]) -> str:
         return (

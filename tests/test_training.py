@@ -21,7 +21,7 @@ from senet_ablate.specs import (
     SEConfig,
     Variant,
 )
-from senet_ablate.training import TrainingModule, resolve_precision, train_run
+from senet_ablate.training import History, TrainingModule, resolve_precision, train_run
 
 NETWORK = Network(backbone="resnet14", width=16, stem="small")
 RECIPE = Recipe(
@@ -136,7 +136,7 @@ def test_the_same_seed_repeats_itself_and_another_does_not(tmp_path):
 def test_the_record_says_what_the_predictions_say(tmp_path):
     record, folder = train(tmp_path, spec())
     predictions = Predictions.from_file(folder.path / "predictions.npz")
-    assert len(predictions.wrong) == record.n_test == 797
+    assert len(predictions.wrong) == record.n_test == 768
     assert record.metrics.top1_err == pytest.approx(100 * predictions.wrong.mean())
     assert record.metrics.cross_entropy == pytest.approx(predictions.cross_entropy.astype(float).mean(), rel=1e-3)
     assert record.metrics.top5_err is None, "of ten classes five are no feat"
@@ -169,7 +169,7 @@ def test_a_loss_that_is_no_number_is_a_result_called_diverged(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "devices", "words"),
     [
-        ({"batch_size": 901}, 1, ["recipe.batch_size = 901", "900 training images"]),
+        ({"batch_size": 930}, 1, ["recipe.batch_size = 930", "929 training images"]),
         ({"batch_size": 33}, 2, ["recipe.batch_size = 33", "2 devices"]),
     ],
 )
@@ -177,6 +177,47 @@ def test_a_batch_that_does_not_fit_is_refused_before_training(tmp_path, fields, 
     with pytest.raises(UserError) as caught:
         train(tmp_path, spec(recipe=changed(**fields)), devices=devices)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_no_better_than_always_guessing_is_a_result_called_diverged(tmp_path):
+    """One epoch at a rate of nothing leaves the random classifier that initialisation makes."""
+    record, _ = train(tmp_path, spec(recipe=changed(lr=1e-12, epochs=2)))
+    assert record.status == "diverged"
+
+
+def test_a_run_on_other_images_than_its_study_is_refused(tmp_path):
+    with pytest.raises(UserError, match="images of digits changed"):
+        train(tmp_path, spec(), data_fingerprint="another")
+
+
+def test_a_damaged_checkpoint_is_thrown_away_and_the_run_begins_anew(tmp_path, interrupt_after):
+    _, whole = train(tmp_path / "whole", spec())
+    interrupt_after(epoch=2)
+    with pytest.raises(CutOffError):
+        train(tmp_path / "cut", spec())
+    checkpoint = RunFolder(tmp_path / "cut" / spec().run_id).checkpoint_file
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+    record, again = train(tmp_path / "cut", spec())
+    assert record.provenance.resumed_at_epoch is None
+    assert outcome(again) == outcome(whole)
+
+
+def test_a_run_is_not_continued_in_another_way_than_it_was_begun(tmp_path, interrupt_after):
+    interrupt_after(epoch=2)
+    with pytest.raises(CutOffError):
+        train(tmp_path, spec())
+    with pytest.raises(UserError, match="begun with fp32 on 1 devices and would go on with fp32 on 2"):
+        train(tmp_path, spec(), devices=2)
+
+
+def test_the_time_of_all_tries_is_recorded(tmp_path, interrupt_after, monkeypatch):
+    interrupt_after(epoch=2)
+    with pytest.raises(CutOffError):
+        train(tmp_path, spec())
+    saved = torch.load(RunFolder(tmp_path / spec().run_id).checkpoint_file, weights_only=True)["history"]
+    record, _ = train(tmp_path, spec())
+    assert record.provenance.started == saved["started"]
+    assert record.provenance.wall_s > saved["wall_s"]
 
 
 def test_bf16_changes_the_run_but_not_what_it_learns(tmp_path):
@@ -195,7 +236,8 @@ def test_every_parameter_is_trained(tmp_path, monkeypatch):
     """A block that is built but not wired in would keep its weights (but for the decay, switched off here)."""
     what = spec(recipe=changed(weight_decay=0.0, epochs=2))
     request = RunRequest(spec=what, folder=RunFolder(tmp_path / what.run_id))
-    start = {name: value.clone() for name, value in TrainingModule(request).model.named_parameters()}
+    module = TrainingModule(request, History("", "fp32", 1))
+    start = {name: value.clone() for name, value in module.model.named_parameters()}
     kept = []
     evaluate = training.evaluate
 

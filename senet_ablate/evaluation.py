@@ -1,0 +1,57 @@
+"""What a finished training is worth: whether it diverged, and how it does on the test images, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from senet_ablate.data import LoadedData
+from senet_ablate.loaders import Loader
+from senet_ablate.records import CurvePoint, Metrics, Predictions
+from senet_ablate.specs import Recipe
+
+TOP5_FROM_CLASSES = 20
+"""With fewer classes top-5 error says little and is not recorded."""
+
+
+def evaluate(model: nn.Module, loader: Loader, precision: str) -> tuple[Predictions, Metrics]:
+    """Read the test set once: outcome of each image in fixed order, errors in percent, cross-entropy in nats."""
+    wrong, wrong5, losses = [], [], []
+    model.eval()
+    with torch.inference_mode():
+        for images, labels in loader:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                logits = model(images)
+            logits = logits.float()
+            losses.append(F.cross_entropy(logits, labels, reduction="none").cpu())
+            wrong.append((logits.argmax(1) != labels).cpu())
+            if logits.shape[1] >= TOP5_FROM_CLASSES:
+                wrong5.append((logits.topk(5).indices != labels[:, None]).all(1).cpu())
+    predictions = Predictions(
+        wrong=torch.cat(wrong).numpy(),
+        cross_entropy=torch.cat(losses).numpy(),
+        wrong_top5=torch.cat(wrong5).numpy() if wrong5 else None,
+    )
+    metrics = Metrics(
+        top1_err=100 * float(predictions.wrong.mean()),
+        top5_err=100 * float(predictions.wrong_top5.mean()) if predictions.wrong_top5 is not None else None,
+        cross_entropy=float(predictions.cross_entropy.astype(np.float64).mean()),
+    )
+    return predictions, metrics
+
+
+def diverged(model: nn.Module, curve: Sequence[CurvePoint], recipe: Recipe, data: LoadedData) -> bool:
+    """Whether training failed, judged by training data alone: no finite loss or weights, or no better than chance.
+
+    Chance is the loss of always predicting the frequencies of the classes.
+    """
+    classes = data.facts.classes
+    share = torch.bincount(data.train.labels, minlength=classes).double() / len(data.train)
+    smoothed = (1 - recipe.label_smoothing) * share + recipe.label_smoothing / classes
+    chance = -(smoothed * share.log()).sum().item()
+    finite = all(bool(value.isfinite().all()) for value in model.state_dict().values())
+    return not (finite and curve[-1].train_loss <= chance)
