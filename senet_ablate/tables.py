@@ -160,7 +160,7 @@ def _spread(mean: float | None, sd: float | None) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    return MISSING if value is None or pd.isna(value) else format(value, form)
+    return MISSING if value is None or pd.isna(value) else format(value, form).replace("-0.00", "+0.00")
 
 
 def printed(table: Table, *, compact: bool = False) -> pd.DataFrame:
