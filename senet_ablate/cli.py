@@ -15,8 +15,8 @@ from rich.console import Console
 
 from senet_ablate.errors import UserError
 from senet_ablate.planning import channels_and_classes, estimate, make_plan, row_states
-from senet_ablate.records import Study
 from senet_ablate.specs import Complexity, Protocol, Variant
+from senet_ablate.store import Study
 from senet_ablate.suite import Ablation, arms, check_arms, declarations_dir, load_ablations, load_protocol
 from senet_ablate.terminal import duration, say, show_counts, show_declarations, show_plan, show_status, show_table
 
@@ -274,8 +274,8 @@ def status(seeds: int | None, **choice: Any) -> None:
 )
 def report(reports: Path, filled: Path | None, **choice: Any) -> None:
     """Write tables (Markdown, CSV, LaTeX) and plots (SVG, PNG) from the records, finished or half-way."""
-    from senet_ablate.records import write_atomic
     from senet_ablate.report import fill
+    from senet_ablate.store import write_atomic
 
     chosen = choose(**choice)
     _report(chosen, reports)
@@ -318,9 +318,9 @@ def count(
     A tick marks each count that rounds to the printed figure; where none does, the conventions that would are named.
     """
     from senet_ablate import complexity, counting
-    from senet_ablate.records import write_atomic
     from senet_ablate.resnet import ResNet
     from senet_ablate.specs import CHANNELS_AND_CLASSES
+    from senet_ablate.store import write_atomic
 
     directory = ablations or declarations_dir()
     loaded = load_protocol(directory, protocol, overrides)

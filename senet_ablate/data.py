@@ -107,9 +107,11 @@ def _resident(
             f"data.resolution = {height}"
         )
     kept, held = validation_indices(train.labels, config.validation)
-    images = train.images[kept]
-    # Exact and in one pass: mean and deviation of uint8 follow from the histogram.
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.transpose(0, 1)])
+    # Exact and in one pass, without a copy of all images: mean and deviation of uint8 follow from the histogram.
+    counts = torch.zeros(train.images.shape[1], 256, dtype=torch.int64)
+    for rows in kept.split(1024):
+        for count, channel in zip(counts, train.images[rows].transpose(0, 1), strict=True):
+            count += torch.bincount(channel.flatten(), minlength=256)
     level = torch.arange(256, dtype=torch.float64) / 255
     share = counts.double() / counts.sum(1, keepdim=True)
     mean = share @ level
@@ -117,11 +119,11 @@ def _resident(
     if not bool((std > 0).all()):
         raise UserError(f"{config.dataset}: all training pixels of a channel are equal; these are no images")
     normalisation = Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
-    whole = ResidentSplit(train.images, train.labels, normalisation)
+    whole = ResidentSplit.whole(train.images, train.labels, normalisation)
     return LoadedData(
         facts=DataFacts(
             fingerprint=fingerprint,
-            channels=images.shape[1],
+            channels=train.images.shape[1],
             class_names=class_names,
             n_train=len(kept),
             n_validation=len(held),
@@ -129,7 +131,7 @@ def _resident(
         ),
         train=whole.take(kept),
         validation=whole.take(held),
-        test=ResidentSplit(test.images, test.labels, normalisation),
+        test=ResidentSplit.whole(test.images, test.labels, normalisation),
     )
 
 

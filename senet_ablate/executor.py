@@ -1,21 +1,20 @@
 """What an executor is: something that does runs, here or elsewhere, and says what becomes of them.
 
-A request is plain data and `attempt` does one; the files in a run's folder are the state. So an engine (the local pool,
-a cluster's queue) has only to call `attempt` somewhere and to pass its events on.
+A request is plain data and `worker.attempt` does one; the files in a run's folder are the state. So an engine (the
+local pool, a cluster's queue) has only to call it somewhere and to pass its events on.
 """
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from senet_ablate.errors import UserError
-from senet_ablate.records import Failure, RunFolder
+from senet_ablate.records import Failure
 from senet_ablate.specs import RunSpec
+from senet_ablate.store import RunFolder
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
@@ -58,19 +57,3 @@ def note_failure(request: RunRequest, failure: Failure) -> None:
     """Leave the cause in the run's folder, if the disk still takes it; the event tells it anyway."""
     with suppress(OSError):
         request.folder.fail(failure)
-
-
-def attempt(request: RunRequest) -> Event:
-    """Do one run here; whatever goes wrong is noted in its folder and does not stop other runs."""
-    from senet_ablate.training import train_run  # in the worker, where torch is wanted
-
-    try:
-        train_run(request)
-    except Exception as error:
-        cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        if "Traceback" in cause:  # from a process of the run, whose last line says it
-            cause = cause.strip().splitlines()[-1]
-        cause = " ".join(cause.split())[:300]
-        note_failure(request, Failure(cause=cause, traceback=traceback.format_exc()))
-        return Event("failed", request, cause)
-    return Event("finished", request)

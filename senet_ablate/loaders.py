@@ -7,6 +7,7 @@ and epoch, and an image's view by its own index, so it does not depend on batch,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,20 +138,40 @@ def crop_and_flip(images: Tensor, offsets: Tensor, flips: Tensor, padding: int) 
     return padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+@functools.lru_cache(maxsize=2)
+def on_device(pixels: Tensor, device: torch.device) -> Tensor:
+    """The pixels of a data set on `device`, sent there once for all its parts and all runs of a process."""
+    return pixels.to(device)
+
+
 @dataclass(frozen=True)
 class ResidentSplit:
-    """Decoded images, uint8 (N, C, H, W), which go to the training device as a whole."""
+    """Decoded images, uint8 (M, C, H, W), of which `rows` are this split; they go to the training device as a whole.
 
-    images: Tensor
+    Parts of one data set share its pixels, which several processes may have mapped from one file.
+    """
+
+    pixels: Tensor
     labels: Tensor
     normalisation: Normalisation
+    rows: Tensor
+
+    @classmethod
+    def whole(cls, pixels: Tensor, labels: Tensor, normalisation: Normalisation) -> ResidentSplit:
+        """All images (N, C, H, W) with their labels (N,)."""
+        return cls(pixels, labels, normalisation, torch.arange(len(pixels)))
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def images(self) -> Tensor:
+        """A copy of the split's own images, uint8 (N, C, H, W)."""
+        return self.pixels[self.rows]
+
     def take(self, indices: Tensor) -> ResidentSplit:
         """The images with these indices, in this order."""
-        return ResidentSplit(self.images[indices], self.labels[indices], self.normalisation)
+        return ResidentSplit(self.pixels, self.labels[indices], self.normalisation, self.rows[indices])
 
     def loader(
         self, sampler: EpochSampler, augmentation: Augmentation | None, device: torch.device, workers: int
@@ -167,7 +188,8 @@ class ResidentLoader:
     ) -> None:
         if augmentation and augmentation.resized_crop:
             raise UserError("augmentation.resized_crop needs images of their own size: a folder, streamed")
-        self.images, self.labels = split.images.to(device), split.labels.to(device)
+        self.pixels, self.labels = on_device(split.pixels, device), split.labels.to(device)
+        self.rows = split.rows.to(device)
         # Not called `sampler`: Lightning would take the loader for a DataLoader and rebuild it.
         self.normalisation, self.augmentation, self.order = split.normalisation, augmentation, sampler
 
@@ -175,11 +197,11 @@ class ResidentLoader:
         return -(-len(self.order) // self.order.share)
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self.order.indices().to(self.images.device)
+        order = self.order.indices().to(self.rows.device)
         view = self._views()
         # An empty tensor would split into one empty batch.
         for index in order.split(self.order.share) if len(order) else ():
-            yield self.normalisation(view(self.images[index], index)), self.labels[index]
+            yield self.normalisation(view(self.pixels[self.rows[index]], index)), self.labels[index]
 
     def _views(self) -> partial[Tensor]:
         """Draw the epoch's crops and flips for every image, by its index."""
@@ -187,9 +209,10 @@ class ResidentLoader:
             return partial(_as_it_is)
         padding = self.augmentation.crop_padding
         stream = generator(self.order.seed, "augment", self.order.epoch)
-        offsets = torch.randint(0, 2 * padding + 1, (len(self.images), 2), generator=stream).to(self.images.device)
+        count, device = len(self.rows), self.rows.device
+        offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=stream).to(device)
         chance = 0.5 if self.augmentation.horizontal_flip else 0.0
-        flips = (torch.rand(len(self.images), generator=stream) < chance).to(self.images.device)
+        flips = (torch.rand(count, generator=stream) < chance).to(device)
         return partial(_augmented, offsets=offsets, flips=flips, padding=padding)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from senet_ablate.errors import UserError
 from senet_ablate.overhead import total_cost
-from senet_ablate.records import RunRecord, Study
+from senet_ablate.records import RunRecord
 from senet_ablate.specs import (
     CHANNELS_AND_CLASSES,
     Complexity,
@@ -20,6 +20,7 @@ from senet_ablate.specs import (
     RunSpec,
     Variant,
 )
+from senet_ablate.store import Study
 from senet_ablate.suite import Ablation, arms
 
 

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from senet_ablate.executor import Event, RunRequest, attempt, note_failure
+from senet_ablate.executor import Event, RunRequest, note_failure
 from senet_ablate.records import Failure
 
 TRIES = 3
@@ -46,7 +46,7 @@ class LocalPool:
         forks = "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
         self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
-            self._context.set_forkserver_preload(["senet_ablate.training"])
+            self._context.set_forkserver_preload(["senet_ablate.worker"])
 
     def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
         """Do the runs in the given order, as many at once as there are workers.
@@ -127,6 +127,8 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, lambda number, frame: None)
     os.environ.update(environment)
     threading.Thread(target=_die_with_driver, daemon=True).start()
+    from senet_ablate.worker import attempt  # torch, which the driver's process can do without
+
     while True:
         connection.send(attempt(connection.recv()))
 

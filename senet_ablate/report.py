@@ -9,7 +9,7 @@ from pathlib import Path
 
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.figures import plot_table, save
-from senet_ablate.records import Study, write_atomic
+from senet_ablate.store import Study, write_atomic
 from senet_ablate.suite import Ablation
 from senet_ablate.tables import Table, build_table, cost_markdown, to_csv, to_latex, to_markdown
 

@@ -15,8 +15,8 @@ from senet_ablate.errors import UserError
 from senet_ablate.executor import DeviceKind, Executor, RunRequest
 from senet_ablate.planning import Plan, check_fit
 from senet_ablate.pool import LocalPool
-from senet_ablate.records import Study
 from senet_ablate.specs import Protocol
+from senet_ablate.store import Study
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import pandas as pd
 
 from senet_ablate.overhead import added_cost, total_cost
 from senet_ablate.planning import row_states
-from senet_ablate.records import RunRecord, Study, StudyPin
+from senet_ablate.records import RunRecord, StudyPin
 from senet_ablate.specs import Variant
+from senet_ablate.store import Study
 from senet_ablate.suite import Ablation, Row, arms
 
 MISSING = "–"

@@ -33,19 +33,11 @@ from senet_ablate.evaluation import diverged, evaluate
 from senet_ablate.executor import DeviceKind, RunRequest
 from senet_ablate.loaders import EpochSampler, FileSplit, Loader
 from senet_ablate.planning import check_fit
-from senet_ablate.records import (
-    CurvePoint,
-    Progress,
-    Provenance,
-    RunFolder,
-    RunRecord,
-    curve_csv,
-    digests,
-    sync_folder,
-)
+from senet_ablate.records import CurvePoint, Progress, Provenance, RunRecord, curve_csv, digests
 from senet_ablate.resnet import ResNet
 from senet_ablate.schedules import learning_rate
 from senet_ablate.specs import Precision
+from senet_ablate.store import RunFolder, sync_folder
 from senet_ablate.streams import initialise
 
 # Lightning announces devices, ranks and itself; its processes import this file before they do so.
@@ -156,15 +148,12 @@ class TrainingModule(pl.LightningModule):
         """Announce the epoch to the images' order and start its sums on the device, not to be read until its end."""
         self._order.set_epoch(self.current_epoch)
         self._loss = torch.zeros((), device=self.device)
+        self._val_losses = [point.val_loss for point in self.curve]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate of this step."""
         steps = self.trainer.num_training_batches
-        rate = learning_rate(
-            self.spec.recipe,
-            self.current_epoch + batch_idx / steps,
-            [point.val_loss for point in self.curve],
-        )
+        rate = learning_rate(self.spec.recipe, self.current_epoch + batch_idx / steps, self._val_losses)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
 

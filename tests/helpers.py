@@ -13,8 +13,9 @@ import pytest
 import torchvision
 from PIL import Image
 
-from senet_ablate.records import CurvePoint, Metrics, Predictions, Provenance, RunRecord, Study, curve_csv, digests
+from senet_ablate.records import CurvePoint, Metrics, Predictions, Provenance, RunRecord, curve_csv, digests
 from senet_ablate.specs import Complexity, DataConfig, DataFacts, Network, Protocol, Recipe, SEConfig, Variant
+from senet_ablate.store import Study
 
 NETWORK = Network(backbone="resnet14", width=16, stem="small")
 PROTOCOL = Protocol(

@@ -130,7 +130,7 @@ UNSCALED = Normalisation(mean=(0.0,) * 3, std=(1 / 255,) * 3)
 def resident(count: int = 24, side: int = 6) -> ResidentSplit:
     """Random images whose label is their index, under a normalisation that leaves pixel values alone."""
     images = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (count, 3, side, side), dtype=np.uint8))
-    return ResidentSplit(images, torch.arange(count), UNSCALED)
+    return ResidentSplit.whole(images, torch.arange(count), UNSCALED)
 
 
 def by_index(loader: Loader) -> dict[int, Tensor]:
@@ -168,7 +168,7 @@ def test_resident_views_change_with_seed_and_with_epoch(seed: int, epoch: int) -
 
 
 def test_resident_views_are_crops_of_their_own_image_and_all_of_them_come_up() -> None:
-    split = ResidentSplit(resident(1).images.expand(600, -1, -1, -1), torch.arange(600), UNSCALED)
+    split = ResidentSplit.whole(resident(1).images.expand(600, -1, -1, -1), torch.arange(600), UNSCALED)
     padded = tv.pad(split.images[0].float(), [2] * 4)
     crops = [padded[:, top : top + 6, left : left + 6] for top in range(5) for left in range(5)]
     possible = torch.stack([*crops, *map(tv.horizontal_flip, crops)])

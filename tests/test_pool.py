@@ -13,8 +13,8 @@ import pytest
 from senet_ablate import pool
 from senet_ablate.executor import RunRequest
 from senet_ablate.pool import LocalPool
-from senet_ablate.records import RunFolder
 from senet_ablate.specs import DataConfig, Network, Recipe, RunSpec, Variant
+from senet_ablate.store import RunFolder
 
 
 def request(root: Path, seed: int, epochs: int = 1, **fields) -> RunRequest:

@@ -20,19 +20,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
-from senet_ablate.records import (
-    CurvePoint,
-    Failure,
-    Predictions,
-    Progress,
-    RunFolder,
-    RunRecord,
-    Study,
-    curve_csv,
-    digests,
-    write_atomic,
-)
+from senet_ablate.records import CurvePoint, Failure, Predictions, Progress, RunRecord, curve_csv, digests
 from senet_ablate.specs import DataConfig, Protocol, Recipe, Schedule
+from senet_ablate.store import RunFolder, Study, write_atomic
 
 # --- files that are whole or absent ---
 

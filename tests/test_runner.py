@@ -9,8 +9,8 @@ from senet_ablate import runner
 from senet_ablate.errors import UserError
 from senet_ablate.executor import Event
 from senet_ablate.planning import make_plan
-from senet_ablate.records import Study
 from senet_ablate.runner import Machine, share_out
+from senet_ablate.store import Study
 from senet_ablate.suite import declarations_dir, load_ablations, load_protocol
 
 

@@ -1,5 +1,6 @@
 """Under test: the declarations in `ablations/` and how `suite` and `declarations` read, check and refuse them."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -313,7 +314,10 @@ def test_inner_place_is_refused_on_basic_blocks():
     assert message.count("\n") == 0
 
 
-DESCRIBING = "specs, backbones, geometry, suite, overhead, records, planning, tables, figures, report, cli"
+DESCRIBING = (
+    "specs, backbones, geometry, declarations, suite, overhead, counting, records, store, planning, provenance, "
+    "tables, figures, report, executor, pool, runner, terminal, cli"
+)
 
 
 def test_describing_modules_never_import_torch():
@@ -322,3 +326,12 @@ def test_describing_modules_never_import_torch():
     imported = set(done.stdout.split())
     assert {f"senet_ablate.{name}" for name in DESCRIBING.split(", ")} <= imported
     assert not {"torch", "torchvision", "pytorch_lightning", "fvcore"} & imported
+
+
+@pytest.mark.parametrize(("library", "room"), [("pytorch_lightning", "training.py"), ("fvcore", "complexity.py")])
+def test_lightning_and_fvcore_stay_in_one_room_each(library, room):
+    package = Path(__file__).parents[1] / "senet_ablate"
+    users = [
+        path.name for path in package.glob("*.py") if re.search(rf"^ *(from|import) {library}", path.read_text(), re.M)
+    ]
+    assert users == [room]

@@ -23,10 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from senet_ablate.errors import UserError
 from senet_ablate.figures import MARKERS, plot_table, save, spread_out
-from senet_ablate.records import Failure, Progress, Study, write_atomic
+from senet_ablate.records import Failure, Progress
 from senet_ablate.report import fill, write_report
 from senet_ablate.resnet import ResNet
 from senet_ablate.specs import SEConfig, Variant
+from senet_ablate.store import Study, write_atomic
 from senet_ablate.suite import Ablation, PaperFigures, Row
 from senet_ablate.tables import Table, build_table, cost_markdown, printed, to_csv, to_latex, to_markdown
 

@@ -9,7 +9,7 @@ from senet_ablate import training
 from senet_ablate.data import load_data
 from senet_ablate.errors import UserError
 from senet_ablate.executor import RunRequest
-from senet_ablate.records import Predictions, RunFolder
+from senet_ablate.records import Predictions
 from senet_ablate.specs import (
     Augmentation,
     DataConfig,
@@ -21,6 +21,7 @@ from senet_ablate.specs import (
     SEConfig,
     Variant,
 )
+from senet_ablate.store import RunFolder
 from senet_ablate.training import History, TrainingModule, resolve_precision, train_run
 
 NETWORK = Network(backbone="resnet14", width=16, stem="small")
