@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import FACTS, PLAIN, PROTOCOL, R4, R16, make_record, write_record
 from hypothesis import settings
+
+from senet_ablate.store import Study
 
 # No time limits, and the same examples in every run; nothing is kept between runs.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -43,3 +46,20 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     return asked
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """A study that has begun."""
+    study = Study(tmp_path / "results" / "first")
+    study.begin(PROTOCOL, FACTS)
+    return study
+
+
+@pytest.fixture
+def full(study: Study) -> Study:
+    """Three seeds of each arm."""
+    for variant, errors in ((R4, (10.0, 12.0, 17.0)), (R16, (11.0, 11.5, 13.5)), (PLAIN, (14.0, 15.0, 16.0))):
+        for seed, error in enumerate(errors):
+            write_record(study, make_record(variant, seed, error))
+    return study

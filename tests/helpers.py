@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import torchvision
 from PIL import Image
 
+from senet_ablate.data import LoadedData
 from senet_ablate.records import CurvePoint, Metrics, Predictions, Provenance, RunRecord, curve_csv, digests
 from senet_ablate.specs import Complexity, DataConfig, DataFacts, Network, Protocol, Recipe, SEConfig, Variant
 from senet_ablate.store import Study
+from senet_ablate.suite import Ablation, PaperFigures, Row
+from senet_ablate.tables import Table, build_table
 
 NETWORK = Network(backbone="resnet14", width=16, stem="small")
 PROTOCOL = Protocol(
@@ -182,3 +188,50 @@ FAKES: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, np.ndarray]]] = 
     "cifar100": lambda root, monkeypatch: fake_cifar(root, monkeypatch, 100),
     "fashion-mnist": fake_fashion,
 }
+
+
+R4, R16 = Variant(se=SEConfig(reduction=4)), SE
+PAPER = {
+    "r4": PaperFigures(top1_err=22.25, top5_err=6.09, params_m=35.7),
+    "r16": PaperFigures(top1_err=22.28, top5_err=6.03, params_m=28.1, gflops=3.87),
+    "plain": PaperFigures(top1_err=23.30, top5_err=6.55),
+}
+ABLATION = Ablation(
+    table=10,
+    slug="ratio",
+    title="Reduction ratio",
+    question="Which ratio?",
+    factor="se.reduction",
+    reference="r16",
+    source="a paper",
+    rows=tuple(
+        Row(id=name, label=label, se=variant.se or False, paper=PAPER[name])
+        for name, label, variant in (("r4", "r_4, 25%", R4), ("r16", "r = 16", R16), ("plain", "no SE", PLAIN))
+    ),
+)
+
+
+def table(study: Study) -> Table:
+    pin = study.pin()
+    assert pin is not None
+    return build_table(ABLATION, study, pin)
+
+
+def line(study: Study, row: str) -> dict[str, Any]:
+    """One row of the frame, missing numbers as None."""
+    cells = table(study).frame.set_index("row").loc[row].to_dict()
+    return {name: None if isinstance(cell, float) and math.isnan(cell) else cell for name, cell in cells.items()}
+
+
+def all_pixels(data: LoadedData) -> list[bytes]:
+    images = torch.cat([data.train.images, data.validation.images, data.test.images])
+    return sorted(image.numpy().tobytes() for image in images)
+
+
+def spoil_header(path: Path) -> None:
+    path.write_bytes(b"no image at all")
+
+
+def markdown_cells(text: str) -> list[list[str]]:
+    lines = [text_line for text_line in text.splitlines() if text_line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", text_line)[1:-1]] for text_line in lines]

@@ -1,4 +1,4 @@
-"""Tables, figures and reports from records alone, finished or half-way, against arithmetic by hand."""
+"""Tables from records alone, finished or half-way, against arithmetic by hand."""
 
 from __future__ import annotations
 
@@ -7,78 +7,20 @@ import math
 import re
 import shutil
 import statistics
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import FACTS, NETWORK, PROTOCOL, make_record, write_record
-from hypothesis import given
-from hypothesis import strategies as st
-from matplotlib.figure import Figure
-from scipy.optimize import minimize
+from helpers import ABLATION, NETWORK, PLAIN, PROTOCOL, R4, R16, line, make_record, markdown_cells, table, write_record
 from torch.utils.flop_counter import FlopCounterMode
 
 from senet_ablate.errors import UserError
-from senet_ablate.figures import MARKERS, plot_table, save, spread_out
 from senet_ablate.records import Failure, Progress
-from senet_ablate.report import fill, write_report
 from senet_ablate.resnet import ResNet
 from senet_ablate.specs import SEConfig, Variant
 from senet_ablate.store import Study, write_atomic
-from senet_ablate.suite import Ablation, PaperFigures, Row
-from senet_ablate.tables import Table, build_table, cost_markdown, printed, to_csv, to_latex, to_markdown
-
-R4, R16, PLAIN = Variant(se=SEConfig(reduction=4)), Variant(se=SEConfig()), Variant()
-PAPER = {
-    "r4": PaperFigures(top1_err=22.25, top5_err=6.09, params_m=35.7),
-    "r16": PaperFigures(top1_err=22.28, top5_err=6.03, params_m=28.1, gflops=3.87),
-    "plain": PaperFigures(top1_err=23.30, top5_err=6.55),
-}
-ABLATION = Ablation(
-    table=10,
-    slug="ratio",
-    title="Reduction ratio",
-    question="Which ratio?",
-    factor="se.reduction",
-    reference="r16",
-    source="a paper",
-    rows=tuple(
-        Row(id=name, label=label, se=variant.se or False, paper=PAPER[name])
-        for name, label, variant in (("r4", "r_4, 25%", R4), ("r16", "r = 16", R16), ("plain", "no SE", PLAIN))
-    ),
-)
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Study:
-    study = Study(tmp_path / "results" / "first")
-    study.begin(PROTOCOL, FACTS)
-    return study
-
-
-@pytest.fixture
-def full(study: Study) -> Study:
-    """Three seeds of each arm."""
-    for variant, errors in ((R4, (10.0, 12.0, 17.0)), (R16, (11.0, 11.5, 13.5)), (PLAIN, (14.0, 15.0, 16.0))):
-        for seed, error in enumerate(errors):
-            write_record(study, make_record(variant, seed, error))
-    return study
-
-
-def table(study: Study) -> Table:
-    pin = study.pin()
-    assert pin is not None
-    return build_table(ABLATION, study, pin)
-
-
-def line(study: Study, row: str) -> dict[str, Any]:
-    """One row of the frame, missing numbers as None."""
-    cells = table(study).frame.set_index("row").loc[row].to_dict()
-    return {name: None if isinstance(cell, float) and math.isnan(cell) else cell for name, cell in cells.items()}
-
+from senet_ablate.tables import printed, to_csv, to_latex, to_markdown
 
 # --- the numbers ---
 
@@ -260,11 +202,6 @@ def test_remarks_say_what_was_held_fixed(full: Study) -> None:
 # --- Markdown, CSV, LaTeX ---
 
 
-def markdown_cells(text: str) -> list[list[str]]:
-    lines = [text_line for text_line in text.splitlines() if text_line.startswith("|")]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", text_line)[1:-1]] for text_line in lines]
-
-
 def test_markdown_has_n_our_columns_and_the_papers(full: Study) -> None:
     text = to_markdown(table(full))
     header, rule, *rows = markdown_cells(text)
@@ -329,124 +266,3 @@ def test_a_failures_words_break_neither_markdown_nor_latex(cause: str, full: Stu
     note = next(row for row in rows if "seed 1" in row).rpartition("failed: ")[2].removesuffix(r"\\").strip()
     plain = re.sub(r"\\[%&#_{}$]|\\text[a-z]+(\{\})?|\\[~^]\{\}", "", note)
     assert not re.search(r"[\\%&#_{}$^~]", plain), "a special character is not escaped"
-
-
-# --- figures and reports ---
-
-
-def test_report_writes_five_files_per_table_the_same_bytes_each_time(full: Study, tmp_path: Path) -> None:
-    write_record(full, make_record(R4, 3, None))
-    runs = [write_report([ABLATION], full, tmp_path / name) for name in ("one", "two")]
-    expected = {f"tables/table10_ratio.{suffix}" for suffix in ("md", "csv", "tex")}
-    expected |= {f"figures/table10_ratio.{suffix}" for suffix in ("svg", "png")} | {"tables/cost.md"}
-    for name, report in zip(("one", "two"), runs, strict=True):
-        written = {path.relative_to(tmp_path / name / "first").as_posix() for path in report.files}
-        assert written == expected
-        on_disk = {path for path in (tmp_path / name).rglob("*") if path.is_file()}
-        assert on_disk == set(report.files)
-    for one, two in zip(runs[0].files, runs[1].files, strict=True):
-        assert one.read_bytes() == two.read_bytes()
-    by_suffix = {path.suffix: path.read_bytes() for path in runs[0].files if path.stem == ABLATION.name}
-    assert by_suffix[".png"].startswith(b"\x89PNG\r\n")
-    assert b"<svg" in by_suffix[".svg"]
-    assert by_suffix[".md"].decode() == to_markdown(table(full))
-    assert by_suffix[".csv"].decode() == to_csv(table(full))
-    assert by_suffix[".tex"].decode() == to_latex(table(full))
-
-
-def test_the_cost_page_sums_the_runs_time_by_table(full: Study) -> None:
-    write_record(full, make_record(R4, 3, None, wall_s=591.0))
-    smaller = ABLATION.model_copy(update={"slug": "small", "rows": ABLATION.rows[1:]})
-    pin = full.pin()
-    assert pin is not None
-    header, _, *rows = markdown_cells(cost_markdown([ABLATION, smaller], full, pin))
-    assert header == ["ablation", "networks", "runs", "one worker, min"]
-    # 9 runs of a second and one of 591 are 10 minutes; 6 seconds are 0.1; what tables share is trained once.
-    assert rows == [["ratio", "3", "10", "10.0"], ["small", "2", "6", "0.1"], ["together", "3", "10", "10.0"]]
-
-
-def test_generated_blocks_of_a_text_are_filled_and_the_rest_stays(full: Study, tmp_path: Path) -> None:
-    write_report([ABLATION], full, tmp_path)
-    block = "<!-- generated: {} -->\nold | text\n<!-- /generated -->"
-    text = f"before\n{block.format('table10_ratio')}\nbetween\n{block.format('cost')}\nafter\n"
-    filled = fill(text, tmp_path / "first" / "tables")
-    page = to_markdown(table(full))
-    assert page[page.index("|") :] in filled
-    assert "old" not in filled
-    assert [part for part in ("before\n<!--", "-->\nbetween\n<!--", "-->\nafter\n") if part not in filled] == []
-    assert fill(filled, tmp_path / "first" / "tables") == filled
-    with pytest.raises(UserError, match="'table10_ratios'; did you mean 'table10_ratio'"):
-        fill(block.format("table10_ratios"), tmp_path / "first" / "tables")
-
-
-def drawn(figure: Figure, row: int, column: int) -> set[tuple[float, float]]:
-    """Data points of a panel (not the markers beside the labels)."""
-    axes = figure.axes[2 * row + column]
-    points = set()
-    for part in axes.get_lines():
-        if part.get_transform() == axes.transData and part.get_marker() in MARKERS:
-            points |= {(round(float(x), 6), round(float(y), 6)) for x, y in zip(*part.get_data(), strict=True)}
-    return points
-
-
-def test_the_figure_shows_error_against_added_cost_and_the_papers_below(full: Study) -> None:
-    figure = plot_table(table(full))
-    # r = 16 adds 43,520 parameters, r = 4 four times as many; in thousands since both are below a million.
-    assert drawn(figure, 0, 0) == {(174.08, 13.0), (43.52, 12.0), (0.0, 15.0)}
-    # The paper's network: 16 blocks, 2 C^2 / 16 each, 3 of 256, 4 of 512, 6 of 1024, 3 of 2048 channels.
-    added = (3 * 256**2 + 4 * 512**2 + 6 * 1024**2 + 3 * 2048**2) / 8 / 1e6
-    assert drawn(figure, 1, 0) == {(round(4 * added, 6), 22.25), (round(added, 6), 22.28), (0.0, 23.30)}
-    assert figure.axes[0].get_xlabel() == "added parameters, thousand"
-    assert "n = 3 seeds" in figure.axes[0].get_title(loc="left")
-
-
-def test_arms_without_a_run_are_named_in_the_title_and_not_drawn(study: Study) -> None:
-    write_record(study, make_record(R16, 0, 11.0))
-    figure = plot_table(table(study))
-    assert {y for _, y in drawn(figure, 0, 0)} == {11.0}
-    assert "not run: r_4, 25%, no SE" in figure.axes[0].get_title(loc="left")
-
-
-def test_a_study_without_a_run_can_be_drawn(study: Study) -> None:
-    figure = plot_table(table(study))
-    assert [text.get_text() for text in figure.axes[0].texts] == ["no finished run yet"]
-    assert save(figure, "svg").count(b"<svg") == 1
-
-
-def test_a_study_that_has_not_begun_is_an_error_that_lists_those_there_are(full: Study, tmp_path: Path) -> None:
-    Study(full.root.with_name("another")).begin(PROTOCOL, FACTS)
-    with pytest.raises(UserError, match=r"no study 'frist' in .*results; studies there: another, first$"):
-        write_report([ABLATION], Study(full.root.with_name("frist")), tmp_path / "reports")
-    assert not (tmp_path / "reports").exists()
-    with pytest.raises(UserError, match="no study there yet"):
-        write_report([ABLATION], Study(tmp_path / "nowhere" / "first"), tmp_path / "reports")
-
-
-heights = st.lists(st.floats(-1, 2), min_size=1, max_size=9).map(sorted)
-distances = st.floats(0.01, 0.3)
-
-
-@given(wished=heights, distance=distances)
-def test_spread_labels_keep_order_distance_and_centre(wished: list[float], distance: float) -> None:
-    placed = spread_out(np.array(wished), distance)
-    assert (np.diff(placed) >= distance - 1e-9).all()
-    assert placed.mean() == pytest.approx(np.mean(wished), abs=1e-9), "least squares moves no centre of gravity"
-
-
-@given(gaps=st.lists(st.floats(0.11, 1), max_size=8), first=st.floats(-1, 1))
-def test_labels_that_are_far_apart_stay_where_they_are(gaps: list[float], first: float) -> None:
-    wished = np.cumsum([first, *gaps])
-    assert spread_out(wished, 0.1) == pytest.approx(wished)
-
-
-@given(wished=heights.filter(lambda some: len(some) < 6), distance=distances)
-def test_spread_labels_move_as_little_as_possible(wished: list[float], distance: float) -> None:
-    placed, target = spread_out(np.array(wished), distance), np.array(wished)
-    start = target[0] + np.arange(len(wished)) * (np.ptp(target) + distance)
-    best = minimize(
-        lambda x: ((x - target) ** 2).sum(),
-        start,
-        method="SLSQP",
-        constraints={"type": "ineq", "fun": lambda x: np.diff(x) - distance} if len(wished) > 1 else (),
-    )
-    assert ((placed - target) ** 2).sum() <= best.fun + 1e-5
