@@ -279,7 +279,8 @@ def train_run(request: RunRequest) -> RunRecord:
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.failure_file.unlink(missing_ok=True)
     torch.set_num_threads(request.threads)
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # fp32 means fp32, not TF32
+    # fp32 means fp32, not TF32. By the older name: a newer one set here would make whoever reads the older fail.
+    torch.backends.cudnn.allow_tf32 = False
     precision = resolve_precision(spec.precision, request.device)
     data = request_data(request)
     check_fit(spec.recipe, spec.data, data.facts, request.devices)
