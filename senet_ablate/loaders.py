@@ -181,13 +181,11 @@ class ResidentSplit:
 
 
 class ResidentLoader:
-    """Gathers and augments whole batches where the images live; nothing is decoded or copied per step."""
+    """Gathers and augments whole batches where the images live; nothing is decoded or sent to the device per step."""
 
     def __init__(
         self, split: ResidentSplit, sampler: EpochSampler, augmentation: Augmentation | None, device: torch.device
     ) -> None:
-        if augmentation and augmentation.resized_crop:
-            raise UserError("augmentation.resized_crop needs images of their own size: a folder, streamed")
         self.pixels, self.labels = on_device(split.pixels, device), split.labels.to(device)
         self.rows = split.rows.to(device)
         # Not called `sampler`: Lightning would take the loader for a DataLoader and rebuild it.

@@ -63,7 +63,7 @@ def channels_and_classes(config: DataConfig, study: Study, classes: int | None) 
     found = known or classes
     if found is None:
         raise UserError(
-            f"data.dataset = {config.dataset!r} only its images tell the classes; say how many: --classes N"
+            f"data.dataset = {config.dataset!r}: only its images tell how many classes; say it with --classes N"
         )
     return channels, found
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from senet_ablate.data import load_data
-from senet_ablate.errors import UserError
 from senet_ablate.loaders import (
     IMAGENET_NORMALISATION,
     EpochSampler,
@@ -331,8 +330,3 @@ def test_the_imagenet_crop_has_the_networks_resolution_and_enlarges_parts(tmp_pa
     assert 0.2 < min(map(abs, spans)) < 0.5
     assert 0.8 < max(map(abs, spans)) < 1.05
     assert min(spans) < 0 < max(spans), "some are mirrored"
-
-
-def test_the_imagenet_crop_of_resident_images_is_refused() -> None:
-    with pytest.raises(UserError, match=r"resized_crop.*streamed"):
-        load(resident(), 4, augmentation=IMAGENET_CROP)

@@ -151,12 +151,13 @@ def test_the_test_set_is_read_once_and_only_after_training(tmp_path, monkeypatch
 
     def watched(split, *arguments):
         if len(split) == len(data.test):
-            read_at.append((tmp_path / spec().run_id / "last.ckpt").is_file())
+            checkpoint = torch.load(tmp_path / spec().run_id / "last.ckpt", weights_only=True)
+            read_at.append(len(checkpoint["curve"]))
         return build(split, *arguments)
 
     monkeypatch.setattr(type(data.test), "loader", watched)
     train(tmp_path, spec())
-    assert read_at == [True]
+    assert read_at == [RECIPE.epochs]
 
 
 def test_a_loss_that_is_no_number_is_a_result_called_diverged(tmp_path):
@@ -172,9 +173,10 @@ def test_a_loss_that_is_no_number_is_a_result_called_diverged(tmp_path):
     [
         ({"batch_size": 930}, 1, ["recipe.batch_size = 930", "929 training images"]),
         ({"batch_size": 33}, 2, ["recipe.batch_size = 33", "2 devices"]),
+        ({"augmentation": {"resized_crop": True}}, 1, ["resized_crop", "digits", 'data.dataset = "folder"']),
     ],
 )
-def test_a_batch_that_does_not_fit_is_refused_before_training(tmp_path, fields, devices, words):
+def test_a_recipe_that_does_not_fit_the_images_is_refused_before_training(tmp_path, fields, devices, words):
     with pytest.raises(UserError) as caught:
         train(tmp_path, spec(recipe=changed(**fields)), devices=devices)
     assert all(word in str(caught.value) for word in words)
