@@ -187,6 +187,8 @@ def test_ctrl_c_ends_tidily_and_still_writes_the_report(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell's background job ignores SIGINT, and so would what it starts: the tests among them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("results/small/*/progress.json")):
