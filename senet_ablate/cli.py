@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,37 @@ import click
 from rich.console import Console
 
 from senet_ablate.errors import UserError
-from senet_ablate.planning import channels_and_classes, estimate, make_plan, row_states
-from senet_ablate.specs import Complexity, Protocol, Variant
-from senet_ablate.store import Study
-from senet_ablate.suite import Ablation, arms, check_arms, declarations_dir, load_ablations, load_protocol
-from senet_ablate.terminal import duration, say, show_counts, show_declarations, show_plan, show_status, show_table
+from senet_ablate.options import (
+    ABLATIONS,
+    CLASSES,
+    PRECISION,
+    PROTOCOL,
+    REPORTS,
+    RESULTS,
+    ROWS,
+    SEEDS,
+    SET,
+    STUDY,
+    TABLES,
+    Chosen,
+    Duration,
+    choose,
+    options,
+    planned_seeds,
+)
+from senet_ablate.planning import channels_and_classes, make_plan, row_states
+from senet_ablate.specs import Complexity, Variant
+from senet_ablate.suite import arms, check_arms, declarations_dir, load_ablations, load_protocol
+from senet_ablate.terminal import (
+    duration,
+    say,
+    show_counts,
+    show_declarations,
+    show_plan,
+    show_prospects,
+    show_status,
+    show_table,
+)
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it; 1 is a run that failed, 2 a mistake in the call or its files."""
@@ -47,90 +71,9 @@ class Shell(click.Group):
             sys.exit(INTERRUPTED)
 
 
-def options(*chosen: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Put several shared options on a command, in this order."""
-
-    def wrap(command: Any) -> Any:
-        for option in reversed(chosen):
-            command = option(command)
-        return command
-
-    return wrap
-
-
-TABLES = click.argument("tables", nargs=-1, metavar="[TABLE]...")
-ABLATIONS = click.option(
-    "--ablations",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
-    help="Folder of the declarations.  [default: ./ablations, else the ones that ship with the package]",
-)
-PROTOCOL = click.option(
-    "--protocol", help="What is held fixed: a name from `list`, or a .toml file.  [default: the study's, else digits]"
-)
-SET = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the protocol: recipe.epochs=60."
-)
-ROWS = click.option("--rows", default="", metavar="ID,ID", help="Only these rows (and each table's reference).")
-SEEDS = click.option(
-    "--seeds", type=click.IntRange(1), help="Runs per network, seeds 0, 1, …  [default: the protocol's]"
-)
-STUDY = click.option(
-    "--study",
-    help="Folder under results/ and reports/.  [default: the protocol's name, and a hash if --set changes it]",
-)
-RESULTS = click.option(
-    "--results", type=click.Path(file_okay=False, path_type=Path), default=Path("results"), show_default=True
-)
-REPORTS = click.option(
-    "--reports", type=click.Path(file_okay=False, path_type=Path), default=Path("reports"), show_default=True
-)
-PRECISION = click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Short for --set precision=…")
-CLASSES = click.option(
-    "--classes", type=click.IntRange(2), help="Number of classes of a folder that no run has read yet."
-)
-
-
 def tell(text: str) -> None:
     """Say on standard error what happens, so that standard output holds results alone."""
     say(text, error=True)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The tables, the protocol and the study that a call is about."""
-
-    ablations: list[Ablation]
-    declared: list[Ablation]
-    protocol: Protocol
-    study: Study
-
-
-def choose(
-    tables: Sequence[str],
-    ablations: Path | None,
-    protocol: str | None,
-    overrides: Sequence[str],
-    precision: str | None,
-    study: str | None,
-    results: Path,
-    rows: str = "",
-) -> Chosen:
-    """Load and check everything a call names before anything is done."""
-    directory = ablations or declarations_dir()
-    changes = [*overrides, *([f"precision={precision}"] if precision else [])]
-    pin = Study(results / study).pin() if study and not protocol and not changes else None
-    loaded = pin.protocol if pin else load_protocol(directory, protocol or "digits", changes)
-    wanted = [row.strip() for row in rows.split(",")] if rows else []
-    named = load_ablations(directory, tables, wanted)
-    check_arms(named, loaded.network, loaded.data.resolution, loaded.name)
-    name = study or loaded.name
-    if changes and not study:
-        name += "-" + hashlib.blake2b(" ".join(sorted(changes)).encode(), digest_size=3).hexdigest()
-    if Path(name).name != name or name.startswith("."):
-        raise UserError(f"--study {name!r}: expected a plain folder name, such as digits-2")
-    chosen = Chosen(named, load_ablations(directory), loaded, Study(results / name))
-    chosen.study.check_protocol(loaded)
-    return chosen
 
 
 @click.group(
@@ -162,14 +105,62 @@ def list_command(ablations: Path | None) -> None:
 
 
 @main.command()
-@options(TABLES, PROTOCOL, SET, PRECISION, ROWS, SEEDS, STUDY, CLASSES, RESULTS, ABLATIONS)
-def plan(seeds: int | None, classes: int | None, **choice: Any) -> None:
-    """Show the networks that the tables need, what they share, what is finished and how long the rest may take."""
-    chosen = choose(**choice)
+@options(
+    TABLES,
+    PROTOCOL,
+    SET,
+    PRECISION,
+    ROWS,
+    SEEDS,
+    STUDY,
+    CLASSES,
+    click.option("--runs", type=click.IntRange(2), help="Share out this many runs so that most findings are decided."),
+    click.option("--budget", type=Duration(), metavar="TIME", help="The same for a time on this machine: 2h, 90min."),
+    click.option("--jobs", type=click.IntRange(1), help="Runs at once, for --budget.  [default: one per core]"),
+    click.option(
+        "--gain",
+        type=click.FloatRange(min=0, min_open=True),
+        help="SE gain to assume, in points.  [default: the paper's 1.02]",
+    ),
+    click.option(
+        "--error",
+        type=click.FloatRange(0, 100, min_open=True, max_open=True),
+        help="Expected error in percent, before any run.",
+    ),
+    click.option(
+        "--rule",
+        "changed",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change how findings are judged: margin_rho=0.3, looks=2.",
+    ),
+    click.option(
+        "--write", is_flag=True, help="Write the plan file, which `run` follows and `report` holds the runs to."
+    ),
+    click.option(
+        "--extend", is_flag=True, help="Add a look: more seeds, by --runs or --budget, for findings still open."
+    ),
+    RESULTS,
+    ABLATIONS,
+)
+def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
+    """Show what would be trained, what it costs, and which findings it can decide; nothing is trained.
+
+    Without --runs or --budget each network gets --seeds runs. With one of them the seeds are chosen, before any result is
+    seen, so that the most findings are expected to be reproduced if the paper's effects (or half of them) are true.
+    """
+    from senet_ablate.planner import Wish, lay_out
+
+    names = ("runs", "budget", "jobs", "gain", "error", "changed", "write", "extend")
+    wish = Wish(seeds=seeds, **{name: call.pop(name) for name in names})
+    chosen = choose(**call)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
-    planned = make_plan(chosen.ablations, chosen.protocol, seeds or chosen.protocol.seeds, chosen.study, shape)
-    title = f"study {chosen.study.name}: {chosen.protocol.description}"
-    show_plan(planned, title, estimate(planned, chosen.protocol, chosen.study.root.parent))
+    with Console(stderr=True).status("choosing seeds") as spinner:
+        laid_out = lay_out(
+            chosen, wish, shape, lambda share: spinner.update(f"choosing seeds: {share:.0%} of the budget")
+        )
+    show_plan(laid_out.plan, f"study {chosen.study.name}: {chosen.protocol.description}", laid_out.estimate)
+    show_prospects(laid_out)
 
 
 @main.command()
@@ -224,7 +215,7 @@ def _train(chosen: Chosen, seeds: int | None, data: Path | None, resources: Any)
 
     fingerprint = runner.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
-    planned = make_plan(chosen.ablations, chosen.protocol, seeds or chosen.protocol.seeds, chosen.study, shape)
+    planned = make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
     todo = runner.requests(planned, chosen.study, data, fingerprint, resources)
     done = f"{len(planned.done)} of {planned.runs} runs were finished"
     if not todo:
@@ -247,12 +238,11 @@ def _train(chosen: Chosen, seeds: int | None, data: Path | None, resources: Any)
 def status(seeds: int | None, **choice: Any) -> None:
     """Show for each network which runs are finished, unfinished, failed (with the cause) or not begun."""
     chosen = choose(**choice)
-    count = seeds or chosen.protocol.seeds
     states = {
-        variant.slug: row_states([chosen.protocol.run_spec(variant, seed) for seed in range(count)], chosen.study)
-        for variant in arms(chosen.ablations)
+        arm.slug: row_states([chosen.protocol.run_spec(arm.variant, seed) for seed in arm.seeds(count)], chosen.study)
+        for arm, count in planned_seeds(chosen, seeds)[0].items()
     }
-    show_status(f"study {chosen.study.name}", states, count)
+    show_status(f"study {chosen.study.name}", states)
 
 
 @main.command()
@@ -284,16 +274,16 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
 
 
 def _report(chosen: Chosen, reports: Path) -> None:
+    from senet_ablate.assessment import assess
     from senet_ablate.report import write_report
 
-    study = chosen.study
-    slugs = {ablation.slug for ablation in chosen.ablations}
     # --rows says what is trained; a table is always whole, and tells what is missing.
-    tables = [ablation for ablation in chosen.declared if ablation.slug in slugs]
-    written = write_report(tables, study, reports, chosen.declared)
+    slugs = {ablation.slug for ablation in chosen.ablations}
+    assessment = assess(chosen.declared, chosen.study)
+    written = write_report(assessment, reports, slugs)
     for table in written.tables:
-        show_table(table, study.name)
-    say(f"wrote {len(written.files)} files to {reports / study.name}")
+        show_table(table, chosen.study.name)
+    say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")
 
 
 @main.command()
@@ -330,7 +320,7 @@ def count(
     channels, known = CHANNELS_AND_CLASSES[loaded.data.dataset]
     counted: dict[Variant, Complexity] = {}
     with Console(stderr=True).status("tracing") as spinner:
-        for variant in (networks := arms(named)):
+        for variant in (networks := {arm.variant: None for arm in arms(named)}):
             spinner.update(f"tracing {variant.slug} ({len(counted) + 1} of {len(networks)})")
             model = ResNet(loaded.network, variant, in_channels=channels, classes=known or classes)
             counted[variant] = complexity.count_complexity(model, in_channels=channels, resolution=resolution)

@@ -91,7 +91,7 @@ def count_table(
 
 
 def _paper_columns(row: Row, complexity: Complexity) -> dict[str, object]:
-    params_m, gflops = row.paper.params_m, row.paper.gflops
+    params_m, gflops = (row.paper.params_m, row.paper.gflops) if row.paper else (None, None)
     ways = [] if params_m is None else [way for way in CONVENTIONS if way.explains(complexity, row.variant, params_m)]
     met = [str(way) for way in ways if way in OURS]
     return {

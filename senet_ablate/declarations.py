@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -52,31 +52,41 @@ def validate(model: type[SpecT], raw: Mapping[str, Any], place: str) -> SpecT:
         # Through JSON, whose arrays pydantic takes for tuples in strict mode.
         return model.model_validate_json(json.dumps(raw, default=refuse))
     except ValidationError as error:
-        lines = [_explain(model, raw, place, detail) for detail in error.errors()]
-        raise UserError("\n".join(lines)) from None
+        details = [detail for detail in error.errors() if not _follows(detail, error.errors())]
+        raise UserError("\n".join(_explain(model, raw, place, detail) for detail in details)) from None
+
+
+def _follows(detail: Any, details: Iterable[Any]) -> bool:
+    """Whether a list is too short only because pydantic left out the entries with a mistake of their own."""
+    loc = detail["loc"]
+    return detail["type"] == "too_short" and any(other["loc"][: len(loc)] == loc != other["loc"] for other in details)
 
 
 def _explain(model: type[BaseModel], raw: Mapping[str, Any], place: str, detail: Any) -> str:
-    loc = list(detail["loc"])
+    loc, problem, given = list(detail["loc"]), detail["type"], detail["input"]
     where = place
     owner: type[BaseModel] = model
     if len(loc) > 1 and isinstance(loc[1], int):  # an entry of a list of tables: name it as its author does
         entry = raw[loc[0]][loc[1]]
         name = entry.get("id", f"number {loc[1] + 1}") if isinstance(entry, Mapping) else f"number {loc[1] + 1}"
         where = f"{place}, {str(loc[0]).removesuffix('s')} {name!r}"
-        owner = _inner_model(owner, str(loc[0])) or owner
+        owner = next(iter(_inner_models(owner, loc[0])), owner)
         loc = loc[2:]
-    for part in loc[:-1]:
-        owner = _inner_model(owner, str(part)) or owner
-    key = ".".join(map(str, loc))
-    value = "" if detail["type"] == "missing" else f" = {_short(detail['input'])}"
-    match detail["type"]:
+    keys, owner = _keys_and_owner(owner, loc)
+    expected = detail.get("ctx", {}).get("expected", "")
+    if problem in ("union_tag_not_found", "union_tag_invalid"):  # told of the whole table: turn to the key
+        keys.append(detail["ctx"]["discriminator"].strip("'"))
+        problem = "missing" if problem == "union_tag_not_found" else "literal_error"
+        given, expected = given.get(keys[-1]), detail["ctx"].get("expected_tags", "")
+    key = ".".join(map(str, keys))
+    value = "" if problem == "missing" else f" = {_short(given)}"
+    match problem:
         case "extra_forbidden":
             why = f"unknown key; {did_you_mean(loc[-1], owner.model_fields)}"
         case "missing":
             why = "missing, and it has no default"
         case "literal_error":
-            why = did_you_mean(detail["input"], re.findall(r"'([^']*)'", detail["ctx"]["expected"]))
+            why = did_you_mean(given, re.findall(r"'([^']*)'", expected))
         case _:
             why = detail["msg"].removeprefix("Value error, ")
             why = why[0].lower() + why[1:].replace("Input should", "it should")
@@ -84,13 +94,33 @@ def _explain(model: type[BaseModel], raw: Mapping[str, Any], place: str, detail:
     return f"{where}: {key}{value if key else ''}{': ' if key else ''}{why}"
 
 
-def _inner_model(owner: type[BaseModel], field: str) -> type[BaseModel] | None:
-    """The specification that `field` of `owner` holds, straight, optional or in a list."""
-    info = owner.model_fields.get(field)
-    if info is None:
-        return None
-    candidates = [info.annotation, *getattr(info.annotation, "__args__", ())]
-    return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+def _keys_and_owner(owner: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[int | str], type[BaseModel]]:
+    """The keys of `loc` as their author wrote them, and the specification that the last one belongs to."""
+    keys: list[int | str] = []
+    inner: list[type[BaseModel]] = []
+    for part in loc:
+        if isinstance(part, int):
+            keys.append(part)
+            continue
+        if len(inner) > 1:  # pydantic names the one of several specifications by its `kind`, which is no key
+            inner = [model for model in inner if part in get_args(model.model_fields["kind"].annotation)]
+            continue
+        owner = inner[0] if inner else owner
+        keys.append(part)
+        inner = _inner_models(owner, part)
+    return keys, owner
+
+
+def _inner_models(owner: type[BaseModel], field: int | str) -> list[type[BaseModel]]:
+    """The specifications that `field` of `owner` may hold, straight, optional or in a list."""
+
+    def models_in(annotation: Any) -> list[type[BaseModel]]:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return [annotation]
+        return [model for part in get_args(annotation) for model in models_in(part)]
+
+    info = owner.model_fields.get(str(field))
+    return [] if info is None else models_in(info.annotation)
 
 
 def _short(value: Any) -> str:

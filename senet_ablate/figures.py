@@ -46,7 +46,7 @@ LABEL_HEIGHT = 0.075
 
 @dataclass(frozen=True)
 class Point:
-    """One arm in a panel: overhead, error in percent, its standard deviation (None: one run) and its name."""
+    """One arm in a panel: overhead, error in percent, half of its interval (None: not known) and its name."""
 
     x: float
     y: float
@@ -58,12 +58,14 @@ class Point:
 def plot_table(table: Table) -> Figure:
     """Draw a filled table: error against added parameters (left) and added multiply-adds (right).
 
-    Arms of equal cost stand side by side. The upper panels are this study (mean, bar of one standard deviation), the
-    lower ones the paper's single runs at its own scale. Arms without a run are left out above and named in the title.
+    Arms of equal cost stand side by side. The upper panels are this study (mean and its 95 % interval), the lower ones
+    the paper's single runs at its own scale. Arms without a run are left out above and named in the title.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 5.4), layout="constrained")
-        axes = figure.subplots(2, 2, sharey="row")
+        in_paper = any(row.paper for row in table.ablation.rows)
+        figure.set_size_inches(7.2, 5.4 if in_paper else 2.9)
+        axes = figure.subplots(2 if in_paper else 1, 2, sharey="row", squeeze=False)
         network, resolution = table.pin.protocol.network, table.pin.protocol.data.resolution
         frame = table.frame
         lines = frame.to_dict("records")
@@ -74,22 +76,26 @@ def plot_table(table: Table) -> Figure:
                 marker = MARKERS[number % len(MARKERS)]
                 x = getattr(added_cost(network, variant, resolution), field)
                 if line["n"]:
-                    sd = line["top1_err_sd"]
-                    spread = None if sd is None or np.isnan(sd) else sd
+                    half = line["top1_err_half"]
+                    spread = None if half is None or np.isnan(half) else half
                     ours.append(Point(x, line["top1_err_mean"], spread, line["label"], marker))
                 x = getattr(added_cost(PAPER_NETWORK, variant, PAPER_RESOLUTION), field)
-                paper.append(Point(x, line["paper_top1_err"], None, line["label"], marker))
-            _panel(axes[0, column], ours, quantity)
-            _panel(axes[1, column], paper, quantity)
+                if table.ablation.row(line["row"]).paper:
+                    paper.append(Point(x, line["paper_top1_err"], None, line["label"], marker))
+            for panel, points in zip(axes[:, column], (ours, paper), strict=False):  # a table of ours has no second
+                _panel(panel, points, quantity)
         missing = [line["label"] for line in lines if not line["n"]]
         seeds = sorted({line["n"] for line in lines if line["n"]})
         counts = " to ".join(str(n) for n in sorted({seeds[0], seeds[-1]})) if seeds else "0"
         absent = f"; not run: {', '.join(missing)}" if missing else ""
-        axes[0, 0].set_title(f"This study: {table.pin.protocol.name}, n = {counts} seeds, mean ± SD{absent}")
-        axes[1, 0].set_title("The paper: ResNet-50 on ImageNet, one run each")
+        axes[0, 0].set_title(
+            f"This study: {table.pin.protocol.name}, n = {counts} seeds, mean and 95 % interval{absent}"
+        )
+        if in_paper:
+            axes[1, 0].set_title("The paper: ResNet-50 on ImageNet, one run each")
         for row in axes:
             row[0].set_ylabel("top-1 error, %")
-        title = f"Table {table.ablation.table}: {table.ablation.title}"
+        title = table.ablation.heading
         if frame["added_params"].duplicated().any():
             title += " (arms of equal cost stand side by side)"
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +18,16 @@ from senet_ablate.specs import (
     Protocol,
     Recipe,
     RunSpec,
-    Variant,
 )
 from senet_ablate.store import Study
-from senet_ablate.suite import Ablation, arms
+from senet_ablate.suite import Ablation, Arm, arms
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One distinct network, the rows it serves, its cost and its runs (one per seed)."""
+class ArmPlan:
+    """One arm, the rows it serves, its cost and its runs (one per seed)."""
 
-    variant: Variant
+    arm: Arm
     rows: tuple[str, ...]
     complexity: Complexity
     runs: tuple[RunSpec, ...]
@@ -38,15 +37,15 @@ class Arm:
 class Plan:
     """The runs of a study in the order in which they are done."""
 
-    arms: tuple[Arm, ...]
+    arms: tuple[ArmPlan, ...]
     done: frozenset[str]
 
     @property
     def todo(self) -> list[RunSpec]:
         """Unfinished runs: seed by seed, so that tables fill evenly; within a seed the longest first."""
-        macs = {arm.variant: arm.complexity.macs for arm in self.arms}
-        open_runs = [run for arm in self.arms for run in arm.runs if run.run_id not in self.done]
-        return sorted(open_runs, key=lambda run: (run.seed, -macs[run.variant]))
+        open_runs = [(planned, run) for planned in self.arms for run in planned.runs if run.run_id not in self.done]
+        open_runs.sort(key=lambda pair: (pair[1].seed - pair[0].arm.first_seed, -pair[0].complexity.macs))
+        return [run for _, run in open_runs]
 
     @property
     def runs(self) -> int:
@@ -69,24 +68,24 @@ def channels_and_classes(config: DataConfig, study: Study, classes: int | None) 
 
 
 def make_plan(
-    ablations: Iterable[Ablation], protocol: Protocol, seeds: int, study: Study, shape: tuple[int, int]
+    ablations: Iterable[Ablation], protocol: Protocol, seeds: Mapping[Arm, int], study: Study, shape: tuple[int, int]
 ) -> Plan:
-    """Plan `seeds` runs (0, 1, 2, …) of each distinct network; `shape` is (channels, classes)."""
+    """Plan the first so many seeds of each arm; `shape` is (channels, classes)."""
     channels, classes = shape
     planned = tuple(
-        Arm(
-            variant=variant,
+        ArmPlan(
+            arm=arm,
             rows=tuple(rows),
             complexity=total_cost(
                 protocol.network,
-                variant,
+                arm.variant,
                 in_channels=channels,
                 classes=classes,
                 resolution=protocol.data.resolution,
             ),
-            runs=tuple(protocol.run_spec(variant, seed) for seed in range(seeds)),
+            runs=tuple(protocol.run_spec(arm.variant, seed) for seed in arm.seeds(seeds[arm])),
         )
-        for variant, rows in arms(ablations).items()
+        for arm, rows in arms(ablations).items()
     )
     finished = {run.run_id for arm in planned for run in arm.runs if study.record(run) is not None}
     return Plan(arms=planned, done=frozenset(finished))
@@ -114,6 +113,35 @@ def check_fit(recipe: Recipe, data: DataConfig, facts: DataFacts, devices: int) 
 
 
 @dataclass(frozen=True)
+class Pace:
+    """Seconds that one worker needs for one multiply-add of one epoch's image, and where the figure comes from."""
+
+    seconds: float
+    basis: str
+
+    def of(self, complexity: Complexity, protocol: Protocol) -> float:
+        """Seconds of one run."""
+        return self.seconds * complexity.macs * protocol.recipe.epochs
+
+
+def find_pace(protocol: Protocol, results: Path) -> Pace | None:
+    """Learn from finished runs in any study of `results`; None if there is none to learn from.
+
+    Runs under the same network, data and recipe give the pace of their kind; else any runs give a rough one.
+    """
+    records = _finished(results)
+    alike = [record for record in records if _same_work(record.spec, protocol)]
+    known = alike or records
+    if not known:
+        return None
+    work = sum(record.complexity.macs * record.spec.recipe.epochs for record in known)
+    seconds = sum(record.provenance.wall_s for record in known)
+    devices = sorted({record.provenance.hardware for record in known})
+    of_what = "of this protocol" if alike else "of other protocols, so roughly"
+    return Pace(seconds / work, f"from {len(known)} finished runs {of_what}, on {', '.join(devices)}")
+
+
+@dataclass(frozen=True)
 class Estimate:
     """Seconds that the open runs need with one worker, and where the figure comes from."""
 
@@ -121,24 +149,12 @@ class Estimate:
     basis: str
 
 
-def estimate(plan: Plan, protocol: Protocol, results: Path) -> Estimate | None:
-    """Learn from finished runs in any study of `results`; None if there is none to learn from.
-
-    Runs under the same network, data and recipe give seconds per multiply-add of their kind; else any runs give a
-    rough one.
-    """
-    records = _finished(results)
-    alike = [record for record in records if _same_work(record.spec, protocol)]
-    known = alike or records
-    if not known:
+def estimate(plan: Plan, protocol: Protocol, pace: Pace | None) -> Estimate | None:
+    """Time of the open runs at a pace; None without one."""
+    if pace is None:
         return None
-    work = sum(_work(record.spec, record.complexity) for record in known)
-    seconds = sum(record.provenance.wall_s for record in known)
-    costs = {arm.variant: arm.complexity for arm in plan.arms}
-    todo = sum(_work(run, costs[run.variant]) for run in plan.todo)
-    devices = sorted({record.provenance.hardware for record in known})
-    of_what = "of this protocol" if alike else "of other protocols, so roughly"
-    return Estimate(todo / work * seconds, f"from {len(known)} finished runs {of_what}, on {', '.join(devices)}")
+    costs = {planned.arm.variant: planned.complexity for planned in plan.arms}
+    return Estimate(sum(pace.of(costs[run.variant], protocol) for run in plan.todo), pace.basis)
 
 
 def _finished(results: Path) -> list[RunRecord]:
@@ -153,10 +169,6 @@ def _finished(results: Path) -> list[RunRecord]:
 
 def _same_work(spec: RunSpec, protocol: Protocol) -> bool:
     return (spec.network, spec.data, spec.recipe) == (protocol.network, protocol.data, protocol.recipe)
-
-
-def _work(spec: RunSpec, complexity: Complexity) -> float:
-    return float(complexity.macs * spec.recipe.epochs)
 
 
 def row_states(specs: Sequence[RunSpec], study: Study) -> dict[str, list[str]]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from senet_ablate import findings
+from senet_ablate.assessment import Assessment
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.figures import plot_table, save
-from senet_ablate.store import Study, write_atomic
-from senet_ablate.suite import Ablation
+from senet_ablate.store import write_atomic
 from senet_ablate.tables import Table, build_table, cost_markdown, to_csv, to_latex, to_markdown
 
 
@@ -22,43 +23,38 @@ class Report:
     files: tuple[Path, ...]
 
 
-def write_report(
-    ablations: Sequence[Ablation], study: Study, reports: Path, declared: Sequence[Ablation] = ()
-) -> Report:
-    """Fill the tables from the study's records, finished or half-way, and write tables and figures.
+def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] = ()) -> Report:
+    """Fill the tables from a judged study, finished or half-way, and write tables, findings and figures.
 
     Args:
-        ablations: the tables to write.
-        study: whose records.
+        assessment: the study with its verdicts.
         reports: the folder of all reports.
-        declared: all tables there are, for the page of what each costs; by default the written ones.
-
-    Raises:
-        UserError: the study has not begun, or a record is damaged.
+        slugs: the tables to write, by default all; the page of findings is always on the whole study.
     """
-    pin = study.pin()
-    if pin is None:
-        begun = sorted(path.parent.name for path in study.root.parent.glob("*/study.json"))
-        there = f"studies there: {', '.join(begun)}" if begun else "no study there yet; begin one with `run`"
-        raise UserError(f"no study {study.name!r} in {study.root.parent}; {there}")
+    study = assessment.outcomes.study
+    ablations = [judge.ablation for judge in assessment.judges.values()]
     tables, files = [], []
+
+    def write(folder: str, name: str, content: str | bytes) -> None:
+        path = reports / study.name / folder / name
+        write_atomic(path, content)
+        files.append(path)
+
     for ablation in ablations:
-        table = build_table(ablation, study, pin)
+        if slugs and ablation.slug not in slugs:
+            continue
+        table = build_table(ablation, assessment)
         tables.append(table)
         figure = plot_table(table)
-        for folder, suffix, content in (
-            ("tables", "md", to_markdown(table)),
-            ("tables", "csv", to_csv(table)),
-            ("tables", "tex", to_latex(table)),
-            ("figures", "svg", save(figure, "svg")),
-            ("figures", "png", save(figure, "png")),
-        ):
-            path = reports / study.name / folder / f"{ablation.name}.{suffix}"
-            write_atomic(path, content)
-            files.append(path)
-    path = reports / study.name / "tables" / "cost.md"
-    write_atomic(path, cost_markdown(declared or ablations, study, pin))
-    return Report(tuple(tables), (*files, path))
+        write("tables", f"{ablation.name}.md", to_markdown(table))
+        write("tables", f"{ablation.name}.csv", to_csv(table))
+        write("tables", f"{ablation.name}.tex", to_latex(table))
+        write("figures", f"{ablation.name}.svg", save(figure, "svg"))
+        write("figures", f"{ablation.name}.png", save(figure, "png"))
+    write("tables", "cost.md", cost_markdown(ablations, assessment.outcomes))
+    write("tables", "findings.md", findings.to_markdown(assessment))
+    write("tables", "findings.csv", findings.to_csv(assessment))
+    return Report(tuple(tables), tuple(files))
 
 
 def fill(text: str, tables: Path) -> str:

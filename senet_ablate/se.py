@@ -1,8 +1,9 @@
-"""The Squeeze-and-Excitation block (section 3, Fig. 3) with every squeeze and gate of Tables 11, 12 and 16."""
+"""The Squeeze-and-Excitation block (section 3, Fig. 3): squeezes and gates of Tables 11, 12, 16, and our controls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,35 @@ def squeeze_none(x: Tensor) -> Tensor:
 
 # The trace in complexity.py counts aten::mean and aten::amax as the squeeze: write it as these reductions.
 SQUEEZES: dict[str, Callable[[Tensor], Tensor]] = {"avg": squeeze_avg, "max": squeeze_max, "none": squeeze_none}
-GATES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
+
+
+@dataclass(frozen=True)
+class Gating:
+    """What a gate makes of W2 relu(W1 z), how that meets the map, and whether the two layers are learnt."""
+
+    activation: Callable[[Tensor], Tensor]
+    combine: Callable[[Tensor, Tensor], Tensor] = torch.mul
+    learnt: bool = True
+
+
+def one_half(u: Tensor) -> Tensor:
+    """The sigmoid of 0, whatever the image."""
+    return torch.full_like(u, 0.5)
+
+
+def unchanged(u: Tensor) -> Tensor:
+    """No activation."""
+    return u
+
+
+GATES: dict[str, Gating] = {
+    "sigmoid": Gating(torch.sigmoid),
+    "tanh": Gating(torch.tanh),
+    "relu": Gating(torch.relu),
+    "constant": Gating(one_half, learnt=False),
+    "random": Gating(torch.sigmoid, learnt=False),
+    "none": Gating(unchanged, combine=torch.add),
+}
 
 
 class SqueezeExcitation(nn.Module):
@@ -58,15 +87,18 @@ class SqueezeExcitation(nn.Module):
         self.squeeze = SQUEEZES[config.squeeze]
         self.reduce = nn.Conv2d(channels, hidden, 1, bias=config.bias)
         self.expand = nn.Conv2d(hidden, channels, 1, bias=config.bias)
-        self.gate = GATES[config.gate]
+        self.gating = GATES[config.gate]
+        if not self.gating.learnt:
+            for layer in (self.reduce, self.expand):
+                layer.requires_grad_(False)
 
     def excitation(self, x: Tensor) -> Tensor:
         """The gate values s (Eq. 3): (N, C, 1, 1), or (N, C, H, W) without squeeze."""
-        return self.gate(self.expand(torch.relu(self.reduce(self.squeeze(x)))))
+        return self.gating.activation(self.expand(torch.relu(self.reduce(self.squeeze(x)))))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel (Eq. 4), or each pixel of it without squeeze."""
-        return x * self.excitation(x)
+        """Scale each channel (Eq. 4), or each pixel of it without squeeze; the ungated control adds."""
+        return self.gating.combine(x, self.excitation(x))
 
     def extra_repr(self) -> str:
         """Show what the parameters alone would not."""

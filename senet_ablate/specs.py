@@ -16,7 +16,7 @@ from senet_ablate.backbones import BACKBONES
 from senet_ablate.errors import did_you_mean
 
 Squeeze = Literal["avg", "max", "none"]
-Gate = Literal["sigmoid", "tanh", "relu"]
+Gate = Literal["sigmoid", "tanh", "relu", "constant", "random", "none"]
 Position = Literal["standard", "pre", "post", "identity", "inner-3x3"]
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -49,6 +49,10 @@ class SEConfig(Spec):
     `squeeze="none"` keeps the map and turns both layers into 1x1 convolutions (Table 16). `reduction` is
     r; the hidden width is C // r exactly, never rounded up, and a width of 0 is an error. `bias` is off
     as in section 6 of the paper (the released models have biases).
+
+    Three gates are controls of ours, each with all parameters of the block: `constant` is 1/2 whatever the image
+    (sigmoid at 0), `random` leaves both layers as they were drawn, `none` adds the excitation instead of
+    multiplying by it.
     """
 
     squeeze: Squeeze = "avg"
@@ -101,7 +105,7 @@ class Variant(Spec):
         if self.se.squeeze != "avg":
             parts.append("nosqueeze" if self.se.squeeze == "none" else self.se.squeeze)
         if self.se.gate != "sigmoid":
-            parts.append(self.se.gate)
+            parts.append("ungated" if self.se.gate == "none" else self.se.gate)
         if self.se.bias:
             parts.append("bias")
         if self.placement.stages != "all":
@@ -266,7 +270,7 @@ class Protocol(Spec):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     description: str
-    seeds: Annotated[int, Field(ge=1)] = 3
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 3  # from 1,000 on a null arm's seeds begin
     precision: Precision = "fp32"
     network: Network
     data: DataConfig
@@ -309,8 +313,8 @@ class DataFacts(Spec):
 class Complexity(Spec):
     """Size and cost of one network as raw integers; the convention is stated in `complexity.py`.
 
-    `params` are trainable, `params_with_bn_stats` add the running means and variances, `macs` are
-    multiply-adds of one image.
+    `params` are the weights (also those that a control gate leaves as drawn), `params_with_bn_stats` add the running
+    means and variances, `macs` are multiply-adds of one image.
     """
 
     params: int

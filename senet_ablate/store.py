@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
 from senet_ablate.records import Failure, Progress, RunRecord, StudyPin
-from senet_ablate.specs import DataFacts, Protocol, RunSpec, Spec, Variant
+from senet_ablate.specs import DataFacts, Protocol, RunSpec, Spec
 
 try:
     import fcntl
@@ -156,11 +156,11 @@ class Study:
         """The folder of the run with this identity, whether it exists or not."""
         return RunFolder(self.root / run_id)
 
-    def seeds(self, variant: Variant) -> set[int]:
-        """Seeds of the network's runs that were ever begun, whatever became of them."""
-        name = re.compile(rf"{re.escape(variant.slug)}-s(\d+)-[0-9a-f]{{10}}")
-        found = (name.fullmatch(path.name) for path in self.root.glob(f"{variant.slug}-s*"))
-        return {int(match[1]) for match in found if match}
+    def begun(self) -> set[tuple[str, int]]:
+        """The slug of the network and the seed of each run that was ever begun, whatever became of it."""
+        name = re.compile(r"(.+)-s(\d+)-[0-9a-f]{10}")
+        found = (name.fullmatch(path.name) for path in self.root.glob("*/"))
+        return {(match[1], int(match[2])) for match in found if match}
 
     def record(self, spec: RunSpec) -> RunRecord | None:
         """The finished run of exactly this spec, on the images that the study is pinned to; else None.
@@ -172,6 +172,23 @@ class Study:
         if record is None or pin is None or record.spec != spec:
             return None
         return record if record.data_fingerprint == pin.data.fingerprint else None
+
+    def records(self) -> list[RunRecord]:
+        """All finished runs under the study's protocol, on the images that it is pinned to, by name.
+
+        Raises:
+            UserError: a record is damaged.
+        """
+        pin = self.pin()
+        found = (RunFolder(file.parent).record() for file in sorted(self.root.glob("*/record.json")))
+        return [
+            record
+            for record in found
+            if pin is not None
+            and record is not None
+            and record.spec == pin.protocol.run_spec(record.spec.variant, record.spec.seed)
+            and record.data_fingerprint == pin.data.fingerprint
+        ]
 
     def pin(self) -> StudyPin | None:
         """What the study's runs share, or None if it has not begun.

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from senet_ablate.claims import PLAIN, Atom, Claim, NoDifference, Retains
 from senet_ablate.declarations import parse_value, read_toml, validate
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.geometry import gated_sites
 from senet_ablate.specs import Network, Placement, Protocol, SEConfig, Spec, Variant
 
 Factor = Literal["se.squeeze", "se.gate", "se.reduction", "placement.stages", "placement.position"]
+
+
+SEED_SERIES = 1000
+"""Seeds of one arm lie in a series of this length, so that a network under other seeds is an arm of its own."""
+
+
+class Arm(Spec):
+    """One network with one series of seeds: what is trained once per seed, whatever number of rows it serves."""
+
+    variant: Variant
+    first_seed: int = 0
+
+    @property
+    def slug(self) -> str:
+        """Short readable name; a series of other seeds has its first seed in it."""
+        return self.variant.slug + (f"@{self.first_seed}" if self.first_seed else "")
+
+    def seeds(self, count: int) -> range:
+        """The arm's first `count` seeds."""
+        return range(self.first_seed, self.first_seed + count)
+
+    def owns(self, seed: int) -> bool:
+        """Whether a run of the network with this seed belongs to the arm."""
+        return self.first_seed <= seed < self.first_seed + SEED_SERIES
 
 
 class PaperFigures(Spec):
@@ -28,14 +53,16 @@ class PaperFigures(Spec):
 class Row(Spec):
     """One row of a printed table: its name, the network it stands for and the paper's figures.
 
-    In TOML `se = false` is the plain network and `se = {}` the paper's block with all its defaults.
+    In TOML `se = false` is the plain network and `se = {}` the paper's block with all its defaults. A row of ours has no
+    `paper`. `first_seed = 1000` makes the same network under other seeds an arm of its own: a null comparison.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     label: str
     se: SEConfig | None
     placement: Placement = Placement()
-    paper: PaperFigures
+    first_seed: Annotated[int, Field(ge=0, multiple_of=SEED_SERIES)] = 0
+    paper: PaperFigures | None = None
 
     @field_validator("se", mode="before")
     @classmethod
@@ -48,7 +75,8 @@ class Row(Spec):
 
     @model_validator(mode="after")
     def _is_a_network(self) -> Self:
-        _ = self.variant
+        if self.id == PLAIN and self.arm != Arm(variant=Variant()):
+            raise ValueError(f"id = {PLAIN!r} is kept for the network without SE (se = false); use another id")
         return self
 
     @property
@@ -56,18 +84,29 @@ class Row(Spec):
         """The network change that this row declares."""
         return Variant(se=self.se, placement=self.placement)
 
+    @property
+    def arm(self) -> Arm:
+        """The network with the series of seeds that this row declares."""
+        return Arm(variant=self.variant, first_seed=self.first_seed)
+
 
 class Ablation(Spec):
-    """One printed table: rows that differ in `factor` while a protocol is held fixed."""
+    """One table: rows that differ in `factor` while a protocol is held fixed, and what the paper concludes from it.
 
-    table: int = Field(ge=1)
+    `table` is its number in the paper; a table of ours has none. `plain` has the paper's figures for the network
+    without SE where the table itself does not print it, for the claims are measured against it.
+    """
+
+    table: Annotated[int, Field(ge=1)] | None = None
     slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     title: str
     question: str
     factor: Factor
     reference: str
     source: str
+    plain: PaperFigures | None = None
     rows: tuple[Row, ...]
+    claims: tuple[Claim, ...] = ()
 
     @model_validator(mode="after")
     def _rows_are_comparable(self) -> Self:
@@ -78,14 +117,18 @@ class Ablation(Spec):
             raise ValueError(f"two rows have the same id among {', '.join(ids)}")
         if self.reference not in ids:
             raise ValueError(f"reference = {self.reference!r} is no row; {did_you_mean(self.reference, ids)}")
-        seen: dict[Variant, str] = {}
+        if self.row(self.reference).first_seed:
+            raise ValueError(
+                f"reference = {self.reference!r} has first_seed; the reference has the usual seeds, from 0"
+            )
+        seen: dict[Arm, str] = {}
         for row in self.rows:
-            if row.variant in seen:
+            if row.arm in seen:
                 raise ValueError(
-                    f"rows {seen[row.variant]!r} and {row.id!r} declare the same network, {row.variant.slug}; "
-                    f"let them differ in {self.factor}"
+                    f"rows {seen[row.arm]!r} and {row.id!r} declare the same network, {row.variant.slug}; "
+                    f"let them differ in {self.factor}, or in first_seed for a null comparison"
                 )
-            seen[row.variant] = row.id
+            seen[row.arm] = row.id
             others = sorted(differences(row.variant, self.row(self.reference).variant) - {self.factor})
             if row.variant.se is not None and others:
                 raise ValueError(
@@ -94,14 +137,55 @@ class Ablation(Spec):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _claims_are_about_rows(self) -> Self:
+        names = [*(row.id for row in self.rows), PLAIN]
+        ids = [claim.id for claim in self.claims]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"two claims have the same id among {', '.join(ids)}")
+        for claim in self.claims:
+            for name in claim.arms:
+                if name not in names:
+                    raise ValueError(f"claim {claim.id!r} names {name!r}, no row; {did_you_mean(name, names)}")
+            for atom in claim.simple_atoms():
+                self._check_atom(claim.id, atom)
+        return self
+
+    def _check_atom(self, claim: str, atom: Atom) -> None:
+        arms = [self.arm(name) for name in atom.arms]
+        if len(set(arms)) < len(arms):
+            raise ValueError(f"claim {claim!r}, {atom}: both are the network {arms[0].slug}; name two different ones")
+        if isinstance(atom, NoDifference) and len({arm.variant for arm in arms}) > 1:
+            raise ValueError(
+                f"claim {claim!r}, {atom}: two networks; a null comparison is of one network under other seeds (first_seed)"
+            )
+        if isinstance(atom, Retains) and arms[0] in (self.arm(PLAIN), self.arm(self.reference)):
+            raise ValueError(
+                f"claim {claim!r}, {atom}: the gain is measured between plain and {self.reference}; name a third"
+            )
+
     def row(self, row_id: str) -> Row:
         """The row with this id."""
         return next(row for row in self.rows if row.id == row_id)
 
+    def arm(self, name: str) -> Arm:
+        """The arm that a claim names: that of a row, or the network without SE."""
+        return Arm(variant=Variant()) if name == PLAIN else self.row(name).arm
+
+    def paper_top1(self, name: str) -> float | None:
+        """The paper's top-1 error in percent for an arm that a claim names, or None if it prints none."""
+        figures = [row.paper for row in self.rows if row.arm == self.arm(name)] or [self.plain]
+        return figures[0].top1_err if figures[0] else None
+
     @property
     def name(self) -> str:
         """Stem of the table's file, here and in reports: `table10_ratio`."""
-        return f"table{self.table}_{self.slug}"
+        return f"table{self.table}_{self.slug}" if self.table else self.slug
+
+    @property
+    def heading(self) -> str:
+        """How the table is called in print: `Table 10: Reduction ratio`."""
+        return f"Table {self.table}: {self.title}" if self.table else self.title
 
 
 def differences(one: Variant, other: Variant) -> set[str]:
@@ -127,30 +211,41 @@ def declarations_dir() -> Path:
     return found
 
 
-def load_ablations(directory: Path, slugs: Sequence[str] = (), rows: Sequence[str] = ()) -> list[Ablation]:
-    """Load the tables of `directory` in the order of their numbers, all or those named by `slugs`.
-
-    With `rows`, keep only the rows with these ids (a table's reference always stays).
+def all_ablations(directory: Path) -> list[Ablation]:
+    """Every table of `directory`: the paper's in the order of their numbers, then those of ours.
 
     Raises:
-        UserError: a file has a mistake, two tables collide, or a slug or row id is unknown.
+        UserError: a file has a mistake, or two tables collide.
     """
     ablations: dict[str, Ablation] = {}
     for path in sorted(directory.glob("*.toml")):
         ablation = validate(Ablation, read_toml(path), str(path))
         if path.stem != ablation.name:
-            raise UserError(
-                f"{path}: table = {ablation.table} and slug = {ablation.slug!r} belong in {ablation.name}.toml"
-            )
+            number = f"table = {ablation.table} and " if ablation.table else ""
+            raise UserError(f"{path}: {number}slug = {ablation.slug!r} belong in {ablation.name}.toml")
         if ablation.slug in ablations:
             raise UserError(f"{path}: slug = {ablation.slug!r} is also that of {ablations[ablation.slug].name}.toml")
         ablations[ablation.slug] = ablation
     if not ablations:
         raise UserError(f"{directory}: no ablation (*.toml) in this folder")
+    return sorted(ablations.values(), key=lambda a: (a.table is None, a.table or 0, a.slug))
+
+
+def load_ablations(directory: Path, slugs: Sequence[str] = (), rows: Sequence[str] = ()) -> list[Ablation]:
+    """Load the tables of `directory` in the order of their numbers: the paper's, or those named by `slugs`.
+
+    A table without a number, one of ours, is loaded when it is named. With `rows`, keep only the rows with these ids
+    (a table's reference always stays) and no claims.
+
+    Raises:
+        UserError: a file has a mistake, two tables collide, or a slug or row id is unknown.
+    """
+    ablations = {ablation.slug: ablation for ablation in all_ablations(directory)}
     for slug in slugs:
         if slug not in ablations:
             raise UserError(f"no ablation {slug!r}; {did_you_mean(slug, ablations)}")
-    chosen = sorted((ablations[slug] for slug in set(slugs) or ablations), key=lambda ablation: ablation.table)
+    wanted = set(slugs) or {slug for slug, ablation in ablations.items() if ablation.table} or set(ablations)
+    chosen = [ablation for slug, ablation in ablations.items() if slug in wanted]
     known = [row.id for ablation in chosen for row in ablation.rows]
     for row_id in rows:
         if row_id not in known:
@@ -158,7 +253,9 @@ def load_ablations(directory: Path, slugs: Sequence[str] = (), rows: Sequence[st
     if rows:
         kept = [[row for row in a.rows if row.id in (*rows, a.reference)] for a in chosen]
         # model_copy skips validation: a table reduced to its reference is still worth training.
-        chosen = [a.model_copy(update={"rows": tuple(some)}) for a, some in zip(chosen, kept, strict=True)]
+        chosen = [
+            a.model_copy(update={"rows": tuple(some), "claims": ()}) for a, some in zip(chosen, kept, strict=True)
+        ]
     return chosen
 
 
@@ -213,10 +310,16 @@ def check_arms(ablations: Iterable[Ablation], network: Network, resolution: int,
         raise UserError("\n".join(mistakes))
 
 
-def arms(ablations: Iterable[Ablation]) -> dict[Variant, list[str]]:
-    """The distinct networks of the tables, each with the rows it serves (`ratio:r16`, `squeeze:avg`, …)."""
-    served: dict[Variant, list[str]] = {}
+def arms(ablations: Iterable[Ablation]) -> dict[Arm, list[str]]:
+    """The distinct arms of the tables, each with the rows it serves (`ratio:r16`, `squeeze:avg`, …).
+
+    A table with claims needs the network without SE even where it does not print it (`squeeze:plain`).
+    """
+    served: dict[Arm, list[str]] = {}
     for ablation in ablations:
         for row in ablation.rows:
-            served.setdefault(row.variant, []).append(f"{ablation.slug}:{row.id}")
+            served.setdefault(row.arm, []).append(f"{ablation.slug}:{row.id}")
+        plain = ablation.arm(PLAIN)
+        if ablation.claims and all(row.arm != plain for row in ablation.rows):
+            served.setdefault(plain, []).append(f"{ablation.slug}:{PLAIN}")
     return served

@@ -9,130 +9,142 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
-from senet_ablate.overhead import added_cost, total_cost
+from senet_ablate import student
+from senet_ablate.assessment import Assessment, cost
+from senet_ablate.claims import PLAIN
+from senet_ablate.judge import TableJudge, largest_t_of
+from senet_ablate.noise import Noise
+from senet_ablate.outcomes import Outcomes
+from senet_ablate.overhead import added_cost
 from senet_ablate.planning import row_states
+from senet_ablate.power import noncentrality
 from senet_ablate.records import RunRecord, StudyPin
-from senet_ablate.specs import Variant
-from senet_ablate.store import Study
 from senet_ablate.suite import Ablation, Row, arms
+from senet_ablate.verdicts import FindingVerdict
+from senet_ablate.words import in_words
 
 MISSING = "–"
+
+SHORT_TRAINING_PHI = 2.0
+"""Over-dispersion above which runs differ in real quality, not only in which images they happen to miss."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One filled table: its declaration, what was held fixed, a line per row, and remarks under it."""
+    """One filled table: its declaration, what was held fixed, a line per row, its findings, and remarks under it."""
 
     ablation: Ablation
     pin: StudyPin
     frame: pd.DataFrame
+    findings: tuple[FindingVerdict, ...]
     remarks: tuple[str, ...]
 
 
-def build_table(ablation: Ablation, study: Study, pin: StudyPin) -> Table:
-    """Fill one table from the study's records.
+def build_table(ablation: Ablation, assessment: Assessment) -> Table:
+    """Fill one table from a judged study.
 
-    The frame has, per row: table, row, label, n, n_diverged, top1_err_mean, top1_err_sd, top5_err_mean, top5_err_sd,
-    diff_to_reference, params, params_with_bn_stats, added_params, macs, added_macs, the paper's columns with its own
-    difference, and note (why runs are missing).
+    The frame has, per row: table, row, label, n, n_diverged, top1_err_mean, top1_err_half (half the width of the mean's
+    95 % interval), top1_err_sd (over its own seeds), top5_err_mean, diff_to_reference, diff_half (of its simultaneous
+    95 % interval), may_be_best, params, params_with_bn_stats, added_params, macs, added_macs, the paper's columns with
+    its own difference, and note (why runs are missing). Means, intervals and differences are in the rules' metric.
     """
-    found = {row.id: _records(row.variant, study, pin) for row in ablation.rows}
-    seeds = {record.spec.seed for records in found.values() for record in records}
-    reference = ablation.row(ablation.reference)
-    reference_mean = _mean([_top1(record) for record in found[reference.id] if record.metrics])
+    judge, outcomes, pin = assessment.judges[ablation.slug], assessment.outcomes, assessment.pin
+    evidence = judge.evidence
+    best = may_be_best(judge)
+    to_reference = judge.contrasts.to_reference()
+    reference = ablation.row(ablation.reference).paper
+    seeds = {record.spec.seed for row in ablation.rows for record in outcomes.runs.get(row.arm, ())}
     lines = []
     for row in ablation.rows:
-        good = [record for record in found[row.id] if record.metrics]
-        top1 = [_top1(record) for record in good]
+        good = outcomes.good(row.arm)
+        mean = evidence.difference(judge.contrasts.mean(row.id))
+        difference = evidence.difference(to_reference[row.id]) if row.id in to_reference else None
+        low, high = judge.interval(difference) if difference else (0.0, 0.0)
+        top1 = [record.metrics.top1_err for record in good if record.metrics]
         top5 = [record.metrics.top5_err for record in good if record.metrics and record.metrics.top5_err is not None]
-        mean = _mean(top1)
-        protocol = pin.protocol
-        total = total_cost(
-            protocol.network,
-            row.variant,
-            in_channels=pin.data.channels,
-            classes=pin.data.classes,
-            resolution=protocol.data.resolution,
-        )
-        added = added_cost(protocol.network, row.variant, protocol.data.resolution)
+        total = cost(pin, row.arm)
+        added = added_cost(pin.protocol.network, row.variant, pin.protocol.data.resolution)
+        paper = row.paper
         lines.append(
             {
                 "table": ablation.table,
                 "row": row.id,
                 "label": row.label,
                 "n": len(good),
-                "n_diverged": len(found[row.id]) - len(good),
-                "top1_err_mean": mean,
-                "top1_err_sd": _sd(top1),
-                "top5_err_mean": _mean(top5),
-                "top5_err_sd": _sd(top5),
-                "diff_to_reference": _difference(mean, reference_mean),
+                "n_diverged": outcomes.diverged(row.arm),
+                "top1_err_mean": mean.estimate if mean else None,
+                "top1_err_half": student.quantile(0.025, mean.df) * mean.se if mean else None,
+                "top1_err_sd": statistics.stdev(top1) if len(top1) > 1 else None,
+                "top5_err_mean": statistics.fmean(top5) if top5 else None,
+                "diff_to_reference": difference.estimate if difference else None,
+                "diff_half": (high - low) / 2 if difference else None,
+                "may_be_best": row.id in best,
                 **total.model_dump(),
                 "added_params": added.params,
                 "added_macs": added.macs,
-                "paper_top1_err": row.paper.top1_err,
-                "paper_top5_err": row.paper.top5_err,
-                "paper_diff_to_reference": row.paper.top1_err - reference.paper.top1_err,
-                "paper_params_m": row.paper.params_m,
-                "paper_gflops": row.paper.gflops,
-                "note": _note(row, study, pin, seeds),
+                "paper_top1_err": paper.top1_err if paper else None,
+                "paper_top5_err": paper.top5_err if paper else None,
+                "paper_diff_to_reference": paper.top1_err - reference.top1_err if paper and reference else None,
+                "paper_params_m": paper.params_m if paper else None,
+                "paper_gflops": paper.gflops if paper else None,
+                "note": _note(row, assessment, seeds),
             }
         )
-    records = [record for some in found.values() for record in some]
-    return Table(ablation, pin, pd.DataFrame(lines), tuple(_remarks(ablation, pin, records)))
+    findings = tuple(assessment.findings[ablation.slug])
+    return Table(ablation, pin, pd.DataFrame(lines), findings, tuple(_remarks(ablation, assessment)))
 
 
-def _records(variant: Variant, study: Study, pin: StudyPin) -> list[RunRecord]:
-    """All finished runs of a network, by seed; a record of other conditions or images is never taken."""
-    records = []
-    for seed in sorted(study.seeds(variant)):
-        record = study.record(pin.protocol.run_spec(variant, seed))
-        if record is not None:
-            records.append(record)
-    return records
+def may_be_best(judge: TableJudge) -> set[str]:
+    """Rows that are not distinguishable from the best: all pairs of rows at a simultaneous 95 %; empty without noise.
+
+    The truly best row is left out with a chance of at most 5 %.
+    """
+    evidence, contrasts = judge.evidence, judge.contrasts
+    rows = [row.id for row in judge.ablation.rows if evidence.counts[contrasts.arm(row.id)] > 0]
+    if evidence.noise is None or len(rows) < 2:
+        return set()
+    pairs = [contrasts.difference(one, other) for place, one in enumerate(rows) for other in rows[:place]]
+    level = largest_t_of(evidence, pairs).pointwise(evidence.rules.alpha)
+    means = {row: evidence.sample.arm_means[contrasts.arm(row)] for row in rows}
+    lowest = min(rows, key=lambda row: means[row])
+    near = {lowest}
+    for row in set(rows) - near:
+        found = evidence.difference(contrasts.difference(row, lowest))
+        if found is not None and student.tail(found.estimate / found.se, found.df) > level / 2:
+            near.add(row)
+    return near
 
 
-def _note(row: Row, study: Study, pin: StudyPin, seeds: set[int]) -> str:
+def _note(row: Row, assessment: Assessment, seeds: set[int]) -> str:
     """Say what is missing of the row: runs that failed, diverged or are unfinished, and seeds that other rows have."""
-    specs = (pin.protocol.run_spec(row.variant, seed) for seed in study.seeds(row.variant))
-    begun = {spec.seed for spec in specs if study.run(spec.run_id).path.is_dir()}
+    study, protocol = assessment.outcomes.study, assessment.pin.protocol
+    begun = {seed for slug, seed in study.begun() if slug == row.variant.slug and row.arm.owns(seed)}
+    begun = {seed for seed in begun if study.run(protocol.run_spec(row.variant, seed).run_id).path.is_dir()}
     if not begun:
         return "not run"
-    states = row_states([pin.protocol.run_spec(row.variant, seed) for seed in sorted(begun | seeds)], study)
+    others = {seed for seed in seeds if row.arm.owns(seed)}
+    states = row_states([protocol.run_spec(row.variant, seed) for seed in sorted(begun | others)], study)
     told = [f"{state}: {', '.join(names)}" for state, names in states.items() if state != "finished" and names]
     return "; ".join(told)
 
 
-def _top1(record: RunRecord) -> float:
-    assert record.metrics is not None
-    return record.metrics.top1_err
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return statistics.fmean(values) if values else None
-
-
-def _sd(values: Sequence[float]) -> float | None:
-    return statistics.stdev(values) if len(values) > 1 else None
-
-
-def _difference(mean: float | None, reference: float | None) -> float | None:
-    return None if mean is None or reference is None else mean - reference
-
-
-def _remarks(ablation: Ablation, pin: StudyPin, records: Sequence[RunRecord]) -> list[str]:
-    network, data, recipe = pin.protocol.network, pin.protocol.data, pin.protocol.recipe
-    facts = pin.data
+def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
+    pin, outcomes = assessment.pin, assessment.outcomes
+    network, data, recipe, facts = pin.protocol.network, pin.protocol.data, pin.protocol.recipe, pin.data
     skipped = f", {facts.skipped} files skipped" if facts.skipped else ""
+    records = [record for row in ablation.rows for record in outcomes.runs.get(row.arm, ())]
     remarks = [
         f"{network.backbone}, width {network.width}, {network.stem} stem, stride in the {network.stride_in}; "
         f"{data.dataset} at {data.resolution}x{data.resolution}, {facts.n_train:,} training, {facts.n_validation:,} "
         f"validation and {facts.n_test:,} test images in {facts.classes} classes{skipped}; {recipe.epochs} epochs, "
         f"batch {recipe.batch_size}.",
-        "Error of the last epoch on the test set, read once: mean ± standard deviation over n seeds. The "
-        f"difference is to {ablation.row(ablation.reference).label}; it is no verdict, the runs' noise is the ±.",
+        "Error of the last epoch on the test set, read once: mean over n seeds and half-width of its 95 % interval. The "
+        f"difference is to {ablation.row(ablation.reference).label}, with the half-width of its simultaneous 95 % "
+        "interval. ✓ marks the rows that cannot be told from the best.",
+        *noise_remarks(assessment, assessment.judges[ablation.slug]),
     ]
     for what, values in (
         ("precision", {record.provenance.precision for record in records}),
@@ -147,6 +159,50 @@ def _remarks(ablation: Ablation, pin: StudyPin, records: Sequence[RunRecord]) ->
     return remarks
 
 
+def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
+    """What a reader must know before believing a table: noise, what this n resolves, looks, deviations from the plan."""
+    evidence, noise = judge.evidence, judge.evidence.noise
+    plan = assessment.plan
+    looks = f"look {len(plan.seeds)}"
+    look = f"Plan {plan.digest}" if plan.written else "No plan file"
+    told = f"{look}, {looks} of {assessment.rules.looks}"
+    deviating = "; ".join(assessment.deviations) or "none"
+    if noise is None:
+        return [
+            "No arm has two seeds, so nothing can be decided; intervals are provisional.",
+            f"{told}. Deviations from the plan: {deviating}.",
+        ]
+    sd = float(np.nanmedian(noise.variance**0.5))
+    kind = " (runs differ in real quality: short-training noise)" if noise.phi > SHORT_TRAINING_PHI else ""
+    unstable = ", ".join(evidence.arms[arm].slug for arm in np.flatnonzero(noise.unstable)) or "none"
+    correlation = seen_correlation(noise)
+    remarks = [
+        f"Noise, pooled over {int((evidence.counts > 1).sum())} networks of the study ({noise.pooled_df} degrees of "
+        f"freedom): one run scatters by {sd:.2f} points; over-dispersion {noise.phi:.1f}{kind}; correlation of runs of one "
+        f"seed {correlation:+.2f}; unstable: {unstable}."
+    ]
+    smallest = smallest_effect(judge)
+    if smallest is not None:
+        printed = judge.ablation.paper_top1(PLAIN), judge.ablation.paper_top1(judge.ablation.reference)
+        gain = f" (the paper's SE gain is {printed[0] - printed[1]:.2f})" if printed[0] and printed[1] else ""
+        remarks.append(f"Smallest difference that these runs find with 80 % power: {smallest:.2f} points{gain}.")
+    return [*remarks, f"{told}. Deviations from the plan: {deviating}."]
+
+
+def seen_correlation(noise: Noise) -> float:
+    """Mean correlation of the run scores of two arms of one seed, as the two-way residual shows it."""
+    if not noise.residual_df or noise.phi <= 0:
+        return 0.0
+    return float(np.clip(1 - noise.phi_residual / noise.phi, -1, 1))
+
+
+def smallest_effect(judge: TableJudge) -> float | None:
+    """Smallest difference to the reference that the table's runs find with 80 % power; the median over its rows."""
+    found = [judge.evidence.difference(contrast) for contrast in judge.contrasts.to_reference().values()]
+    sizes = [noncentrality(judge.level, each.df) * each.se for each in found if each is not None]
+    return statistics.median(sizes) if sizes else None
+
+
 def _hardware(record: RunRecord) -> str:
     made = record.provenance
     if made.device == "cpu":
@@ -154,10 +210,11 @@ def _hardware(record: RunRecord) -> str:
     return f"{made.hardware}, {made.precision}"
 
 
-def _spread(mean: float | None, sd: float | None) -> str:
+def _spread(mean: float | None, half: float | None, form: str = ".2f") -> str:
     if mean is None or pd.isna(mean):
         return MISSING
-    return f"{mean:.2f}" if sd is None or pd.isna(sd) else f"{mean:.2f} ± {sd:.2f}"
+    text = _number(mean, form)
+    return text if half is None or pd.isna(half) else f"{text} ± {half:.2f}"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -172,55 +229,55 @@ def printed(table: Table, *, compact: bool = False) -> pd.DataFrame:
     frame, lines = table.frame, []
     large = bool((frame["macs"] > 1e9).any())
     for line in frame.to_dict("records"):
-        diff = MISSING if line["row"] == table.ablation.reference else _number(line["diff_to_reference"], "+.2f")
-        paper_diff = MISSING if line["row"] == table.ablation.reference else f"{line['paper_diff_to_reference']:+.2f}"
+        is_reference = line["row"] == table.ablation.reference
         cells = {
             "network": line["label"],
             "n": str(line["n"]),
-            "top-1 err. %": _spread(line["top1_err_mean"], line["top1_err_sd"]),
-            "diff.": diff,
-            "top-5 err. %": _spread(line["top5_err_mean"], line["top5_err_sd"]),
+            "top-1 err. %": _spread(line["top1_err_mean"], line["top1_err_half"]),
+            "best?": "✓" if line["may_be_best"] else "",
+            "diff.": MISSING if is_reference else _spread(line["diff_to_reference"], line["diff_half"], "+.2f"),
+            "top-5 err. %": _number(line["top5_err_mean"], ".2f"),
             "params M": f"{line['params'] / 1e6:.3f}",
         }
         cells |= {"MACs G": f"{line['macs'] / 1e9:.3f}"} if large else {"MACs M": f"{line['macs'] / 1e6:.3f}"}
         cells |= {
-            "paper top-1": f"{line['paper_top1_err']:.2f}",
-            "paper diff.": paper_diff,
-            "paper top-5": f"{line['paper_top5_err']:.2f}",
+            "paper top-1": _number(line["paper_top1_err"], ".2f"),
+            "paper diff.": MISSING if is_reference else _number(line["paper_diff_to_reference"], "+.2f"),
+            "paper top-5": _number(line["paper_top5_err"], ".2f"),
             "paper params M": _number(line["paper_params_m"], ".1f"),
             "paper GFLOPs": _number(line["paper_gflops"], ".2f"),
             "note": line["note"],
         }
         lines.append(cells)
     text = pd.DataFrame(lines)
+    paper = [name for name in text.columns if name.startswith("paper")]
+    empty = [name for name in (*paper, "top-5 err. %") if (text[name] == MISSING).all()]
+    empty += [name for name in ("note", "best?") if not text[name].any()]
     if compact:
-        return text[["network", "n", "top-1 err. %", "diff.", "params M", "paper top-1", "paper diff."]]
-    empty = [name for name in ("top-5 err. %", "paper params M", "paper GFLOPs") if (text[name] == MISSING).all()]
-    if not text["note"].any():
-        empty.append("note")
+        kept = ["network", "n", "top-1 err. %", "best?", "diff.", "params M", "paper diff."]
+        return text[[name for name in kept if name not in empty]]
     return text.drop(columns=empty)
 
 
 def to_markdown(table: Table) -> str:
-    """The whole table as a Markdown page: title, question, cells, remarks."""
+    """The whole table as a Markdown page: title, question, cells, remarks, findings."""
     text = printed(table).map(lambda cell: cell.replace("|", r"\|"))
-    right = [name for name in text.columns if name not in ("network", "note")]
-    sides = ["right" if name in right else "left" for name in text.columns]
+    sides = ["left" if name in ("network", "note") else "right" for name in text.columns]
     rows = text.to_markdown(index=False, disable_numparse=True, colalign=sides)
     remarks = "\n".join(f"- {remark}" for remark in table.remarks)
     ablation = table.ablation
+    findings = "\n".join(f"- {in_words(finding)}" for finding in table.findings)
     return (
-        f"# Table {ablation.table}: {ablation.title} ({table.pin.protocol.name})\n\n{ablation.question}\n\n{rows}\n\n"
-        f"{remarks}\n- Paper: {ablation.source}.\n"
+        f"# {ablation.heading} ({table.pin.protocol.name})\n\n{ablation.question}\n\n{rows}\n\n"
+        f"{remarks}\n- {ablation.source}.\n" + (f"\n## Findings\n\n{findings}\n" if findings else "")
     )
 
 
-def cost_markdown(ablations: Sequence[Ablation], study: Study, pin: StudyPin) -> str:
-    """What each table cost when trained alone: distinct networks, finished runs, and their time on one worker."""
-    found = {variant: _records(variant, study, pin) for variant in arms(ablations)}
+def cost_markdown(ablations: Sequence[Ablation], outcomes: Outcomes) -> str:
+    """What each table costs when trained alone: distinct networks, finished runs, and their time on one worker."""
     lines = []
     for name, some in (*((ablation.slug, [ablation]) for ablation in ablations), ("together", ablations)):
-        records = [record for variant in arms(some) for record in found[variant]]
+        records = [record for arm in arms(some) for record in outcomes.runs.get(arm, ())]
         lines.append(
             {
                 "ablation": name,
@@ -231,15 +288,16 @@ def cost_markdown(ablations: Sequence[Ablation], study: Study, pin: StudyPin) ->
         )
     sides = ("left", "right", "right", "right")
     rows = pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True, colalign=sides)
-    hardware = sorted({_hardware(record) for records in found.values() for record in records})
-    note = f"- Sum of the runs' own wall time, study {study.name}, on {'; '.join(hardware) or 'no machine yet'}."
-    return f"# What each table costs ({pin.protocol.name})\n\n{rows}\n\n{note}\n"
+    hardware = sorted({_hardware(record) for arm in arms(ablations) for record in outcomes.runs.get(arm, ())})
+    study = outcomes.study.name
+    note = f"- Sum of the runs' own wall time, study {study}, on {'; '.join(hardware) or 'no machine yet'}."
+    return f"# What each table costs ({outcomes.pin.protocol.name})\n\n{rows}\n\n{note}\n"
 
 
 LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"±": r"$\pm$", MISSING: "--"}
+    | {"±": r"$\pm$", "✓": r"$\checkmark$", MISSING: "--"}
 )
 
 
@@ -253,7 +311,8 @@ def to_latex(table: Table) -> str:
     text = printed(table).map(latex)
     text.columns = [latex(name) for name in text.columns]
     ablation = table.ablation
-    caption = f"{ablation.title}, after Table {ablation.table} of the paper. " + " ".join(table.remarks)
+    after = f", after Table {ablation.table} of the paper" if ablation.table else ""
+    caption = f"{ablation.title}{after}. " + " ".join(table.remarks)
     return text.to_latex(
         index=False,
         escape=False,

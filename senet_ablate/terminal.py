@@ -16,6 +16,7 @@ from senet_ablate.suite import Ablation, arms
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from senet_ablate.planner import LaidOut
     from senet_ablate.tables import Table
 
 
@@ -44,11 +45,15 @@ def duration(seconds: float) -> str:
 
 def show_declarations(tables: Sequence[Ablation], protocols: Sequence[Protocol]) -> None:
     """The tables with their rows, and the protocols."""
-    grid = make_grid(f"{sum(len(t.rows) for t in tables)} rows, {len(arms(tables))} distinct networks")
+    printed = [table for table in tables if table.table]
+    grid = make_grid(
+        f"the paper's {sum(len(t.rows) for t in printed)} rows are {len(arms(printed))} distinct networks; "
+        f"{sum(not claim.secondary for table in printed for claim in table.claims)} findings"
+    )
     for heading in ("table", "name", "factor", "rows"):
         grid.add_column(heading, overflow="fold")
     for table in tables:
-        grid.add_row(str(table.table), table.slug, table.factor, ", ".join(row.id for row in table.rows))
+        grid.add_row(str(table.table or "–"), table.slug, table.factor, ", ".join(row.id for row in table.rows))
     _console().print(grid)
     grid = make_grid("protocols")
     grid.add_column("name", no_wrap=True)
@@ -65,43 +70,61 @@ def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
     grid.add_column("serves", overflow="fold")
     for heading in ("params", "MACs", "runs", "done"):
         grid.add_column(heading, justify="right")
-    for arm in plan.arms:
-        done = sum(run.run_id in plan.done for run in arm.runs)
-        counts = (f"{arm.complexity.params:,}", f"{arm.complexity.macs:,}", str(len(arm.runs)), str(done))
-        grid.add_row(arm.variant.slug, ", ".join(arm.rows), *counts)
+    for planned in plan.arms:
+        done = sum(run.run_id in plan.done for run in planned.runs)
+        counts = (f"{planned.complexity.params:,}", f"{planned.complexity.macs:,}", str(len(planned.runs)), str(done))
+        grid.add_row(planned.arm.slug, ", ".join(planned.rows), *counts)
     _console().print(grid)
-    rows = sum(len(arm.rows) for arm in plan.arms)
-    say(
-        f"{rows} rows, {len(plan.arms)} distinct networks, {plan.runs} runs, {len(plan.done)} finished, "
-        f"{len(plan.todo)} to do."
-    )
+    say(f"{len(plan.arms)} networks, {plan.runs} runs, {len(plan.done)} finished, {len(plan.todo)} to do.")
     if plan.todo and found is None:
         say("Time: unknown, no finished run in results/ to learn from; finish one and plan again.")
     elif plan.todo and found is not None:
         say(f"Time: about {duration(found.worker_s)} of one worker, shared by as many as run at once ({found.basis}).")
 
 
-def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]], seeds: int) -> None:
+def show_prospects(laid_out: LaidOut) -> None:
+    """Which findings a plan can decide: smallest effect found, the paper's, chances, and what 80 % would take."""
+    if laid_out.prospects:
+        grid = make_grid("chance of being reproduced if the paper's effects, or half of them, are true")
+        for heading in ("finding", "finds", "paper", "chance", "at half", "80 % takes"):
+            grid.add_column(heading, justify="left" if heading == "finding" else "right", no_wrap=True)
+        for prospect in laid_out.prospects:
+            grid.add_row(
+                f"{prospect.ablation.slug}:{prospect.claim.id}",
+                f"{prospect.smallest:.2f}",
+                f"{prospect.paper:.2f}",
+                f"{prospect.chance:.2f}",
+                f"{prospect.chance_half:.2f}",
+                laid_out.takes(prospect),
+            )
+        _console().print(grid)
+    for line in laid_out.remarks:
+        say(line)
+
+
+def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     """What became of each network's runs: `states` has, per network, what `planning.row_states` tells."""
     grid = make_grid(title)
     grid.add_column("network", no_wrap=True)
     grid.add_column("finished", justify="right")
     grid.add_column("others", overflow="fold")
-    total = 0
+    total = planned = 0
     for name, found in states.items():
         finished = len(found["finished"]) + len(found["diverged"])
         total += finished
         others = [f"{state}: {', '.join(runs)}" for state, runs in found.items() if runs and state != "finished"]
-        grid.add_row(name, f"{finished} of {seeds}", "; ".join(others))
+        wanted = sum(map(len, found.values()))
+        planned += wanted
+        grid.add_row(name, f"{finished} of {wanted}", "; ".join(others))
     _console().print(grid)
-    say(f"{total} of {len(states) * seeds} runs finished")
+    say(f"{total} of {planned} runs finished")
 
 
 def show_table(table: Table, study: str) -> None:
     """A filled table, as much of it as fits into 80 columns."""
     from senet_ablate.tables import printed  # pandas
 
-    grid = make_grid(f"Table {table.ablation.table}: {table.ablation.title}, study {study}")
+    grid = make_grid(f"{table.ablation.heading}, study {study}")
     text = printed(table, compact=True)
     for name in text.columns:
         grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=name == "network")

@@ -16,6 +16,7 @@ import torch
 import torchvision
 from PIL import Image
 
+from senet_ablate.assessment import assess
 from senet_ablate.data import LoadedData
 from senet_ablate.records import CurvePoint, Metrics, Predictions, Provenance, RunRecord, curve_csv, digests
 from senet_ablate.specs import Complexity, DataConfig, DataFacts, Network, Protocol, Recipe, SEConfig, Variant
@@ -33,7 +34,7 @@ PROTOCOL = Protocol(
     recipe=Recipe(epochs=2, batch_size=4, lr=0.1),
 )
 FACTS = DataFacts(
-    fingerprint="f00d", channels=1, class_names=tuple("0123456789"), n_train=900, n_validation=100, n_test=4
+    fingerprint="f00d", channels=1, class_names=tuple("0123456789"), n_train=900, n_validation=100, n_test=200
 )
 SE = Variant(se=SEConfig())
 PLAIN = Variant()
@@ -96,9 +97,24 @@ def make_record(
     )
 
 
+def make_predictions(record: RunRecord) -> Predictions:
+    """Outcomes of 200 images that have exactly the record's errors; other runs miss other images."""
+    rng = np.random.default_rng([sum(map(ord, record.spec.variant.slug)), record.spec.seed])
+    if record.metrics is None:
+        return PREDICTIONS
+
+    def wrong(err: float) -> np.ndarray:
+        bits = np.arange(record.n_test) < round(err / 100 * record.n_test)
+        assert 100 * bits.mean() == pytest.approx(err), f"{err} % of {record.n_test} images is no whole number"
+        return rng.permutation(bits)
+
+    top5 = record.metrics.top5_err
+    return Predictions(wrong(record.metrics.top1_err), rng.random(record.n_test), None if top5 is None else wrong(top5))
+
+
 def write_record(study: Study, record: RunRecord) -> Path:
     """Put a record where its run belongs, with its files; returns the run's folder."""
-    files = {"curve.csv": curve_csv(CURVE).encode(), "predictions.npz": PREDICTIONS.to_bytes()}
+    files = {"curve.csv": curve_csv(CURVE).encode(), "predictions.npz": make_predictions(record).to_bytes()}
     folder = study.run(record.run_id)
     folder.finish(record.model_copy(update={"sha256": digests(files)}), files)
     return folder.path
@@ -212,9 +228,7 @@ ABLATION = Ablation(
 
 
 def table(study: Study) -> Table:
-    pin = study.pin()
-    assert pin is not None
-    return build_table(ABLATION, study, pin)
+    return build_table(ABLATION, assess([ABLATION], study))
 
 
 def line(study: Study, row: str) -> dict[str, Any]:

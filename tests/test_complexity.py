@@ -13,7 +13,9 @@ from senet_ablate.se import SqueezeExcitation
 from senet_ablate.specs import Complexity, Network, SEConfig, Variant
 from senet_ablate.suite import arms, load_ablations
 
-ARMS = list(arms(load_ablations(Path(__file__).parents[1] / "ablations")))
+DECLARED = Path(__file__).parents[1] / "ablations"
+TABLES = load_ablations(DECLARED) + load_ablations(DECLARED, ["controls"])
+NETWORKS = list(dict.fromkeys(arm.variant for arm in arms(TABLES)))
 
 
 def test_convolution_normalisation_and_classifier_by_hand():
@@ -88,7 +90,7 @@ def assert_macs_are_torchs(network: Network, variant: Variant, resolution: int) 
     assert 2 * (counted.macs - squeezed) == counter.get_total_flops() > 0
 
 
-@pytest.mark.parametrize("variant", ARMS, ids=lambda variant: variant.slug)
+@pytest.mark.parametrize("variant", NETWORKS, ids=lambda variant: variant.slug)
 def test_multiply_adds_of_every_arm_are_torchs(variant):
     assert_macs_are_torchs(Network(backbone="resnet14", width=16, stem="small"), variant, 9)
 

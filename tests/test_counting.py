@@ -25,8 +25,10 @@ WITHOUT, WITH = "without BN statistics", "with BN statistics"
 @pytest.fixture(scope="module")
 def table():
     counted = {
-        variant: total_cost(PAPER_NETWORK, variant, in_channels=3, classes=PAPER_CLASSES, resolution=PAPER_RESOLUTION)
-        for variant in arms(ABLATIONS)
+        arm.variant: total_cost(
+            PAPER_NETWORK, arm.variant, in_channels=3, classes=PAPER_CLASSES, resolution=PAPER_RESOLUTION
+        )
+        for arm in arms(ABLATIONS)
     }
     return count_table(ABLATIONS, counted, paper_scale=True).set_index(["slug", "row"])
 
@@ -49,9 +51,19 @@ def test_lines_hold_the_counts_and_figures_of_their_rows(table):
 def test_table_at_another_scale_has_no_word_on_the_paper():
     task = {"in_channels": 1, "classes": 10, "resolution": 8}
     network = Network(backbone="resnet14", width=16, stem="small")
-    counted = {variant: total_cost(network, variant, **task) for variant in arms(ABLATIONS)}
+    counted = {arm.variant: total_cost(network, arm.variant, **task) for arm in arms(ABLATIONS)}
     columns = ["table", "slug", "row", "label", "params", "params_with_bn_stats", "macs"]
     assert list(count_table(ABLATIONS, counted, paper_scale=False).columns) == columns
+
+
+def test_rows_that_the_paper_does_not_print_have_counts_and_no_verdict():
+    (controls,) = load_ablations(Path(__file__).parents[1] / "ablations", ["controls"])
+    size = Complexity(params=28_071_976, params_with_bn_stats=28_125_096, macs=3_870_000_000)  # would meet Table 16
+    counted = count_table([controls], {row.variant: size for row in controls.rows}, paper_scale=True)
+    assert [*counted["row"]] == ["se", "other-seeds", "constant", "random", "ungated", "original"]
+    assert {*counted["params"]} == {28_071_976}
+    assert counted[["table", "paper_params_m", "paper_gflops", "gflops_met"]].isna().all(axis=None)
+    assert {*counted["params_met"], *counted["params_explained"]} == {""}
 
 
 def test_every_printed_gflops_figure_is_met(table):
@@ -65,7 +77,7 @@ def test_gflops_figure_that_is_not_met_is_marked():
     # Without the squeeze's reads SE in all stages comes to 3.86049 GFLOPs: the 3.86 of four rows, not the last's 3.87.
     stage = next(ablation for ablation in ABLATIONS if ablation.slug == "stage")
     size = Complexity(params=0, params_with_bn_stats=0, macs=3_860_490_000)
-    marked = count_table([stage], dict.fromkeys(arms([stage]), size), paper_scale=True)
+    marked = count_table([stage], {arm.variant: size for arm in arms([stage])}, paper_scale=True)
     assert [*marked["gflops_met"]] == [True, True, True, True, False]
 
 

@@ -15,7 +15,8 @@ from senet_ablate.specs import CHANNELS_AND_CLASSES, Complexity, Network, Placem
 from senet_ablate.suite import arms, load_ablations, load_protocol
 
 ABLATIONS = Path(__file__).parents[1] / "ablations"
-ARMS = list(arms(load_ablations(ABLATIONS)))
+TABLES = load_ablations(ABLATIONS) + load_ablations(ABLATIONS, ["controls"])
+NETWORKS = list(dict.fromkeys(arm.variant for arm in arms(TABLES)))
 PROTOCOLS = [load_protocol(ABLATIONS, path.stem) for path in sorted((ABLATIONS / "protocols").glob("*.toml"))]
 RESNET50 = Network(backbone="resnet50")
 PLAIN, SE = Variant(), Variant(se=SEConfig())
@@ -40,7 +41,7 @@ def stage(*stages: int) -> Variant:
     return Variant(se=SEConfig(), placement=Placement(stages=stages))
 
 
-@pytest.mark.parametrize("variant", ARMS, ids=lambda variant: variant.slug)
+@pytest.mark.parametrize("variant", NETWORKS, ids=lambda variant: variant.slug)
 def test_every_arm_costs_what_its_trace_counts_at_the_papers_scale(variant):
     assert_closed_form_is_traced(RESNET50, variant, in_channels=3, classes=1000, resolution=224)
 
@@ -52,7 +53,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("variant", ARMS, ids=lambda variant: variant.slug)
+@pytest.mark.parametrize("variant", NETWORKS, ids=lambda variant: variant.slug)
 @pytest.mark.parametrize("task", SMALL, ids=SMALL.get)
 def test_every_arm_of_every_protocol_costs_what_its_trace_counts(task, variant):
     network, channels, classes, side = task

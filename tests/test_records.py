@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
 from senet_ablate.records import CurvePoint, Failure, Predictions, Progress, RunRecord, curve_csv, digests
-from senet_ablate.specs import DataConfig, Protocol, Recipe, Schedule
+from senet_ablate.specs import DataConfig, Placement, Protocol, Recipe, Schedule, SEConfig, Variant
 from senet_ablate.store import RunFolder, Study, write_atomic
 
 # --- files that are whole or absent ---
@@ -384,6 +384,81 @@ def test_other_images_are_refused_and_each_fact_that_differs_is_named(tmp_path: 
         "data.n_train: then 900, now 899",
     ]
     assert study.pin().data == FACTS
+
+
+def test_runs_that_were_ever_begun_are_known_by_network_and_seed_whatever_became_of_them(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    assert study.begun() == set()
+    assert Study(tmp_path / "nowhere").begun() == set()
+    study.begin(PROTOCOL, FACTS)
+    write_record(study, make_record(SE, 0))
+    write_record(study, make_record(SE, 1000))
+    write_record(study, make_record(SE, 1, None))  # diverged
+    runs = {
+        name: study.run(PROTOCOL.run_spec(Variant(se=config, placement=placement), seed).run_id)
+        for name, seed, config, placement in (
+            ("failed", 12, SEConfig(reduction=4), Placement()),
+            ("unfinished", 3, SEConfig(), Placement(position="inner-3x3")),
+            ("damaged", 2, SEConfig(gate="none"), Placement(stages=(2, 3))),
+        )
+    }
+    runs["failed"].fail(Failure(cause="out of memory", traceback=""))
+    write_atomic(runs["unfinished"].checkpoint_file, b"weights")
+    write_atomic(runs["damaged"].record_file, b"{")
+    for name in ("some-run", "plain-s0-0123", "plain-s0-0123456789-old", "plain-sx-0123456789"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "plain-s7-0123456789").write_bytes(b"no folder")
+    assert study.begun() == {
+        ("se-r16", 0),
+        ("se-r16", 1000),
+        ("se-r16", 1),
+        ("se-r4", 12),
+        ("se-r16-inner-3x3", 3),
+        ("se-r16-ungated-stage23", 2),
+    }
+
+
+def test_the_records_of_a_study_are_those_of_its_protocol_and_images_by_name(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    study.begin(PROTOCOL, FACTS)
+    ours = [make_record(PLAIN, 2), make_record(SE, 0), make_record(SE, 1, None), make_record(SE, 1000)]
+    for record in ours:
+        write_record(study, record)
+    write_record(study, make_record(SE, 3, fingerprint="beef"))
+    write_record(study, make_record(SE, 4, protocol=protocol(precision="bf16")))
+    study.run(PROTOCOL.run_spec(SE, 5).run_id).fail(Failure(cause="out of memory", traceback=""))
+    found = study.records()
+    assert [record.run_id for record in found] == sorted(record.run_id for record in ours)
+    assert {(record.spec.variant, record.spec.seed, record.status) for record in found} == {
+        (PLAIN, 2, "ok"),
+        (SE, 0, "ok"),
+        (SE, 1, "diverged"),
+        (SE, 1000, "ok"),
+    }
+
+
+def test_a_study_renamed_or_with_more_seeds_keeps_its_records(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    study.begin(protocol(name="before", description="before", seeds=1), FACTS)
+    write_record(study, make_record(SE, 4))
+    assert [record.spec.seed for record in study.records()] == [4]
+
+
+def test_without_a_pin_there_is_nothing_to_hold_records_to_and_so_none(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    write_record(study, make_record())
+    assert study.records() == []
+
+
+def test_a_damaged_record_among_a_studys_is_named(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    study.begin(PROTOCOL, FACTS)
+    write_record(study, make_record(SE, 0))
+    path = write_record(study, make_record(SE, 1)) / "record.json"
+    path.write_text("{")
+    with pytest.raises(UserError) as caught:
+        study.records()
+    assert str(caught.value).startswith(f"{path}: damaged record")
 
 
 def test_a_damaged_study_is_named(tmp_path: Path) -> None:

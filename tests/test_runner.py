@@ -68,14 +68,23 @@ def small_plan(tmp_path):
 
 
 def test_runs_go_seed_by_seed_with_the_longest_first(small_plan):
-    plan, _ = small_plan
-    assert [run.seed for run in plan.todo] == [0, 0, 0, 1, 1, 1]
+    plan, _ = small_plan  # of ReLU, tanh, sigmoid and the network without SE
+    assert [run.seed for run in plan.todo] == [0, 0, 0, 0, 1, 1, 1, 1]
     everything = make_plan(
         load_ablations(declarations_dir()), load_protocol(declarations_dir(), "digits"), 1, small_plan[1], (1, 10)
     )
-    macs = {arm.variant: arm.complexity.macs for arm in everything.arms}
+    macs = {planned.arm.variant: planned.complexity.macs for planned in everything.arms}
     costs = [macs[run.variant] for run in everything.todo]
     assert costs == sorted(costs, reverse=True)
+
+
+def test_a_network_under_other_seeds_has_its_turn_beside_the_seeds_it_is_compared_with(small_plan):
+    protocol = load_protocol(declarations_dir(), "digits")
+    plan = make_plan(load_ablations(declarations_dir(), ["controls"]), protocol, 2, small_plan[1], (1, 10))
+    assert [sorted(run.seed for run in plan.todo[place : place + 6]) for place in (0, 6)] == [
+        [0, 0, 0, 0, 0, 1000],
+        [1, 1, 1, 1, 1, 1001],
+    ]
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -85,7 +94,7 @@ def test_a_failure_is_told_and_counted_and_progress_is_for_terminals_only(small_
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=80)
     summary = runner.execute(Scripted(), runner.requests(plan, study, None, None, resources), plan, console)
-    assert summary.trained == 5
+    assert summary.trained == 7
     assert list(summary.failed.values()) == ["out of luck"]
     assert "out of luck" in text.getvalue()
-    assert ("6 of 6 runs" in text.getvalue()) == terminal
+    assert ("8 of 8 runs" in text.getvalue()) == terminal

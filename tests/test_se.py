@@ -1,4 +1,4 @@
-"""Under test: the SE block, by hand on a 2x2 map, against timm's where it can express it, and its gradients."""
+"""Under test: the SE block and its controls, by hand on a 2x2 map, against timm's, and its gradients."""
 
 import math
 from typing import get_args
@@ -7,8 +7,11 @@ import pytest
 import torch
 from timm.layers import SEModule
 
+from senet_ablate.complexity import count_complexity
+from senet_ablate.overhead import added_cost
+from senet_ablate.resnet import ResNet
 from senet_ablate.se import GATES, SQUEEZES, SqueezeExcitation
-from senet_ablate.specs import Gate, SEConfig, Squeeze
+from senet_ablate.specs import Complexity, Gate, Network, SEConfig, Squeeze, Variant
 
 # Two channels of a 2x2 map. W1 = (0.5, -0.25), one hidden channel; W2 = (0.8, -0.4).
 MAP = [[[1.0, 2.0], [3.0, 6.0]], [[4.0, -2.0], [0.0, 2.0]]]
@@ -21,11 +24,16 @@ BEFORE_THE_GATE = {
     "max": [[[1.6, 1.6], [1.6, 1.6]], [[-0.8, -0.8], [-0.8, -0.8]]],
     "none": [[[0.0, 1.2], [1.2, 2.0]], [[0.0, -0.6], [-0.6, -1.0]]],
 }
-GATES_BY_HAND = {
-    "sigmoid": lambda value: 1 / (1 + math.exp(-value)),
-    "tanh": lambda value: (math.exp(2 * value) - 1) / (math.exp(2 * value) + 1),
-    "relu": lambda value: max(value, 0.0),
+OUTPUT_BY_HAND = {  # of a pixel x whose value before the gate is u
+    "sigmoid": lambda x, u: x / (1 + math.exp(-u)),
+    "tanh": lambda x, u: x * (math.exp(2 * u) - 1) / (math.exp(2 * u) + 1),
+    "relu": lambda x, u: x * max(u, 0.0),
+    "constant": lambda x, u: x / 2,
+    "random": lambda x, u: x / (1 + math.exp(-u)),
+    "none": lambda x, u: x + u,
 }
+NOT_LEARNT = ("constant", "random")
+CONTROLS = (*NOT_LEARNT, "none")
 EVERY_BLOCK = pytest.mark.parametrize(("squeeze", "gate"), [(s, g) for s in SQUEEZES for g in GATES])
 
 
@@ -43,12 +51,21 @@ def random_block(channels: int, seed: int, **config) -> SqueezeExcitation:
     return SqueezeExcitation(channels, SEConfig(**config)).double()
 
 
+def open_block(channels: int, seed: int, **config) -> SqueezeExcitation:
+    """A random block with biases that keep most of its ReLUs open, so that images and weights tell."""
+    block = random_block(channels, seed, bias=True, **config)
+    with torch.no_grad():
+        block.reduce.bias.fill_(1.0)
+        block.expand.bias.fill_(1.0)
+    return block
+
+
 @EVERY_BLOCK
 def test_output_on_a_2x2_map_is_that_of_hand_arithmetic(squeeze, gate):
     x = torch.tensor([MAP], dtype=torch.float64)
     expected = [
         [
-            [x_ij * GATES_BY_HAND[gate](before) for x_ij, before in zip(x_row, row, strict=True)]
+            [OUTPUT_BY_HAND[gate](x_ij, before) for x_ij, before in zip(x_row, row, strict=True)]
             for x_row, row in zip(channel, rows, strict=True)
         ]
         for channel, rows in zip(MAP, BEFORE_THE_GATE[squeeze], strict=True)
@@ -57,7 +74,10 @@ def test_output_on_a_2x2_map_is_that_of_hand_arithmetic(squeeze, gate):
     torch.testing.assert_close(out, torch.tensor([expected], dtype=torch.float64), rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize(("gate", "closed"), [("sigmoid", 0.5), ("tanh", 0.0), ("relu", 0.0)])
+@pytest.mark.parametrize(
+    ("gate", "closed"),
+    [("sigmoid", 0.5), ("tanh", 0.0), ("relu", 0.0), ("constant", 0.5), ("random", 0.5), ("none", 1.0)],
+)
 def test_negative_hidden_channel_is_cut_to_zero_before_the_second_layer(gate, closed):
     x = -torch.tensor([MAP], dtype=torch.float64)  # the average squeeze gives a hidden value of -1.25
     torch.testing.assert_close(small_block(gate=gate)(x), closed * x)
@@ -110,11 +130,13 @@ def test_equal_maxima_share_the_gradient():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize(
+    ("gate", "timms"), [("sigmoid", "sigmoid"), ("tanh", "tanh"), ("relu", "relu"), ("random", "sigmoid")]
+)
 @pytest.mark.parametrize(("channels", "reduction"), [(64, 16), (64, 8), (24, 5)])
-def test_average_squeeze_equals_timm(channels, reduction, gate, bias):
+def test_average_squeeze_equals_timm(channels, reduction, gate, timms, bias):
     ours = random_block(channels, 5, gate=gate, reduction=reduction, bias=bias)
-    theirs = SEModule(channels, rd_channels=channels // reduction, gate_layer=gate, bias=bias).double()
+    theirs = SEModule(channels, rd_channels=channels // reduction, gate_layer=timms, bias=bias).double()
     renamed = {"fc1": "reduce", "fc2": "expand"}
     weights = {
         f"{timm_name}.{key}": value
@@ -128,20 +150,92 @@ def test_average_squeeze_equals_timm(channels, reduction, gate, bias):
 
 @EVERY_BLOCK
 def test_gradients_equal_finite_differences(squeeze, gate):
-    block = random_block(4, 6, squeeze=squeeze, gate=gate, reduction=2, bias=True)
-    with torch.no_grad():  # keep most ReLUs open: a closed one has a gradient of 0 to compare
-        block.reduce.bias.fill_(1.0)
-        block.expand.bias.fill_(1.0)
+    block = open_block(4, 6, squeeze=squeeze, gate=gate, reduction=2)  # a closed ReLU has a gradient of 0 to compare
     x = torch.randn(2, 4, 2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, (x,))
-    parameters = dict(block.named_parameters())
-    assert len(parameters) == 4
+    parameters = {name: value for name, value in block.named_parameters() if value.requires_grad}
+    assert len(parameters) == (0 if gate in NOT_LEARNT else 4)
     assert all(grad.any() for grad in torch.autograd.grad(block(x).sum(), [x, *parameters.values()]))
 
     def with_weights(*values: torch.Tensor) -> torch.Tensor:
         return torch.func.functional_call(block, dict(zip(parameters, values, strict=True)), (x.detach(),))
 
-    assert torch.autograd.gradcheck(with_weights, tuple(parameters.values()))
+    if parameters:
+        assert torch.autograd.gradcheck(with_weights, tuple(parameters.values()))
+
+
+@pytest.mark.parametrize("squeeze", SQUEEZES)
+def test_constant_gate_halves_exactly_whatever_the_image_and_the_weights(squeeze):
+    block = open_block(8, 7, gate="constant", reduction=2, squeeze=squeeze)
+    for scale in (1e-300, 1.0, 1e300):  # the sigmoid would be anything from 0 to 1
+        x = scale * torch.randn(3, 8, 4, 5, dtype=torch.float64)
+        torch.testing.assert_close(block(x), x / 2, rtol=0, atol=0)
+
+
+def test_random_gate_is_the_sigmoid_of_the_weights_it_was_drawn_with():
+    drawn, sigmoid = (open_block(8, 8, gate=gate, reduction=2) for gate in ("random", "sigmoid"))
+    x = torch.randn(3, 8, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close(drawn(x), sigmoid(x), rtol=0, atol=0)
+    gates = drawn.excitation(x)
+    assert (gates.std(dim=1) > 0).all(), "channels are scaled apart"
+    assert (gates.std(dim=0) > 0).all(), "and so are images"
+
+
+def test_gradient_to_the_image_flows_through_a_random_gate_as_through_a_learnt_one():
+    x = torch.randn(3, 8, 4, 5, dtype=torch.float64, requires_grad=True)
+    drawn, sigmoid = (open_block(8, 8, gate=gate, reduction=2) for gate in ("random", "sigmoid"))
+    ours, theirs = (torch.autograd.grad(block(x).square().sum(), x)[0] for block in (drawn, sigmoid))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    gates = drawn.excitation(x).detach()
+    (past_the_gate,) = torch.autograd.grad((x * gates).square().sum(), x)
+    assert not torch.allclose(ours, past_the_gate)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_a_step_with_weight_decay_moves_both_layers_unless_the_gate_is_not_learnt(gate):
+    block = open_block(8, 9, gate=gate, reduction=2)
+    before = {name: value.clone() for name, value in block.named_parameters()}
+    optimizer = torch.optim.SGD(block.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    x = torch.randn(3, 8, 4, 5, dtype=torch.float64, requires_grad=True)
+    block(x).square().sum().backward()
+    optimizer.step()
+    assert x.grad.any()
+    without = {name for name, value in block.named_parameters() if value.grad is None}
+    kept = {name for name, value in block.named_parameters() if torch.equal(value, before[name])}
+    assert without == kept == (set(before) if gate in NOT_LEARNT else set())
+
+
+def test_ungated_block_adds_what_the_two_layers_make_of_the_means():
+    block = random_block(8, 10, gate="none", reduction=2)
+    x = torch.randn(3, 8, 4, 5, dtype=torch.float64)
+    w1, w2 = block.reduce.weight.view(4, 8), block.expand.weight.view(8, 4)
+    added = (x.flatten(2).sum(dim=2) / 20 @ w1.T).clamp(min=0) @ w2.T
+    assert added.any()
+    torch.testing.assert_close(block(x), x + added.view(3, 8, 1, 1))
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_every_gate_has_the_parameters_and_multiply_adds_of_the_sigmoids_block(gate):
+    block = SqueezeExcitation(64, SEConfig(gate=gate))
+    layers = 2 * 64 * 4  # used once per image; the squeeze reads 64 maps of 7 x 7
+    by_hand = Complexity(params=layers, params_with_bn_stats=layers, macs=layers + 64 * 49)
+    assert count_complexity(block, in_channels=64, resolution=7) == by_hand
+
+
+@pytest.mark.parametrize("squeeze", SQUEEZES)
+@pytest.mark.parametrize("gate", CONTROLS)
+def test_controls_cost_a_network_what_sigmoid_gates_cost_it(gate, squeeze):
+    network = Network(backbone="resnet14", width=16, stem="small")
+    config = SEConfig(squeeze=squeeze, bias=True)
+    control, sigmoid, plain = (Variant(se=se) for se in (config.model_copy(update={"gate": gate}), config, None))
+    costs = [
+        count_complexity(ResNet(network, variant, in_channels=1, classes=10), in_channels=1, resolution=8)
+        for variant in (control, sigmoid, plain)
+    ]
+    assert costs[0] == costs[1]
+    added = added_cost(network, control, 8)
+    assert added == added_cost(network, sigmoid, 8)
+    assert (added.params, added.macs) == (costs[0].params - costs[2].params, costs[0].macs - costs[2].macs)
 
 
 @pytest.mark.parametrize(("channels", "reduction"), [(8, 16), (15, 16), (1, 2)])

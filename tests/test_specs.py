@@ -293,13 +293,19 @@ def test_run_id_changes_with_what_is_trained():
 
 
 def test_the_17_networks_of_the_tables_have_these_slugs():
-    slugs = [variant.slug for variant in arms(load_ablations(ABLATIONS))]
+    slugs = [arm.slug for arm in arms(load_ablations(ABLATIONS))]
     gates_and_squeezes = ("max", "nosqueeze", "relu", "tanh")
     places = ("stage2", "stage3", "stage4", "pre", "post", "identity", "inner-3x3")
     by_hand = {"plain"} | {f"se-r{r}" for r in (2, 4, 8, 16, 32)}
     by_hand |= {f"se-r16-{change}" for change in gates_and_squeezes + places}
     assert len(slugs) == 17
     assert set(slugs) == by_hand
+
+
+def test_the_controls_have_these_slugs_and_other_seeds_are_in_theirs():
+    slugs = [arm.slug for arm in arms(load_ablations(ABLATIONS, ["controls"]))]
+    changes = ("", "@1000", "-constant", "-random", "-ungated")
+    assert slugs == [*(f"se-r16{change}" for change in changes), "plain"]
 
 
 def test_no_two_networks_share_a_slug():
@@ -310,11 +316,11 @@ def test_no_two_networks_share_a_slug():
             placement=Placement(stages=some, position=position),
         )
         for squeeze in ("avg", "max", "none")
-        for gate in ("sigmoid", "tanh", "relu")
+        for gate in ("sigmoid", "tanh", "relu", "constant", "random", "none")
         for reduction in (1, 11, 16)
         for bias in (False, True)
         for some in stages
         for position in ("standard", "pre", "post", "identity", "inner-3x3")
     ]
-    assert len(set(variants)) == len(variants) == 3 * 3 * 3 * 2 * 15 * 5
+    assert len(set(variants)) == len(variants) == 3 * 6 * 3 * 2 * 15 * 5
     assert len({variant.slug for variant in variants}) == len(variants)

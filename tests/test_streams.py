@@ -63,7 +63,7 @@ def test_generator_starts_anew_each_time_it_is_named() -> None:
     assert not torch.equal(first, torch.rand(5, generator=generator(3, "order", 2)))
 
 
-SHARED_COMPLETELY = [Variant(se=SEConfig(gate=gate)) for gate in ("tanh", "relu")] + [
+SHARED_COMPLETELY = [Variant(se=SEConfig(gate=gate)) for gate in ("tanh", "relu", "constant", "random", "none")] + [
     Variant(se=SEConfig(squeeze=squeeze)) for squeeze in ("max", "none")
 ]
 SE_APART = [

@@ -10,7 +10,18 @@ import pytest
 
 from senet_ablate.errors import UserError
 from senet_ablate.specs import Network, Placement, SEConfig, Variant
-from senet_ablate.suite import arms, check_arms, declarations_dir, differences, load_ablations, load_protocol
+from senet_ablate.suite import (
+    SEED_SERIES,
+    Ablation,
+    Arm,
+    Row,
+    arms,
+    check_arms,
+    declarations_dir,
+    differences,
+    load_ablations,
+    load_protocol,
+)
 
 ABLATIONS = Path(__file__).parents[1] / "ablations"
 PROTOCOLS = sorted(path.stem for path in (ABLATIONS / "protocols").glob("*.toml"))
@@ -83,14 +94,17 @@ def test_every_declaration_loads_and_holds_the_printed_figures():
     }
     assert loaded == PRINTED
     assert list(loaded) == list(PRINTED)  # in the order of the tables
-    assert sorted(path.stem for path in ABLATIONS.glob("*.toml")) == [f"table{n}_{slug}" for n, slug, _, _ in PRINTED]
+    files = ["controls", *(f"table{n}_{slug}" for n, slug, _, _ in PRINTED)]
+    assert sorted(path.stem for path in ABLATIONS.glob("*.toml")) == files
 
 
 def test_25_rows_share_17_networks():
-    served = arms(load_ablations(ABLATIONS))
+    tables = load_ablations(ABLATIONS)
+    served = arms(tables)
     assert len(served) == 17
-    assert sum(map(len, served.values())) == 25
-    assert served[SE] == [
+    assert sum(len(table.rows) for table in tables) == 25
+    assert sum(map(len, served.values())) == 25 + 4  # and the network without SE of the four that do not print it
+    assert served[Arm(variant=SE)] == [
         "ratio:r16",
         "squeeze:avg",
         "gate:sigmoid",
@@ -99,7 +113,89 @@ def test_25_rows_share_17_networks():
         "inner:standard",
         "nosqueeze:se",
     ]
-    assert served[PLAIN] == ["ratio:original", "stage:original", "nosqueeze:original"]
+    assert served[Arm(variant=PLAIN)] == [
+        "ratio:original",
+        "squeeze:plain",
+        "gate:plain",
+        "stage:original",
+        "integration:plain",
+        "inner:plain",
+        "nosqueeze:original",
+    ]
+
+
+def test_a_table_with_claims_needs_the_network_without_se_that_it_does_not_print():
+    needed = arms(load_ablations(ABLATIONS, ["squeeze"]))
+    by_hand = {se(squeeze="max"): ["squeeze:max"], SE: ["squeeze:avg"], PLAIN: ["squeeze:plain"]}
+    assert needed == {Arm(variant=variant): rows for variant, rows in by_hand.items()}
+
+
+@pytest.mark.parametrize("rows", [["max"], ["max", "avg"]])
+def test_with_chosen_rows_there_are_no_claims_and_no_network_that_only_claims_need(rows):
+    (squeeze,) = load_ablations(ABLATIONS, ["squeeze"], rows)
+    assert squeeze.claims == ()
+    assert arms([squeeze]) == {Arm(variant=se(squeeze="max")): ["squeeze:max"], Arm(variant=SE): ["squeeze:avg"]}
+
+
+def test_the_controls_are_loaded_when_named_and_hold_these_rows():
+    assert "controls" not in [table.slug for table in load_ablations(ABLATIONS)]
+    ratio, controls = load_ablations(ABLATIONS, ["controls", "ratio"])  # the paper's tables come first
+    assert (ratio.table, controls.table) == (10, None)
+    assert (controls.name, controls.heading) == ("controls", "Controls")
+    assert {row.id: (row.variant, row.first_seed) for row in controls.rows} == {
+        "se": (SE, 0),
+        "other-seeds": (SE, 1000),
+        "constant": (se(gate="constant"), 0),
+        "random": (se(gate="random"), 0),
+        "ungated": (se(gate="none"), 0),
+        "original": (PLAIN, 0),
+    }
+    assert [row.paper for row in controls.rows] == [None] * 6
+
+
+def test_the_papers_tables_are_called_by_their_number():
+    assert load_ablations(ABLATIONS, ["ratio"])[0].heading == "Table 10: Reduction ratio"
+
+
+def test_an_arm_has_the_seeds_from_its_first_and_owns_a_series_of_them():
+    arm, other = Arm(variant=SE), Arm(variant=SE, first_seed=1000)
+    assert SEED_SERIES == 1000
+    assert (arm.slug, other.slug) == ("se-r16", "se-r16@1000")
+    assert [*arm.seeds(3)] == [0, 1, 2]
+    assert [*other.seeds(3)] == [1000, 1001, 1002]
+    seeds = (0, 999, 1000, 1999, 2000)
+    assert [arm.owns(seed) for seed in seeds] == [True, True, False, False, False]
+    assert [other.owns(seed) for seed in seeds] == [False, False, True, True, False]
+
+
+def test_a_network_under_other_seeds_is_an_arm_of_its_own_with_runs_of_its_own():
+    (controls,) = load_ablations(ABLATIONS, ["controls"])
+    served, protocol = arms([controls]), load_protocol(ABLATIONS, "digits")
+    assert served[Arm(variant=SE)] == ["controls:se"]
+    assert served[Arm(variant=SE, first_seed=1000)] == ["controls:other-seeds"]
+    runs = {
+        name: [protocol.run_spec(controls.arm(name).variant, seed) for seed in controls.arm(name).seeds(3)]
+        for name in ("se", "other-seeds")
+    }
+    assert [run.seed for run in runs["other-seeds"]] == [1000, 1001, 1002]
+    assert runs["other-seeds"] == [run.model_copy(update={"seed": run.seed + 1000}) for run in runs["se"]]
+    assert len({run.run_id for some in runs.values() for run in some}) == 6
+
+
+def two_rows(*first_seeds: int) -> Ablation:
+    """A table that holds the paper's block once under each first seed."""
+    rows = tuple(
+        Row(id=f"row-{number}", label="SE", se=SEConfig(), first_seed=first) for number, first in enumerate(first_seeds)
+    )
+    what = {"title": "T", "question": "?", "source": "ours", "factor": "se.gate"}
+    return Ablation(slug="some", reference="row-0", rows=rows, **what)
+
+
+def test_a_table_holds_a_network_twice_only_under_other_seeds():
+    assert [arm.first_seed for arm in arms([two_rows(0, 1000, 2000)])] == [0, 1000, 2000]
+    for twice in ((0, 0), (1000, 1000)):
+        with pytest.raises(ValueError, match="rows 'row-0' and 'row-1' declare the same network"):
+            two_rows(*twice)
 
 
 def test_tables_can_be_chosen_by_slug_and_keep_the_order_of_their_numbers():
@@ -121,7 +217,8 @@ def test_differences_are_named_by_field():
 def test_protocol_carries_every_row(name):
     protocol = load_protocol(ABLATIONS, name)
     assert protocol == load_protocol(ABLATIONS, str(ABLATIONS / "protocols" / f"{name}.toml"))
-    check_arms(load_ablations(ABLATIONS), protocol.network, protocol.data.resolution, name)
+    tables = load_ablations(ABLATIONS) + load_ablations(ABLATIONS, ["controls"])
+    check_arms(tables, protocol.network, protocol.data.resolution, name)
 
 
 def test_override_changes_one_key_of_the_protocol():
@@ -190,6 +287,9 @@ BAD_TABLES = {  # what is spoilt, and what the one line says after the file's na
     "not the factor": (T10, R2, "se = { bias = true }", ": row 'r2' differs from the reference row 'r16' in se.bias"),
     "plain": (T10, "= false", "= false\nplacement = { stages = [2] }", ", row 'original': a network without SE has"),
     "file name": (T10, "table = 10", "table = 9", ": table = 9 and slug = 'ratio' belong in table9_ratio.toml"),
+    "half a series": ("controls.toml", "= 1000", "= 500", ", row 'other-seeds': first_seed = 500: it should be a mul"),
+    "same seeds": ("controls.toml", "first_seed = 1000", "", ": rows 'se' and 'other-seeds' declare the same network"),
+    "no number": ("controls.toml", '"controls"', '"control"', ": slug = 'control' belong in control.toml"),
     "invalid TOML": (T10, 'id = "r2"', "id = r2", ": not valid TOML: Invalid value (at line 10, column 6)"),
 }
 
@@ -224,7 +324,7 @@ def test_two_files_with_one_slug_are_refused(folder):
         (
             ["ration"],
             [],
-            "no ablation 'ration'; did you mean 'ratio'? allowed: ratio, squeeze, gate, stage, integration,",
+            "no ablation 'ration'; did you mean 'ratio'? allowed: controls, ratio, squeeze, gate, stage, ",
         ),
         (["gate"], ["r2"], "no row 'r2' in gate; allowed: relu, tanh, sigmoid"),
         (["ratio"], ["r23"], "no row 'r23' in ratio; did you mean 'r2'? allowed: r2, r4, r8, r16, r32, original"),
@@ -315,8 +415,8 @@ def test_inner_place_is_refused_on_basic_blocks():
 
 
 DESCRIBING = (
-    "specs, backbones, geometry, declarations, suite, overhead, counting, records, store, planning, provenance, "
-    "tables, figures, report, executor, pool, runner, terminal, cli"
+    "specs, backbones, geometry, declarations, claims, suite, rules, contrasts, overhead, counting, records, store, "
+    "planning, provenance, tables, figures, report, executor, pool, runner, terminal, cli"
 )
 
 

@@ -235,9 +235,8 @@ def test_auto_precision_on_a_processor_is_float32():
     assert resolve_precision("auto", "cpu") == "fp32"
 
 
-def test_every_parameter_is_trained(tmp_path, monkeypatch):
-    """A block that is built but not wired in would keep its weights (but for the decay, switched off here)."""
-    what = spec(recipe=changed(weight_decay=0.0, epochs=2))
+def parameters_kept(tmp_path, monkeypatch, what: RunSpec) -> list[str]:
+    """Names of the parameters that have their initial values after the training."""
     request = RunRequest(spec=what, folder=RunFolder(tmp_path / what.run_id))
     module = TrainingModule(request, History("", "fp32", 1))
     start = {name: value.clone() for name, value in module.model.named_parameters()}
@@ -250,7 +249,24 @@ def test_every_parameter_is_trained(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "evaluate", compare)
     train_run(request)
-    assert kept == []
+    return kept
+
+
+@pytest.mark.parametrize("gate", ["sigmoid", "none"])
+def test_every_parameter_is_trained(tmp_path, monkeypatch, gate):
+    """A block that is built but not wired in would keep its weights (but for the decay, switched off here)."""
+    what = spec(Variant(se=SEConfig(gate=gate)), recipe=changed(weight_decay=0.0, epochs=2))
+    assert parameters_kept(tmp_path, monkeypatch, what) == []
+
+
+@pytest.mark.parametrize("gate", ["constant", "random"])
+def test_a_gate_that_is_not_learnt_keeps_its_layers_against_weight_decay_and_all_else_is_trained(
+    tmp_path, monkeypatch, gate
+):
+    what = spec(Variant(se=SEConfig(gate=gate)), recipe=changed(weight_decay=0.1, epochs=2))
+    units = [f"layer{stage}.0" for stage in (1, 2, 3, 4)]
+    by_hand = [f"{unit}.se.{layer}.weight" for unit in units for layer in ("reduce", "expand")]
+    assert parameters_kept(tmp_path, monkeypatch, what) == by_hand
 
 
 @pytest.mark.slow

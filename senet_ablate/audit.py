@@ -1,0 +1,230 @@
+"""What differs between each arm and its table's reference, and whether the row declares it.
+
+Compared are the runs that a protocol would give the two arms and the runs that they left behind; the networks
+themselves are compared in `anatomy.py`. Nothing here prints or refuses: a caller does with the departures what it must.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from senet_ablate.claims import PLAIN
+from senet_ablate.outcomes import Outcomes
+from senet_ablate.records import RunRecord
+from senet_ablate.specs import Protocol, RunSpec
+from senet_ablate.suite import SEED_SERIES, Ablation, Arm
+
+CAUTIONS = frozenset({"versions", "code", "hardware", "execution"})
+"""Aspects in which arms may differ without having been taught different things; all others forbid a verdict."""
+
+ABSENT = "absent"
+"""What stands for the value of a field that only the other side has."""
+
+WIDTH = 80
+
+
+@dataclass(frozen=True)
+class Departure:
+    """One thing in which an arm (`table`:`row`) differs from its reference (the row `against`).
+
+    `here` and `reference` are the two values of `what`, in words.
+    """
+
+    table: str
+    row: str
+    against: str
+    aspect: str
+    what: str
+    here: str
+    reference: str
+    declared: bool
+
+    @property
+    def grave(self) -> bool:
+        """Whether it changes what is learnt without being declared, so that no verdict may rest on the two arms."""
+        return not self.declared and self.aspect not in CAUTIONS
+
+    @property
+    def standing(self) -> str:
+        """What it means for the comparison, in a word."""
+        return "declared" if self.declared else "undeclared" if self.grave else "caution"
+
+    @property
+    def heading(self) -> str:
+        """Which arm it is about, what it means, and which field differs."""
+        field = " ".join(dict.fromkeys((self.aspect, self.what)))  # not "seed seed"
+        return f"{self.table}:{self.row} against {self.against}, {self.standing}: {field}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm of a table, by the name that claims use, with the table's reference."""
+
+    ablation: Ablation
+    name: str
+
+    @property
+    def arm(self) -> Arm:
+        """The arm that is held against the reference."""
+        return self.ablation.arm(self.name)
+
+    @property
+    def reference(self) -> Arm:
+        """The arm that it is held against."""
+        return self.ablation.arm(self.ablation.reference)
+
+    @property
+    def with_plain(self) -> bool:
+        """Whether one of the two is the network without SE, which `se = false` declares as a whole."""
+        return self.arm.variant.se is None or self.reference.variant.se is None
+
+    def departure(self, aspect: str, what: str, here: object, reference: object, *, declared: bool) -> Departure:
+        """A departure of this arm."""
+        table, against = self.ablation.slug, self.ablation.reference
+        return Departure(table, self.name, against, aspect, what, _words(here), _words(reference), declared)
+
+
+def comparisons(ablations: Iterable[Ablation]) -> Iterator[Comparison]:
+    """Yield each arm of each table but the reference, with the network without SE where no row is that."""
+    for ablation in ablations:
+        names = [row.id for row in ablation.rows if row.id != ablation.reference]
+        if all(row.arm != ablation.arm(PLAIN) for row in ablation.rows):
+            names.append(PLAIN)
+        yield from (Comparison(ablation, name) for name in names)
+
+
+def changes(here: Mapping[str, object], reference: Mapping[str, object]) -> Iterator[tuple[str, object, object]]:
+    """Yield the name and both values of each entry in which two mappings differ."""
+    for name in dict.fromkeys((*here, *reference)):
+        one, other = here.get(name, ABSENT), reference.get(name, ABSENT)
+        if one != other:
+            yield name, one, other
+
+
+def audit_declarations(ablations: Iterable[Ablation], protocol: Protocol) -> list[Departure]:
+    """Compare field by field the runs that `protocol` gives each arm and its reference.
+
+    A row declares its table's factor, the network without SE that it has no block, a series of seeds its seeds.
+    """
+    found = []
+    for pair in comparisons(ablations):
+        declared = {f"variant.{pair.ablation.factor}"}
+        if pair.with_plain:
+            declared.add("variant.se")
+        if pair.arm.first_seed != pair.reference.first_seed:
+            declared.add("seed")
+        here, reference = (
+            _fields(protocol.run_spec(arm.variant, arm.first_seed), variant_whole=pair.with_plain)
+            for arm in (pair.arm, pair.reference)
+        )
+        for path, one, other in changes(here, reference):
+            found.append(pair.departure(*_aspect(path), one, other, declared=path in declared))
+    return found
+
+
+def audit_records(ablations: Iterable[Ablation], outcomes: Outcomes) -> list[Departure]:
+    """Compare how the runs of each arm and of its reference came to be, diverged ones included; all is undeclared.
+
+    Compared are sets of values, so that a study may be spread over machines if each arm is. Where the arms have seeds
+    in common, counted from the start of their series, only those runs are compared: a further seed on another
+    machine is no fault.
+    """
+    found = []
+    for pair in comparisons(ablations):
+        runs = [outcomes.runs.get(arm, ()) for arm in (pair.arm, pair.reference)]
+        here, reference = (_values(some) for some in _matched(*runs))
+        if here and reference:
+            for path, one, other in changes(here, reference):
+                found.append(pair.departure(*_aspect(path), one, other, declared=False))
+    return found
+
+
+def departure_lines(departures: Iterable[Departure]) -> list[str]:
+    """One text for each departure; one too long for a terminal's line goes on in indented lines."""
+    return [_text(departure) for departure in departures]
+
+
+def _text(departure: Departure) -> str:
+    here, reference = departure.here, f"reference {departure.reference}"
+    line = f"{departure.heading}: {here}; {reference}"
+    if len(line) <= WIDTH:
+        return line
+    indents = ("", "  ", "  ")
+    return "\n".join(
+        textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent="    ", break_on_hyphens=False)
+        for text, indent in zip((f"{departure.heading}:", here, reference), indents, strict=True)
+    )
+
+
+def _matched(
+    here: Sequence[RunRecord], reference: Sequence[RunRecord]
+) -> tuple[Sequence[RunRecord], Sequence[RunRecord]]:
+    """The runs of two arms at the places in their series that both have; all runs if they have none in common."""
+
+    def places(runs: Sequence[RunRecord]) -> set[int]:
+        return {run.spec.seed % SEED_SERIES for run in runs}
+
+    common = places(here) & places(reference) or places(here) | places(reference)
+
+    def kept(runs: Sequence[RunRecord]) -> list[RunRecord]:
+        return [run for run in runs if run.spec.seed % SEED_SERIES in common]
+
+    return kept(here), kept(reference)
+
+
+def _values(runs: Sequence[RunRecord]) -> dict[str, frozenset[object]]:
+    """For each fact the set of its values over the runs."""
+    facts = [_facts(run) for run in runs]
+    return {
+        name: frozenset(each.get(name, ABSENT) for each in facts) for name in dict.fromkeys(n for f in facts for n in f)
+    }
+
+
+def _facts(record: RunRecord) -> dict[str, object]:
+    """How a run came to be, by aspect; its network change and its seed are what arms are for, and left out."""
+    spec, origin = record.spec.model_dump(exclude={"variant", "seed"}), record.provenance
+    commit = f"{origin.commit[:10]}{' with changes' if origin.dirty else ''}" if origin.commit else "unknown"
+    return _flat(
+        {
+            **spec,
+            "data": spec["data"] | {"fingerprint": record.data_fingerprint, "n_test": record.n_test},
+            "precision": {"asked": spec["precision"], "used": origin.precision},
+            "versions": {"python": origin.python} | origin.libraries,
+            "code": {"version": origin.version, "commit": commit},
+            "hardware": {
+                "kind": origin.device if origin.device in ("cpu", "mps") else "cuda",  # of a card the name is kept
+                "name": origin.hardware,
+            },
+            "execution": {"devices": origin.devices, "threads": origin.threads, "pipeline": origin.pipeline},
+        }
+    )
+
+
+def _fields(spec: RunSpec, *, variant_whole: bool) -> dict[str, object]:
+    """All fields of a run; its network change as one, for a plain network has no fields to compare."""
+    fields = spec.model_dump()
+    if variant_whole:
+        fields["variant"] = {"se": spec.variant.slug}
+    return _flat(fields)
+
+
+def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """The leaves of nested mappings by their dotted names."""
+    leaves: dict[str, object] = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
+
+
+def _aspect(path: str) -> tuple[str, str]:
+    """Split a dotted name into the aspect and what in it."""
+    aspect, _, what = path.partition(".")
+    return aspect, what or aspect
+
+
+def _words(value: object) -> str:
+    if isinstance(value, frozenset):
+        return " and ".join(sorted(map(_words, value)))
+    return str(getattr(value, "__name__", value))

@@ -1,0 +1,261 @@
+"""Is the printed confidence deserved? Simulate whole studies, judge them by the real code, and count what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from senet_ablate import student
+from senet_ablate.claims import Equivalent, Fewer, Superior
+from senet_ablate.contrasts import TableContrasts
+from senet_ablate.counting import PAPER_CLASSES, PAPER_NETWORK, PAPER_RESOLUTION
+from senet_ablate.evidence import Evidence
+from senet_ablate.judge import TableJudge
+from senet_ablate.overhead import total_cost
+from senet_ablate.rules import Rules
+from senet_ablate.suite import Ablation, Arm
+from senet_ablate.verdicts import AtomVerdict
+from senet_ablate.worlds import Simulator, World
+
+DRAWS = 20_000
+"""Draws of the largest |t| here; a report takes ten times as many."""
+
+LEAST_COVERAGE = 0.94
+MOST_FALSE, MOST_FALSE_WILD = 0.06, 0.08
+"""What must hold: 95 % intervals cover at least so often, and so many studies at most have a false finding in a table."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of the calibration: a world, the seeds of each arm, and by which rules its studies are judged."""
+
+    name: str
+    world: World
+    seeds: tuple[int, ...]
+    rules: Rules = field(default_factory=Rules)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What was seen in one simulated study."""
+
+    covered: dict[str, bool]
+    simultaneous: dict[str, bool]
+    false: dict[str, int]
+    right: int
+    unstable: tuple[str, ...]
+
+
+def paper_errors(ablations: Sequence[Ablation], scale: float) -> dict[Arm, float]:
+    """The paper's printed errors by arm, effects shrunk by `scale` towards the SE network."""
+    printed: dict[Arm, float] = {}
+    for ablation in ablations:
+        for name in (*(row.id for row in ablation.rows), "plain"):
+            error = ablation.paper_top1(name)
+            if error is not None:
+                printed.setdefault(ablation.arm(name), error)
+    base = printed[ablations[0].arm(ablations[0].reference)]
+    return {arm: base + scale * (error - base) for arm, error in printed.items()}
+
+
+def cells(ablations: Sequence[Ablation], seeds: Sequence[int]) -> Iterator[Cell]:
+    """The worlds of the calibration: no effects, the paper's, half of them, and what makes life hard."""
+    paper = paper_errors(ablations, 1.0)
+    half, none = paper_errors(ablations, 0.5), paper_errors(ablations, 0.0)
+    relu = next(arm for arm in paper if arm.variant.se is not None and arm.variant.se.gate == "relu")
+    short = World(none, sd=0.40, phi=4.0, correlation=0.4, shared=0.3)
+    worlds = {
+        "no effects": World(none),
+        "paper's effects": World(paper),
+        "half of them": World(half),
+        "edge of the same": World(edge(ablations, paper)),
+        "short training, no effects": short,
+        "short training, paper's effects": replace(short, errors=paper),
+        "ReLU gate 3 x noise, no effects": World(none, wild={relu: 3.0}),
+        "ReLU gate 3 x noise, paper's effects": World(paper, wild={relu: 3.0}),
+    }
+    for count in seeds:
+        for name, world in worlds.items():
+            yield Cell(name, world, (count,) * len(paper))
+        new = World(paper, taste=0.45, pool=10)
+        yield Cell("new images, paper's effects", new, (count,) * len(paper), Rules(estimand="population"))
+    unequal = tuple(2 + (5 * place) % 8 for place in range(len(paper)))  # 2 to 9
+    yield Cell("unequal seeds, no effects", World(none), unequal)
+    yield Cell("unequal seeds, paper's effects", World(paper), unequal)
+
+
+def edge(ablations: Sequence[Ablation], errors: dict[Arm, float]) -> dict[Arm, float]:
+    """Move each arm that is claimed to equal the reference exactly to the margin, where the claim is just not true."""
+    moved = dict(errors)
+    for ablation in ablations:
+        gain = errors[ablation.arm("plain")] - errors[ablation.arm(ablation.reference)]
+        for claim in ablation.claims:
+            for atom in claim.simple_atoms():
+                if isinstance(atom, Equivalent) and not claim.secondary:
+                    for name in set(atom.arms) - {ablation.reference}:
+                        moved[ablation.arm(name)] = errors[ablation.arm(ablation.reference)] + gain * Rules().margin_rho
+    return moved
+
+
+def simulate(ablations: Sequence[Ablation], cell: Cell, index: int, chunk: range) -> list[Tally]:
+    """Simulate the studies `chunk` of a cell; the same numbers whatever process does it."""
+    simulator = Simulator(cell.world, np.random.default_rng([20170905, index]))
+    order = tuple(cell.world.errors)
+    cost = {
+        arm: total_cost(PAPER_NETWORK, arm.variant, in_channels=3, classes=PAPER_CLASSES, resolution=PAPER_RESOLUTION)
+        for arm in order
+    }
+    tallies = []
+    for number in chunk:
+        sample = simulator.draw(cell.seeds, np.random.default_rng([20170905, index, 1 + number]))
+        evidence = Evidence(order, sample, cell.rules, phi=1.0, cost=cost, draws=DRAWS)
+        tallies.append(tally(ablations, evidence, cell.world))
+    return tallies
+
+
+def tally(ablations: Sequence[Ablation], evidence: Evidence, world: World) -> Tally:
+    """Judge one simulated study and compare with the truth."""
+    truth = np.array([world.errors[arm] for arm in evidence.arms])
+    covered: dict[str, bool] = {}
+    simultaneous, false, right = {}, {}, 0
+    for ablation in ablations:
+        judge = TableJudge(ablation, evidence)
+        inside: list[bool] = []
+        for contrast in judge.family():
+            found = evidence.difference(contrast)
+            assert found is not None
+            miss = abs(found.estimate - contrast.at(truth)) / found.se
+            covered[f"{ablation.slug} {len(inside)}"] = bool(miss <= student.quantile(0.025, found.df))
+            inside.append(bool(miss <= student.quantile(judge.pointwise / 2, found.df)))
+        simultaneous[ablation.slug] = all(inside)
+        false[ablation.slug] = 0
+        for finding in judge.judge():
+            if finding.claim.secondary or finding.verdict == "not resolved":
+                continue
+            said = [atom for atom in finding.atoms if atom.verdict == finding.verdict]
+            if all(is_true(judge.contrasts, atom, truth) for atom in said):
+                right += 1
+            else:
+                false[ablation.slug] += 1
+    noise = evidence.noise
+    assert noise is not None
+    unstable = tuple(evidence.arms[arm].slug for arm in np.flatnonzero(noise.unstable))
+    return Tally(covered, simultaneous, false, right, unstable)
+
+
+def is_true(contrasts: TableContrasts, atom: AtomVerdict, truth: np.ndarray) -> bool:
+    """Whether a verdict on an atom says what is the case."""
+    if isinstance(atom.atom, Fewer):
+        return True  # an exact count, checked elsewhere
+    tested = contrasts.tested(atom.atom)
+    gain = contrasts.gain.at(truth)
+    if atom.verdict == "reproduced":
+        return all(contrast.at(truth) > 1e-9 for contrast in tested.wanted)
+    if isinstance(atom.atom, Superior):
+        immaterial = gain > 0 and all(contrast.at(truth) > 1e-9 for contrast in tested.margin)
+        return immaterial if atom.reason.startswith("immaterial") else tested.shown.at(truth) < -1e-9
+    if isinstance(atom.atom, Equivalent):
+        return any(contrast.at(truth) < -1e-9 for contrast in tested.margin)
+    return gain > 0 and tested.shown.at(truth) < -1e-9
+
+
+def summarise(cell: Cell, tallies: Sequence[Tally]) -> dict[str, object]:
+    """One line of the table: rates over the simulated studies of a cell, and whether the nominal levels hold."""
+    coverage = {name: np.mean([tally.covered[name] for tally in tallies]) for name in tallies[0].covered}
+    false = {name: np.mean([tally.false[name] > 0 for tally in tallies]) for name in tallies[0].false}
+    together = {name: np.mean([tally.simultaneous[name] for tally in tallies]) for name in tallies[0].simultaneous}
+    wild = {arm.slug for arm in cell.world.wild or {}}
+    most = MOST_FALSE_WILD if wild else MOST_FALSE
+    worst = max(false, key=lambda name: false[name])
+    average = float(np.mean(list(coverage.values())))
+    return {
+        "world": cell.name,
+        "seeds": str(cell.seeds[0]) if len(set(cell.seeds)) == 1 else f"{min(cell.seeds)} to {max(cell.seeds)}",
+        "studies": len(tallies),
+        "coverage": average,
+        "least_coverage": float(min(coverage.values())),
+        "simultaneous_coverage": float(min(together.values())),
+        "false_worst_table": float(false[worst]),
+        "worst_table": worst,
+        "false_any": float(np.mean([any(tally.false.values()) for tally in tallies])),
+        "right": float(np.mean([tally.right for tally in tallies])),
+        "flagged": float(np.mean([wild <= set(tally.unstable) for tally in tallies])) if wild else None,
+        "holds": average >= LEAST_COVERAGE and float(false[worst]) <= most,
+    }
+
+
+def calibrate(
+    ablations: Sequence[Ablation], studies: int, seeds: Sequence[int], jobs: int, done: Callable[[float], None]
+) -> pd.DataFrame:
+    """Simulate `studies` studies of every cell with `jobs` processes; `done` hears the share that is finished.
+
+    The same numbers come out whatever the number of processes.
+    """
+    todo = list(cells(ablations, seeds))
+    size = 25
+    chunks = [
+        (index, range(start, min(start + size, studies)))
+        for index in range(len(todo))
+        for start in range(0, studies, size)
+    ]
+    found: dict[int, list[Tally]] = {index: [] for index in range(len(todo))}
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
+        tasks = [pool.submit(simulate, ablations, todo[index], index, chunk) for index, chunk in chunks]
+        try:
+            for number, ((index, _), task) in enumerate(zip(chunks, tasks, strict=True), 1):
+                found[index] += task.result()
+                done(number / len(chunks))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return pd.DataFrame([summarise(cell, found[index]) for index, cell in enumerate(todo)])
+
+
+def _one_thread() -> None:
+    threadpool_limits(1)
+
+
+COLUMNS = {
+    "world": "world",
+    "seeds": "seeds",
+    "coverage": "coverage of 95 % intervals",
+    "least_coverage": "least",
+    "simultaneous_coverage": "simultaneous, worst table",
+    "false_worst_table": "false finding, worst table",
+    "false_any": "any false finding",
+    "right": "findings right",
+    "flagged": "wild arm flagged",
+    "holds": "holds",
+}
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """The calibration as a Markdown page."""
+    cells_of = frame[list(COLUMNS)].rename(columns=COLUMNS)
+    for name in cells_of.columns[2:-1]:
+        places = 1 if name == "findings right" else 3
+        cells_of[name] = ["" if value is None or pd.isna(value) else f"{value:.{places}f}" for value in cells_of[name]]
+    cells_of["holds"] = ["yes" if holds else "NO" for holds in cells_of["holds"]]
+    table = cells_of.to_markdown(index=False, disable_numparse=True, colalign=["left"] + ["right"] * 9)
+    studies = int(frame["studies"].iloc[0])
+    return f"""# Calibration: is the printed confidence deserved?
+
+Whole studies with a known truth, simulated image by image and judged by the code that judges real records;
+{studies} studies a line, 17 networks each. "Holds": intervals cover in at least {LEAST_COVERAGE:.0%} of cases, and at most
+{MOST_FALSE:.0%} of studies have a false finding in the worst table ({MOST_FALSE_WILD:.0%} with one arm at three times the noise).
+Monte Carlo error of a share of 0.05 is {100 * (0.05 * 0.95 / studies) ** 0.5:.1f} points.
+
+{table}
+
+- Noise of one run: 0.25 points on 10,000 images, over-dispersion 1.3; short training: 0.40, over-dispersion 4, runs of one seed
+  correlated (0.4 of the run shift, the luck of 30 % of the images).
+- "Edge of the same": each arm that is claimed to equal the reference lies exactly at the margin, a quarter of the gain away.
+- "New images": each study sees other test images, arms find different images hard, and intervals are those for new images.
+- Findings right: of the paper's 15, verdicts that say what is the case.
+"""

@@ -1,0 +1,191 @@
+"""The findings of a whole study on one page: each of the paper's sentences with its verdict and what stands behind it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from senet_ablate.agreement import rank_agreement, share_of_gain
+from senet_ablate.assessment import Assessment
+from senet_ablate.claims import PLAIN, Fewer, Superior
+from senet_ablate.rules import Metric
+from senet_ablate.verdicts import FindingVerdict
+from senet_ablate.words import MARK, in_words
+
+METRIC_NAMES: dict[Metric, str] = {
+    "top1_err": "top-1 error",
+    "top5_err": "top-5 error",
+    "cross_entropy": "cross-entropy",
+}
+
+
+def findings_frame(assessment: Assessment) -> pd.DataFrame:
+    """One line per atom with full precision: ids, statement, paper's value and z, estimate, interval, p, verdicts."""
+    lines = []
+    for slug, findings in assessment.findings.items():
+        judge = assessment.judges[slug]
+        for number, finding in enumerate(findings):
+            others = {f"verdict_{metric}": tables[slug][number].verdict for metric, tables in assessment.others.items()}
+            for atom in finding.atoms:
+                share = None
+                if isinstance(atom.atom, Superior) and atom.estimate is not None:
+                    share = share_of_gain(judge, judge.contrasts.difference(atom.atom.worse, atom.atom.better))
+                lines.append(
+                    {
+                        "table": finding.ablation.table,
+                        "finding": finding.claim.id,
+                        "secondary": finding.claim.secondary,
+                        "statement": finding.claim.statement,
+                        "source": finding.claim.source,
+                        "finding_verdict": finding.verdict,
+                        "finding_reason": finding.reason,
+                        **others,
+                        "atom": str(atom.atom),
+                        "kind": atom.atom.kind,
+                        "verdict": atom.verdict,
+                        "reason": atom.reason,
+                        "paper_value": atom.paper_value,
+                        "paper_z": atom.paper_z,
+                        "estimate": atom.estimate,
+                        "ci_low": atom.low,
+                        "ci_high": atom.high,
+                        "se": atom.se,
+                        "df": atom.df,
+                        "p_one_sided": atom.p,
+                        "p_adjusted": atom.p_adjusted,
+                        "confidence": atom.confidence,
+                        "level": finding.level,
+                        "holds_for_new_images": atom.new_images,
+                        "rho_star": atom.rho_star,
+                        "more_seeds": atom.more_seeds,
+                        "share_of_gain": share.share if share else None,
+                        "share_low": share.low if share else None,
+                        "share_high": share.high if share else None,
+                        "paper_share": share.paper if share else None,
+                        "n_per_arm": " ".join(map(str, atom.n)),
+                        "flags": "; ".join(atom.flags),
+                    }
+                )
+    return pd.DataFrame(lines)
+
+
+def to_csv(assessment: Assessment) -> str:
+    """The frame with full precision, missing numbers empty."""
+    return findings_frame(assessment).to_csv(index=False, lineterminator="\n")
+
+
+def to_markdown(assessment: Assessment) -> str:
+    """The page: verdicts at a glance, each finding in words, the gain over the noise, agreement in order, the plan."""
+    family = [finding for finding in assessment.all_findings if not finding.claim.secondary]
+    counts = Counter(finding.verdict for finding in family)
+    paragraphs = [
+        f"# Findings ({assessment.outcomes.study.name})",
+        f"Of {len(family)} findings of the paper {counts['reproduced']} are reproduced, {counts['contradicted']} "
+        f"contradicted and {counts['not resolved']} not resolved at this budget. In each table at most "
+        f'{assessment.rules.alpha:.0%} of studies like this one would show a false "reproduced", and at most as many a '
+        'false "contradicted". What is not resolved is not "no difference".',
+        _glance(assessment, family),
+        *_by_table(assessment),
+        "## What the runs can decide",
+        *_power(assessment),
+        "## Agreement with the paper in order",
+        _ranks(assessment),
+        "## Plan",
+        _plan(assessment),
+    ]
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"
+
+
+def _glance(assessment: Assessment, family: list[FindingVerdict]) -> str:
+    lines = []
+    for finding in family:
+        line = {
+            "": MARK[finding.verdict],
+            "finding": finding.claim.id,
+            "statement": finding.claim.statement,
+            "verdict": finding.verdict,
+        }
+        slug = finding.ablation.slug
+        number = assessment.findings[slug].index(finding)
+        line |= {
+            f"by {METRIC_NAMES[metric]}": tables[slug][number].verdict for metric, tables in assessment.others.items()
+        }
+        lines.append(line)
+    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+
+
+def _by_table(assessment: Assessment) -> list[str]:
+    paragraphs = []
+    for findings in assessment.findings.values():
+        if not findings:
+            continue
+        told = "\n".join(f"- {in_words(finding)}" for finding in findings)
+        paragraphs += [f"## {findings[0].ablation.heading}", told]
+    return paragraphs
+
+
+def _power(assessment: Assessment) -> list[str]:
+    """The gain over the noise, by each metric: the quantity that decides what a study can resolve."""
+    lines = []
+    judge = next(iter(assessment.judges.values()))
+    for metric, evidence in {assessment.rules.metric: judge.evidence, **assessment.secondary_evidence}.items():
+        gain = evidence.difference(judge.contrasts.gain)
+        plain, se = judge.contrasts.arm(PLAIN), judge.contrasts.arm(judge.ablation.reference)
+        if gain is None or evidence.noise is None:
+            continue
+        one_seed = float(evidence.noise.variance[plain] + evidence.noise.variance[se]) ** 0.5
+        lines.append(
+            f"- By {METRIC_NAMES[metric]} the SE gain is {gain.estimate:+.3g} and a difference of two runs scatters by "
+            f"{one_seed:.3g}: gain over noise {gain.estimate / one_seed:+.2f}, over-dispersion {evidence.noise.phi:.1f}."
+        )
+    return ["\n".join(lines) or "No two networks have runs to compare."]
+
+
+def _ranks(assessment: Assessment) -> str:
+    lines = []
+    everything = np.full(len(next(iter(assessment.judges.values())).evidence.arms), np.nan)
+    for judge in assessment.judges.values():
+        printed = judge.paper_means
+        everything = np.where(np.isnan(everything), printed, everything)
+        own = np.where(
+            [arm in {row.arm for row in judge.ablation.rows} for arm in judge.evidence.arms], printed, np.nan
+        )
+        lines.append((judge.ablation.heading, rank_agreement(judge.evidence, own)))
+    lines.append(("All networks", rank_agreement(judge.evidence, everything)))
+    cells = [
+        {
+            "table": name,
+            "networks": str(found.arms),
+            "tau": f"{found.tau:+.2f}",
+            "90 % interval": f"{found.low:+.2f} to {found.high:+.2f}",
+            "noise ceiling": f"{found.ceiling:.2f}",
+        }
+        for name, found in lines
+        if found is not None and found.arms > 2
+    ]
+    if not cells:
+        return "No table has runs to rank."
+    table = pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True, colalign=["left"] + ["right"] * 4)
+    return (
+        f"{table}\n\nKendall's tau-b between our mean errors and the paper's. The ceiling is what runs as noisy as these "
+        "would reach if the paper's figures were the exact truth; it is no verdict."
+    )
+
+
+def _plan(assessment: Assessment) -> str:
+    rules, plan = assessment.rules, assessment.plan
+    margin = f"{rules.margin_abs:g} points" if rules.margin_abs else f"{rules.margin_rho:.0%} of the SE gain"
+    told = "\n".join(f"- {line}" for line in assessment.deviations) or "- Deviations from the plan: none."
+    audit = "\n".join(f"- {line}" for line in assessment.cautions)
+    counted = sum(isinstance(atom.atom, Fewer) for finding in assessment.all_findings for atom in finding.atoms)
+    return (
+        f"Plan {plan.digest}{' of ' + plan.written if plan.written else ' (no file)'}: {rules.looks} "
+        f'{"look" if rules.looks == 1 else "looks"}, alpha {rules.alpha:g} by {rules.family}, "the same" is within '
+        f"{margin}, {rules.pairing} credit for seeds in common, verdicts for {_ESTIMAND[rules.estimand]}; {counted} claims "
+        f"are exact counts.\n\n{told}" + (f"\n{audit}" if audit else "")
+    )
+
+
+_ESTIMAND = {"benchmark": "these test images", "population": "new images of the same kind"}

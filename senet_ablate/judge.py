@@ -1,0 +1,283 @@
+"""Which findings hold: reproduced, contradicted, or not resolved at this budget.
+
+A finding is reproduced if each of its atoms passes its own one-sided test (intersection-union, so no correction inside a
+finding), and contradicted if the simultaneous interval of any atom says the opposite. A difference without a verdict is
+never "no difference".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+from scipy import stats
+
+from senet_ablate import student
+from senet_ablate.claims import PLAIN, Atom, Claim, Equivalent, Fewer, NoDifference, Retains, Superior
+from senet_ablate.contrasts import Contrast, TableContrasts, TestedAtom
+from senet_ablate.evidence import Evidence
+from senet_ablate.noise import Difference
+from senet_ablate.simultaneous import MaxT, max_t
+from senet_ablate.suite import Ablation
+from senet_ablate.verdicts import AtomVerdict, FindingVerdict, Verdict
+
+DIVERGED_SHARE = 0.2
+
+
+class TableJudge:
+    """Judges the claims of one table on the evidence of a whole study.
+
+    Args:
+        ablation: the table with its claims.
+        evidence: all arms of the study; the noise is pooled over all of them.
+        findings: number of findings of the suite, over which `family = "suite"` divides alpha.
+        simultaneous: distribution of the largest |t|, by default over this table's contrasts.
+    """
+
+    def __init__(
+        self, ablation: Ablation, evidence: Evidence, findings: int = 1, simultaneous: MaxT | None = None
+    ) -> None:
+        self.ablation, self.evidence, self.rules = ablation, evidence, evidence.rules
+        self.contrasts = TableContrasts(ablation, evidence.arms, self.rules)
+        family = sum(not claim.secondary for claim in ablation.claims) or 1
+        self.level = self.rules.alpha_per_look / (findings if self.rules.family == "suite" else family)
+        self._given = simultaneous
+
+    @cached_property
+    def simultaneous(self) -> MaxT | None:
+        """Distribution of the largest |t| over the table; None without a noise model or anything to compare."""
+        return self._given or largest_t([self])
+
+    @cached_property
+    def pointwise(self) -> float:
+        """Two-sided p-value that stands for the simultaneous level."""
+        alpha = self.rules.alpha_per_look
+        return self.simultaneous.pointwise(alpha) if self.simultaneous else alpha
+
+    def family(self) -> list[Contrast]:
+        """What may be looked at together: the gain, differences to the reference, contrasts of atoms in the family."""
+        tested = [
+            contrast
+            for claim in self.ablation.claims
+            if not claim.secondary
+            for atom in claim.simple_atoms()
+            if not isinstance(atom, Fewer)
+            for contrast in self.contrasts.tested(atom).family
+        ]
+        gain = [self.contrasts.gain] if self.ablation.claims else []
+        everything = [*gain, *self.contrasts.to_reference().values(), *tested]
+        known = [c for c in everything if c.arms and (self.evidence.counts[c.arms] > 0).all()]
+        return list({contrast.key: contrast for contrast in known}.values())
+
+    def interval(self, difference: Difference) -> tuple[float, float]:
+        """The simultaneous interval at the rules' alpha."""
+        half = student.quantile(self.pointwise / 2, difference.df) * difference.se
+        return difference.estimate - half, difference.estimate + half
+
+    def judge(self) -> list[FindingVerdict]:
+        """All claims of the table, the secondary ones as well."""
+        return [self._finding(claim) for claim in self.ablation.claims]
+
+    def _finding(self, claim: Claim) -> FindingVerdict:
+        atoms = tuple(self._atom(atom) for atom in claim.simple_atoms())
+        against = [atom for atom in atoms if atom.verdict == "contradicted"]
+        open_atoms = [atom for atom in atoms if atom.verdict == "not resolved"]
+        if not against and not open_atoms:
+            reasons = sorted({atom.reason for atom in atoms if atom.reason})
+            return FindingVerdict(self.ablation, claim, "reproduced", "; ".join(reasons), atoms, self.level)
+        verdict: Verdict = "contradicted" if against else "not resolved"
+        reasons = list(dict.fromkeys(atom.reason for atom in (against or open_atoms)))
+        return FindingVerdict(self.ablation, claim, verdict, "; ".join(reasons), atoms, self.level)
+
+    def _atom(self, atom: Atom) -> AtomVerdict:
+        if isinstance(atom, Fewer):
+            return self._count(atom)
+        evidence, tested = self.evidence, self.contrasts.tested(atom)
+        arms = sorted({arm for contrast in tested.family for arm in contrast.arms})
+        shown = evidence.difference(tested.shown)
+        blank = AtomVerdict(
+            atom,
+            "not resolved",
+            "",
+            paper_value=self._paper_value(tested),
+            n=tuple(int(evidence.counts[arm]) for arm in arms),
+            flags=self._flags(arms),
+        )
+        unstable = self._instability(blank, arms)
+        if unstable is not None:
+            return unstable
+        if shown is None:
+            return replace(blank, reason=self._unfit(arms))
+        low, high = self.interval(shown)
+        found = replace(blank, estimate=shown.estimate, low=low, high=high, se=shown.se, df=shown.df)
+        unfit = self._unfit(arms)
+        if unfit:
+            return replace(found, reason=unfit)
+        if isinstance(atom, NoDifference):
+            p = 2 * student.tail(abs(shown.estimate) / shown.se, shown.df)
+            if low <= 0 <= high:
+                return replace(found, verdict="reproduced", p=p)
+            return replace(
+                found, verdict="contradicted", p=p, reason="a false alarm: these runs scatter more than told"
+            )
+        results = [evidence.difference(contrast) for contrast in tested.wanted]
+        known = [result for result in results if result is not None]
+        p = max(result.p_above() for result in known)
+        found = replace(
+            found,
+            p=p,
+            p_adjusted=self.simultaneous.adjusted(min(1.0, 2 * p)) if self.simultaneous else None,
+        )
+        if p <= self.level:
+            new = max(result.p_above(new_images=True) for result in known) <= self.level
+            return replace(found, verdict="reproduced", new_images="yes" if new else "open")
+        reason = self._against(tested)
+        if reason:
+            new = bool(self._against(tested, new_images=True))
+            return replace(found, verdict="contradicted", reason=reason, new_images="no" if new else "open")
+        return replace(found, reason=self._why_open(atom))
+
+    def _unfit(self, arms: Sequence[int]) -> str:
+        """Why these arms' runs cannot give a verdict, or nothing: none, one, or all the same."""
+        evidence, noise = self.evidence, self.evidence.noise
+
+        def said(what: str, which: Sequence[int]) -> str:
+            return f"{what}: {', '.join(evidence.arms[arm].slug for arm in which)}" if which else ""
+
+        return (
+            said("not run", [arm for arm in arms if evidence.counts[arm] == 0])
+            or said("one seed", [arm for arm in arms if evidence.counts[arm] == 1])
+            or said("seeds have no effect", [arm for arm in arms if noise is None or noise.b[arm] == 0])
+        )
+
+    def sure(self, contrast: Contrast, *, new_images: bool = False) -> int:
+        """Sign of a contrast whose simultaneous interval leaves out 0, else 0."""
+        found = self.evidence.difference(contrast)
+        if found is None:
+            return 0
+        se = found.se_new_images if new_images else found.se
+        half = student.quantile(self.pointwise / 2, found.df) * se
+        return int(np.sign(found.estimate)) if abs(found.estimate) > half else 0
+
+    def _against(self, tested: TestedAtom, *, new_images: bool = False) -> str:
+        """Why the simultaneous intervals contradict an atom, or nothing."""
+
+        def sure(contrast: Contrast) -> int:
+            return self.sure(contrast, new_images=new_images)
+
+        gain = sure(self.contrasts.gain) > 0 or self.rules.margin_abs is not None
+        match tested.atom:
+            case Superior():
+                if sure(tested.shown) < 0:
+                    return "reversed"
+                if sure(tested.shown) == 0 and gain and all(sure(contrast) > 0 for contrast in tested.margin):
+                    return f"immaterial: the difference is less than {self._margin_name()}"
+            case Equivalent():
+                if gain and any(sure(contrast) < 0 for contrast in tested.margin):
+                    return f"too different: by more than {self._margin_name()}"
+            case Retains(share=share):
+                if sure(self.contrasts.gain) > 0 and sure(tested.shown) < 0:
+                    return f"keeps less than {share:.0%} of the gain"
+        return ""
+
+    def _margin_name(self) -> str:
+        if self.rules.margin_abs is not None:
+            return f"{self.rules.margin_abs:g} points"
+        return f"{self.rules.margin_rho:.0%} of the SE gain"
+
+    def _why_open(self, atom: Atom) -> str:
+        needs_gain = isinstance(atom, Retains) or (isinstance(atom, Equivalent) and self.rules.margin_abs is None)
+        if needs_gain and self.sure(self.contrasts.gain) <= 0:
+            return "no SE gain to measure against"
+        if isinstance(atom, Equivalent):
+            return f"the interval is wider than {self._margin_name()}"
+        return "within the noise"
+
+    def _count(self, atom: Fewer) -> AtomVerdict:
+        one, other = (self.evidence.cost.get(self.ablation.arm(name)) for name in (atom.arm, atom.than))
+        if one is None or other is None:
+            return AtomVerdict(atom, "not resolved", "not counted")
+        difference = getattr(other, atom.quantity) - getattr(one, atom.quantity)
+        verdict: Verdict = "reproduced" if difference > 0 else "contradicted"
+        what = {"params": "parameters", "macs": "multiply-adds"}[atom.quantity]
+        reason = f"exact count: {abs(difference):,} {'fewer' if difference > 0 else 'more'} {what}"
+        return AtomVerdict(atom, verdict, reason, new_images="yes")
+
+    def _instability(self, blank: AtomVerdict, arms: Sequence[int]) -> AtomVerdict | None:
+        """Where more than a fifth of an arm's runs diverged no mean decides; that it fails may itself be the finding."""
+        slugs = {arm: self.evidence.arms[arm].slug for arm in arms}
+        lost = {arm: self.evidence.diverged.get(self.evidence.arms[arm], 0) for arm in arms}
+        total = {arm: int(self.evidence.counts[arm]) + lost[arm] for arm in arms}
+        failing = [arm for arm in arms if total[arm] and lost[arm] > DIVERGED_SHARE * total[arm]]
+        if not failing:
+            return None
+        said = ", ".join(f"{slugs[arm]} diverged in {lost[arm]} of {total[arm]} runs" for arm in failing)
+        if isinstance(blank.atom, Superior):
+            worse, better = self.contrasts.arm(blank.atom.worse), self.contrasts.arm(blank.atom.better)
+            if failing == [worse] and not lost[better]:
+                p = float(
+                    stats.fisher_exact(
+                        [[lost[worse], total[worse] - lost[worse]], [0, total[better]]], alternative="greater"
+                    ).pvalue
+                )
+                if p < self.level:
+                    return replace(blank, verdict="reproduced", reason=f"by instability: {said}", p=p)
+        return replace(blank, reason=f"unstable: {said}")
+
+    def _flags(self, arms: Sequence[int]) -> tuple[str, ...]:
+        evidence = self.evidence
+        flags = [
+            f"conditional on convergence: {evidence.diverged[evidence.arms[arm]]} runs of {evidence.arms[arm].slug} diverged"
+            for arm in arms
+            if evidence.diverged.get(evidence.arms[arm])
+        ]
+        if evidence.noise is not None:
+            flags += [f"unstable: {evidence.arms[arm].slug}" for arm in arms if evidence.noise.unstable[arm]]
+        return tuple(flags)
+
+    def _paper_value(self, tested: TestedAtom) -> float | None:
+        """The atom's shown contrast on the paper's printed errors; None where it prints none."""
+        value = tested.shown.at(self.paper_means)
+        return None if np.isnan(value) else value
+
+    @cached_property
+    def paper_means(self) -> np.ndarray:
+        """The paper's top-1 errors at the places of this table's arms; NaN elsewhere."""
+        means = np.full(len(self.evidence.arms), np.nan)
+        for name in (*(row.id for row in self.ablation.rows), PLAIN):
+            if self.ablation.arm(name) in self.evidence.arms:
+                printed = self.ablation.paper_top1(name)
+                means[self.contrasts.arm(name)] = np.nan if printed is None else printed
+        return means
+
+
+def largest_t(judges: Sequence[TableJudge]) -> MaxT | None:
+    """Distribution of the largest |t| over the families of one table, or of all tables together."""
+    contrasts = list({contrast.key: contrast for judge in judges for contrast in judge.family()}.values())
+    if judges[0].evidence.noise is None or not contrasts:
+        return None
+    return largest_t_of(judges[0].evidence, contrasts)
+
+
+def largest_t_of(evidence: Evidence, contrasts: Sequence[Contrast]) -> MaxT:
+    """Distribution of the largest |t| over contrasts of arms that have runs; needs a noise model."""
+    assert evidence.noise is not None
+    found = [evidence.difference(contrast) for contrast in contrasts]
+    # The largest df: on the scale of p-values that is the careful choice for contrasts of fewer.
+    df = max(difference.df for difference in found if difference is not None)
+    arms = sorted({arm for contrast in contrasts for arm in contrast.arms})
+    weights = np.array([contrast.weights[arms] for contrast in contrasts])
+    paired = evidence.rules.pairing != "none"
+    return max_t(weights, evidence.noise.covariance_of_means(arms, paired=paired), df, evidence.draws)
+
+
+def judges_of(ablations: Sequence[Ablation], evidence: Evidence) -> list[TableJudge]:
+    """One judge for each table; `family = "suite"` gives them one critical value together."""
+    findings = sum(not claim.secondary for ablation in ablations for claim in ablation.claims) or 1
+    judges = [TableJudge(ablation, evidence, findings) for ablation in ablations]
+    if evidence.rules.family == "suite" and judges:
+        together = largest_t(judges)
+        judges = [TableJudge(ablation, evidence, findings, together) for ablation in ablations]
+    return judges

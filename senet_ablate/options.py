@@ -1,0 +1,154 @@
+"""What commands have in common: their options, and what a call is about once tables, protocol and study are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from senet_ablate.errors import UserError
+from senet_ablate.plans import StudyPlan, read_plan
+from senet_ablate.specs import Protocol
+from senet_ablate.store import Study
+from senet_ablate.suite import (
+    SEED_SERIES,
+    Ablation,
+    Arm,
+    all_ablations,
+    arms,
+    check_arms,
+    declarations_dir,
+    load_ablations,
+    load_protocol,
+)
+
+
+def options(*chosen: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Put several shared options on a command, in this order."""
+
+    def wrap(command: Any) -> Any:
+        for option in reversed(chosen):
+            command = option(command)
+        return command
+
+    return wrap
+
+
+TABLES = click.argument("tables", nargs=-1, metavar="[TABLE]...")
+ABLATIONS = click.option(
+    "--ablations",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Folder of the declarations.  [default: ./ablations, else the ones that ship with the package]",
+)
+PROTOCOL = click.option(
+    "--protocol", help="What is held fixed: a name from `list`, or a .toml file.  [default: the study's, else digits]"
+)
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the protocol: recipe.epochs=60."
+)
+ROWS = click.option("--rows", default="", metavar="ID,ID", help="Only these rows (and each table's reference).")
+SEEDS = click.option(
+    "--seeds", type=click.IntRange(1, SEED_SERIES), help="Runs per network, seeds 0, 1, …  [default: the protocol's]"
+)
+STUDY = click.option(
+    "--study",
+    help="Folder under results/ and reports/.  [default: the protocol's name, and a hash if --set changes it]",
+)
+RESULTS = click.option(
+    "--results", type=click.Path(file_okay=False, path_type=Path), default=Path("results"), show_default=True
+)
+REPORTS = click.option(
+    "--reports", type=click.Path(file_okay=False, path_type=Path), default=Path("reports"), show_default=True
+)
+PRECISION = click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Short for --set precision=…")
+CLASSES = click.option(
+    "--classes", type=click.IntRange(2), help="Number of classes of a folder that no run has read yet."
+)
+
+
+class Duration(click.ParamType[float]):
+    """A time such as `2h`, `90min` or `1h30m`, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of the text."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(
+            r"(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+)\s*s)?", value.strip()
+        )
+        seconds = (
+            sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
+            if match
+            else 0
+        )
+        if not seconds:
+            self.fail(f"{value!r}: expected a time such as 2h, 90min or 1h30m")
+        return seconds
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The tables, the protocol and the study that a call is about; `declared` are all tables that the study may have."""
+
+    ablations: list[Ablation]
+    declared: list[Ablation]
+    protocol: Protocol
+    study: Study
+
+
+def choose(
+    tables: Sequence[str],
+    ablations: Path | None,
+    protocol: str | None,
+    overrides: Sequence[str],
+    precision: str | None,
+    study: str | None,
+    results: Path,
+    rows: str = "",
+) -> Chosen:
+    """Load and check everything a call names before anything is done."""
+    directory = ablations or declarations_dir()
+    changes = [*overrides, *([f"precision={precision}"] if precision else [])]
+    pin = Study(results / study).pin() if study and not protocol and not changes else None
+    loaded = pin.protocol if pin else load_protocol(directory, protocol or "digits", changes)
+    wanted = [row.strip() for row in rows.split(",")] if rows else []
+    named = load_ablations(directory, tables, wanted)
+    check_arms(named, loaded.network, loaded.data.resolution, loaded.name)
+    name = study or loaded.name
+    if changes and not study:
+        name += "-" + hashlib.blake2b(" ".join(sorted(changes)).encode(), digest_size=3).hexdigest()
+    if Path(name).name != name or name.startswith("."):
+        raise UserError(f"--study {name!r}: expected a plain folder name, such as digits-2")
+    chosen = Chosen(named, _declared(directory, named, Study(results / name)), loaded, Study(results / name))
+    chosen.study.check_protocol(loaded)
+    return chosen
+
+
+def _declared(directory: Path, named: Sequence[Ablation], study: Study) -> list[Ablation]:
+    """The paper's tables, and those of ours that are named or begun in this study."""
+    begun = study.begun()
+    printed = load_ablations(directory)
+    others = [a for a in all_ablations(directory) if a.slug not in {p.slug for p in printed}]
+    slugs = {ablation.slug for ablation in named}
+    own = [arm for ablation in printed for arm in arms([ablation])]
+
+    def is_begun(ablation: Ablation) -> bool:
+        extra = [arm for arm in arms([ablation]) if arm not in own]
+        return any(slug == arm.variant.slug and arm.owns(seed) for slug, seed in begun for arm in extra)
+
+    return [*printed, *(ablation for ablation in others if ablation.slug in slugs or is_begun(ablation))]
+
+
+def planned_seeds(chosen: Chosen, seeds: int | None) -> tuple[dict[Arm, int], StudyPlan | None]:
+    """Seeds of each arm that a call is about: as it says, else as the study's plan file says, else as the protocol does."""
+    plan = read_plan(chosen.study)
+    each: Mapping[str, int] = plan.seeds[-1] if plan and seeds is None else {}
+    usual = seeds or chosen.protocol.seeds
+    return {arm: each.get(arm.slug, usual) for arm in arms(chosen.ablations)}, plan

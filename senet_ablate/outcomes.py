@@ -1,0 +1,130 @@
+"""The finished runs of a study as evidence: which arms have which seeds, and how each test image came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from senet_ablate.errors import UserError
+from senet_ablate.noise import Sample
+from senet_ablate.records import Predictions, RunRecord, StudyPin
+from senet_ablate.rules import Metric
+from senet_ablate.store import Study
+from senet_ablate.suite import SEED_SERIES, Arm
+
+
+def arm_of(record: RunRecord) -> Arm:
+    """The arm that a run belongs to."""
+    return Arm(variant=record.spec.variant, first_seed=record.spec.seed // SEED_SERIES * SEED_SERIES)
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """All finished runs of a study, by arm and rising seed."""
+
+    study: Study
+    pin: StudyPin
+    runs: Mapping[Arm, tuple[RunRecord, ...]]
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """All runs, arm after arm."""
+        return [record for runs in self.runs.values() for record in runs]
+
+    def good(self, arm: Arm) -> list[RunRecord]:
+        """The arm's runs that did not diverge."""
+        return [record for record in self.runs.get(arm, ()) if record.status == "ok"]
+
+    def diverged(self, arm: Arm) -> int:
+        """How many of the arm's runs diverged."""
+        return len(self.runs.get(arm, ())) - len(self.good(arm))
+
+    def at_look(self, seeds: Mapping[Arm, int]) -> Outcomes:
+        """The runs with each arm's first so many seeds: what was there when the verdicts were read."""
+        kept = {
+            arm: tuple(record for record in runs if record.spec.seed in arm.seeds(seeds[arm]))
+            for arm, runs in self.runs.items()
+            if arm in seeds
+        }
+        return Outcomes(self.study, self.pin, kept)
+
+    @cached_property
+    def _predictions(self) -> dict[str, Predictions]:
+        return {
+            record.run_id: Predictions.from_file(self.study.run(record.run_id).path / "predictions.npz")
+            for record in self.records
+            if record.status == "ok"
+        }
+
+    def sample(self, arms: Sequence[Arm], metric: Metric) -> Sample | None:
+        """Per-image scores of all runs of `arms`, in percent (cross-entropy in nats); None if there is none.
+
+        Raises:
+            UserError: a run is of other test images than its study.
+        """
+        scores: list[dict[int, np.ndarray]] = []
+        for arm in arms:
+            found = {}
+            for record in self.good(arm):
+                predictions = self._predictions[record.run_id]
+                if len(predictions.wrong) != self.pin.data.n_test:
+                    raise UserError(
+                        f"{record.run_id}: {len(predictions.wrong)} test images, but the study has "
+                        f"{self.pin.data.n_test}; remove the folder to run it again"
+                    )
+                score = scores_of(predictions, metric)
+                if score is not None:
+                    found[record.spec.seed] = score
+            scores.append(found)
+        return Sample.of(scores) if any(scores) else None
+
+
+def scores_of(predictions: Predictions, metric: Metric) -> np.ndarray | None:
+    """One score per test image: 100 where it is wrong (among five), or its cross-entropy."""
+    match metric:
+        case "top1_err":
+            return 100.0 * predictions.wrong
+        case "top5_err":
+            return None if predictions.wrong_top5 is None else 100.0 * predictions.wrong_top5
+        case "cross_entropy":
+            return predictions.cross_entropy.astype(np.float64)
+
+
+def load_outcomes(study: Study, pin: StudyPin) -> Outcomes:
+    """Read all finished runs that were made under the study's protocol on its images.
+
+    Raises:
+        UserError: a record is damaged, or two runs came out the same on every image.
+    """
+    runs: dict[Arm, list[RunRecord]] = {}
+    for record in study.records():
+        runs.setdefault(arm_of(record), []).append(record)
+    ordered = {
+        arm: tuple(sorted(runs[arm], key=lambda record: record.spec.seed))
+        for arm in sorted(runs, key=lambda arm: (arm.slug, arm.first_seed))
+    }
+    refuse_twins(record for records in ordered.values() for record in records)
+    return Outcomes(study, pin, ordered)
+
+
+def refuse_twins(records: Iterable[RunRecord]) -> None:
+    """Refuse runs whose losses agree on every image: a seed, or a switch of the network, has no effect.
+
+    Raises:
+        UserError: the message names both runs.
+    """
+    seen: dict[str, RunRecord] = {}
+    for record in records:
+        if record.status != "ok":
+            continue
+        first = seen.setdefault(record.sha256["predictions.npz"], record)
+        if first is not record:
+            same_network = first.spec.variant == record.spec.variant
+            why = "the seed has no effect" if same_network else "what tells the networks apart has no effect"
+            raise UserError(
+                f"{first.run_id} and {record.run_id} came out the same on every test image, to the last bit: {why}. "
+                "Compared like this they would count as evidence; remove one and mend the cause"
+            )

@@ -1,0 +1,209 @@
+"""Lay out a study before it runs: seeds of each arm, cost, and what they can decide, as `plan` shows and writes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from senet_ablate.allocation import allocate
+from senet_ablate.assessment import assess, gather
+from senet_ablate.declarations import parse_value, validate
+from senet_ablate.errors import UserError
+from senet_ablate.evidence import Evidence
+from senet_ablate.options import Chosen, planned_seeds
+from senet_ablate.outcomes import load_outcomes
+from senet_ablate.planning import Estimate, Pace, Plan, estimate, find_pace, make_plan
+from senet_ablate.plans import StudyPlan, claims_digest, read_plan, write_plan
+from senet_ablate.prospects import Assumptions, Prospect, Prospects, assume
+from senet_ablate.rules import Rules
+from senet_ablate.specs import Complexity, Protocol
+from senet_ablate.store import Study
+from senet_ablate.suite import Arm
+from senet_ablate.terminal import duration
+
+OUT_OF_REACH = 0.8
+"""A finding with a smaller chance of being reproduced, though the paper's effects are true, is out of a plan's reach."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a call of `plan` asks for; times in seconds, errors and gains in points."""
+
+    seeds: int | None = None
+    runs: int | None = None
+    budget: float | None = None
+    jobs: int | None = None
+    gain: float | None = None
+    error: float | None = None
+    changed: Sequence[str] = ()
+    write: bool = False
+    extend: bool = False
+
+    @property
+    def shares_out(self) -> bool:
+        """Whether seeds are to be chosen for a budget."""
+        return self.runs is not None or self.budget is not None
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """A plan with its cost and prospects, and what to say beside them."""
+
+    plan: Plan
+    estimate: Estimate | None
+    prospects: tuple[Prospect, ...]
+    pace: Pace | None
+    protocol: Protocol
+    remarks: tuple[str, ...]
+
+    def takes(self, prospect: Prospect) -> str:
+        """Seeds that would bring a finding within reach, and their cost."""
+        if prospect.seeds is None:
+            return "> 1,000 seeds"
+        costs = {planned.arm: planned.complexity for planned in self.plan.arms}
+        if self.pace is None:
+            return f"{prospect.seeds} seeds"
+        seconds = sum(self.pace.of(costs[arm], self.protocol) for arm in prospect.arms) * prospect.seeds
+        return f"{prospect.seeds} seeds, {duration(seconds)}"
+
+
+def lay_out(chosen: Chosen, wish: Wish, shape: tuple[int, int], tell: Callable[[float], None]) -> LaidOut:
+    """Choose seeds, count cost and chances, and write the plan file if that is wished.
+
+    Raises:
+        UserError: wishes exclude each other, the budget is too small, or the plan may not be written any more.
+    """
+    _check(wish, chosen)
+    study, protocol = chosen.study, chosen.protocol
+    seeds, old = planned_seeds(chosen, wish.seeds)
+    rules = _rules(wish.changed, old)
+    pace = find_pace(protocol, study.root.parent)
+    assumptions = assume(protocol, shape[1], _records(chosen, rules), wish.error, None)
+    prospects = Prospects(chosen.ablations, rules, assumptions, wish.gain)
+    costs = {
+        planned.arm: planned.complexity for planned in make_plan(chosen.ablations, protocol, seeds, study, shape).arms
+    }
+    if wish.shares_out:
+        price, budget = _price(wish, pace, costs, protocol)
+        start = seeds if wish.extend else None
+        if wish.extend:
+            prospects = prospects.only(_open(chosen))
+        seeds = allocate(prospects, price, budget, start, tell)
+        prospects = Prospects(chosen.ablations, rules, assumptions, wish.gain)
+    plan = make_plan(chosen.ablations, protocol, seeds, study, shape)
+    found = tuple(prospects.prospects(seeds))
+    remarks = list(_remarks(prospects, assumptions, found, seeds))
+    if wish.write or wish.extend:
+        looks = (*old.seeds, _slugs(seeds)) if wish.extend and old else (_slugs(seeds),)
+        written = StudyPlan(
+            written=old.written if wish.extend and old else datetime.now(UTC).isoformat(timespec="seconds"),
+            claims=claims_digest(chosen.declared),
+            rules=rules,
+            seeds=looks,
+            basis=f"noise {assumptions.basis}; {_budget(wish)}",
+        )
+        write_plan(study, written)
+        remarks.append(
+            f"Wrote {study.root / 'plan.json'} ({written.digest}); `run` follows it, `report` tells deviations."
+        )
+    elif old is None:
+        remarks.append("No plan file yet; --write makes this the plan.")
+    return LaidOut(plan, estimate(plan, protocol, pace), found, pace, protocol, tuple(remarks))
+
+
+def _check(wish: Wish, chosen: Chosen) -> None:
+    if wish.runs is not None and wish.budget is not None:
+        raise UserError(f"--runs {wish.runs} and --budget are two budgets; give one")
+    if wish.seeds is not None and wish.shares_out:
+        raise UserError(f"--seeds {wish.seeds} gives each network the same; with --runs or --budget they are chosen")
+    if wish.extend and not wish.shares_out:
+        raise UserError("--extend needs to know how much more: --runs N or --budget TIME")
+    if wish.extend and read_plan(chosen.study) is None:
+        raise UserError(f"--extend: study {chosen.study.name!r} has no plan file; the first plan is made with --write")
+
+
+def _rules(changed: Sequence[str], old: StudyPlan | None) -> Rules:
+    rules = old.rules if old else Rules()
+    raw = rules.model_dump()
+    for change in changed:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise UserError(f"--rule {change!r}: expected KEY=VALUE, for example margin_rho=0.3")
+        raw[key.strip()] = parse_value(value.strip())
+    return validate(Rules, {key: value for key, value in raw.items() if value is not None}, "--rule")
+
+
+def _records(chosen: Chosen, rules: Rules) -> Evidence | None:
+    """Runs to learn the noise from: the study's own, else those of any study of the same protocol."""
+    others = sorted(path.parent for path in chosen.study.root.parent.glob("*/study.json"))
+    for root in (chosen.study.root, *others):
+        study = Study(root)
+        pin = study.pin()
+        if pin is None or (pin.protocol.network, pin.protocol.data, pin.protocol.recipe) != (
+            chosen.protocol.network,
+            chosen.protocol.data,
+            chosen.protocol.recipe,
+        ):
+            continue
+        evidence = gather(load_outcomes(study, pin), chosen.declared, rules, rules.metric)
+        if int((evidence.counts > 1).sum()) > 1:
+            return evidence
+    return None
+
+
+def _open(chosen: Chosen) -> set[str]:
+    """Findings without a verdict so far."""
+    assessment = assess(chosen.declared, chosen.study)
+    return {finding.claim.id for finding in assessment.all_findings if finding.verdict == "not resolved"}
+
+
+def _price(
+    wish: Wish, pace: Pace | None, costs: Mapping[Arm, Complexity], protocol: Protocol
+) -> tuple[dict[Arm, float], float]:
+    """Cost of a run of each arm, and what may be spent, in runs or in seconds of all workers together."""
+    if wish.runs is not None:
+        return dict.fromkeys(costs, 1.0), float(wish.runs)
+    assert wish.budget is not None
+    if pace is None:
+        raise UserError(
+            "--budget: no finished run in results/ tells how long one takes; finish one (`run ratio --rows r16 --seeds 1`), "
+            "or give --runs"
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    seconds = {arm: pace.of(complexity, protocol) for arm, complexity in costs.items()}
+    return seconds, wish.budget * (wish.jobs or cores)
+
+
+def _slugs(seeds: dict[Arm, int]) -> dict[str, int]:
+    return {arm.slug: count for arm, count in seeds.items()}
+
+
+def _budget(wish: Wish) -> str:
+    if wish.runs is not None:
+        return f"{wish.runs} runs shared out"
+    if wish.budget is not None:
+        return f"{duration(wish.budget)} shared out"
+    return "seeds as they were given"
+
+
+def _remarks(
+    prospects: Prospects, assumptions: Assumptions, found: Sequence[Prospect], seeds: dict[Arm, int]
+) -> list[str]:
+    if not found:
+        return ["No finding of the chosen rows can be judged: name whole tables."]
+    sd = assumptions.sd
+    gain = prospects.gain
+    lost = [prospect.claim.id for prospect in found if prospect.chance < OUT_OF_REACH]
+    fair = sum(prospect.chance for prospect in found)
+    half = sum(prospect.chance_half for prospect in found)
+    remarks = [
+        f"Noise of one run: {sd:.2f} points, {assumptions.basis}; correlation of a seed's runs {assumptions.correlation:.2f}. "
+        f"Assumed SE gain: {gain:.2f} points, {gain / sd:.1f} times the noise.",
+        f"Expected: {fair:.1f} of {len(found)} findings reproduced if the effects are true, {half:.1f} if half of them are.",
+        f"Differences for new images keep a standard error of about {prospects.floor:.2f} points, whatever the seeds.",
+    ]
+    if lost:
+        remarks.append(f"Out of reach (chance under {OUT_OF_REACH:.0%}): {', '.join(lost)}.")
+    return remarks

@@ -1,0 +1,125 @@
+"""The plan file: how many seeds each arm gets and by which rules findings are judged, written before the first run.
+
+It lies in `results/<study>/plan.json`. Without one, the protocol's number of seeds and the default rules are the plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import ValidationError
+
+from senet_ablate.errors import UserError
+from senet_ablate.outcomes import Outcomes
+from senet_ablate.rules import Rules
+from senet_ablate.specs import Protocol, Spec
+from senet_ablate.store import Study, write_atomic
+from senet_ablate.suite import Ablation, Arm, arms
+
+PLAN_FILE = "plan.json"
+
+
+class StudyPlan(Spec):
+    """What was decided before the runs: the rules, and the seeds of each arm at each look.
+
+    `seeds` has one mapping for each look, from an arm's slug to how many seeds it has by then. `claims` is the
+    fingerprint of the declared findings, `written` when the plan was made (empty: it is the protocol's default),
+    `basis` says in words from which noise, effects and budget the numbers follow.
+    """
+
+    schema_version: Literal[1] = 1
+    written: str = ""
+    claims: str
+    rules: Rules = Rules()
+    seeds: tuple[dict[str, int], ...]
+    basis: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The plan's own fingerprint, shown in reports."""
+        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=5).hexdigest()
+
+    def count(self, arm: Arm) -> int:
+        """Seeds of an arm at the last planned look; 0 if it is not planned."""
+        return self.seeds[-1].get(arm.slug, 0)
+
+
+def claims_digest(ablations: Sequence[Ablation]) -> str:
+    """Fingerprint of the declared findings of tables, whatever the order in which they are given."""
+    claims = sorted(
+        json.dumps([ablation.slug, claim.model_dump(mode="json")], sort_keys=True)
+        for ablation in ablations
+        for claim in ablation.claims
+    )
+    return hashlib.blake2b("\n".join(claims).encode(), digest_size=5).hexdigest()
+
+
+def default_plan(ablations: Sequence[Ablation], protocol: Protocol) -> StudyPlan:
+    """The plan of a study that has no plan file: the protocol's seeds for each arm, and the default rules."""
+    return StudyPlan(
+        claims=claims_digest(ablations),
+        seeds=({arm.slug: protocol.seeds for arm in arms(ablations)},),
+        basis=f"no plan file: {protocol.seeds} seeds of each network, as the protocol says",
+    )
+
+
+def read_plan(study: Study) -> StudyPlan | None:
+    """The study's plan file, or None.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = study.root / PLAN_FILE
+    try:
+        return StudyPlan.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+def write_plan(study: Study, plan: StudyPlan) -> None:
+    """Write the plan file of a study that has no runs yet, or add a look to the one it has.
+
+    Raises:
+        UserError: the study has runs, and the plan is not its old one with one more look.
+    """
+    old = read_plan(study)
+    extends = old is not None and plan.seeds[:-1] == old.seeds and plan.rules == old.rules
+    if study.begun() and not extends:
+        raise UserError(
+            f"{study.root / PLAN_FILE}: a plan is made before the first run, and study {study.name!r} has runs; "
+            "add seeds with --extend, or give the new plan a study of its own with --study NAME"
+        )
+    write_atomic(study.root / PLAN_FILE, plan.model_dump_json(indent=1) + "\n")
+
+
+def unplanned(plan: StudyPlan, outcomes: Outcomes, declared: Mapping[Arm, object]) -> list[Arm]:
+    """Arms that have more seeds than the plan gives them."""
+    return [arm for arm, runs in outcomes.runs.items() if arm in declared and len(runs) > plan.count(arm)]
+
+
+def deviations(plan: StudyPlan, outcomes: Outcomes, ablations: Sequence[Ablation]) -> list[str]:
+    """In words, where the runs are not what the plan says."""
+    declared = arms(ablations)
+    told = []
+    if not plan.written:
+        told.append(plan.basis)
+    elif early := [record for record in outcomes.records if record.provenance.started < plan.written]:
+        told.append(f"{len(early)} runs began before the plan was written ({plan.written})")
+    if plan.claims != claims_digest(ablations):
+        told.append("the declared findings are not those of the plan")
+    for arm in declared:
+        there, planned = len(outcomes.runs.get(arm, ())), plan.count(arm)
+        if there < planned and (there or plan.written):  # without a file nobody planned the tables not run
+            told.append(f"{arm.slug}: {there} of {planned} planned runs are there")
+    if len(plan.seeds) > plan.rules.looks:
+        told.append(f"look {len(plan.seeds)} of a plan for {plan.rules.looks}, judged at the levels of five looks")
+    extended = unplanned(plan, outcomes, declared)
+    if extended:
+        names = ", ".join(f"{arm.slug} {len(outcomes.runs[arm])} for {plan.count(arm)}" for arm in extended)
+        told.append(f"unplanned extension, judged at the levels of five looks: {names}")
+    return told

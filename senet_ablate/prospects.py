@@ -1,0 +1,230 @@
+"""What a plan can decide before anything runs: smallest effects, chances of a verdict, findings out of reach."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+
+import numpy as np
+
+from senet_ablate import student
+from senet_ablate.claims import PLAIN, Claim, Fewer, NoDifference
+from senet_ablate.contrasts import Contrast, TableContrasts
+from senet_ablate.evidence import Evidence
+from senet_ablate.power import GUESSES, assumed_phi, assumed_sd, detectable, seeds_needed
+from senet_ablate.rules import Rules
+from senet_ablate.specs import Protocol
+from senet_ablate.suite import Ablation, Arm, arms
+
+DRAWS = 2_000
+LEAST_PHI_DF = 10
+"""Pooled degrees of freedom from which the measured over-dispersion replaces the assumed one."""
+
+IMAGE_SD = 7.0
+"""Spread in points over images of the difference of two arms' error probabilities (5 to 9 were measured)."""
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What a plan takes for granted: the scatter of one run in points, the correlation of a seed's runs, why."""
+
+    sd: float
+    correlation: float
+    images: int
+    basis: str
+
+
+def assume(
+    protocol: Protocol, classes: int, records: Evidence | None, err: float | None, images: int | None
+) -> Assumptions:
+    """Noise from the records as soon as two arms have two seeds, else from formulas.
+
+    `err` is the expected error in percent and `images` the number of test images, where they are known.
+    """
+    noise = records.noise if records else None
+    if records is not None and noise is not None and int((records.counts > 1).sum()) > 1:
+        known = noise.b[noise.b > 0]
+        enough = noise.pooled_df >= LEAST_PHI_DF
+        phi = max(1.0, noise.phi) if enough else assumed_phi(protocol.recipe.epochs)
+        covariance = noise.one_seed_covariance()
+        places = np.flatnonzero(records.counts > 1)
+        off = [covariance[a, b] / noise.variance[[a, b]].prod() ** 0.5 for a in places for b in places[places < a]]
+        whence = f"over-dispersion {phi:.1f} {'measured' if enough else 'assumed'}"
+        return Assumptions(
+            float(np.median(known) * phi) ** 0.5,
+            max(0.0, float(np.mean(off))),
+            records.sample.images,
+            f"from {len(records.sample.means)} finished runs ({whence})",
+        )
+    guess = GUESSES[protocol.data.dataset]
+    error, count = err or guess.err, images or guess.images
+    said = f"from formulas, for an error of {error:g} % on {count:,} test images" + (
+        "" if err else " (a guess: say --error)"
+    )
+    return Assumptions(assumed_sd(error, count, classes, protocol.recipe.epochs), 0.0, count, said)
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """One finding before the runs: smallest effect, the paper's, chance of "reproduced", seeds for 80 %.
+
+    `smallest` and `paper` are of its hardest difference, in points; `seeds` are equal seeds of each arm, None if no
+    number up to 1,000 would do. The chances are for the paper's effects and for half of them.
+    """
+
+    ablation: Ablation
+    claim: Claim
+    smallest: float
+    paper: float
+    chance: float
+    chance_half: float
+    seeds: int | None
+    arms: tuple[Arm, ...]
+
+
+_Test = tuple[Ablation, Claim, tuple[Contrast, ...], float, np.ndarray]
+"""A finding as arithmetic: table, claim, contrasts that must be above 0, level of each test, assumed mean errors."""
+
+
+class Prospects:
+    """Chances of all findings of some tables as a function of the seeds of each arm.
+
+    Args:
+        ablations: the tables with their claims.
+        rules: by which they will be judged.
+        assumptions: the noise.
+        gain: the SE gain in points that is assumed; by default the paper's.
+    """
+
+    def __init__(
+        self, ablations: Sequence[Ablation], rules: Rules, assumptions: Assumptions, gain: float | None = None
+    ) -> None:
+        self.assumptions, self.rules = assumptions, rules
+        self.arms = tuple(arms(ablations))
+        self._place = {arm: place for place, arm in enumerate(self.arms)}
+        tests: list[_Test] = []
+        family = [(ablation, claim) for ablation in ablations for claim in ablation.claims if not claim.secondary]
+        for ablation, claim in family:
+            contrasts = TableContrasts(ablation, self.arms, rules)
+            measured = [atom for atom in claim.simple_atoms() if not isinstance(atom, (Fewer, NoDifference))]
+            wanted = tuple(contrast for atom in measured for contrast in contrasts.tested(atom).wanted)
+            k = sum(not other.secondary for other in ablation.claims)
+            level = rules.alpha_per_look / (len(family) if rules.family == "suite" else k)
+            printed = self._printed(ablation, contrasts, gain)
+            if wanted and not np.isnan(printed[sorted({arm for c in wanted for arm in c.arms})]).any():
+                tests.append((ablation, claim, wanted, level, printed))
+        self._take(tests)
+        rng = np.random.default_rng(20170905)
+        self._normals = rng.standard_normal((DRAWS, len(self.arms)))
+        self._scale = rng.standard_normal((DRAWS, 1))
+
+    def _take(self, tests: list[_Test]) -> None:
+        """Lay the findings' contrasts out for one product."""
+        self._tests = tests
+        self._weights = np.array([contrast.weights for *_, wanted, _, _ in self._tests for contrast in wanted])
+        self._offsets = np.array([contrast.offset for *_, wanted, _, _ in self._tests for contrast in wanted])
+        self._effects = np.array(
+            [contrast.at(printed) for *_, wanted, _, printed in self._tests for contrast in wanted]
+        )
+        self._levels = np.array([level for *_, wanted, level, _ in self._tests for _ in wanted])
+        self._starts = np.cumsum([0, *(len(wanted) for *_, wanted, _, _ in self._tests[:-1])])
+
+    def _printed(self, ablation: Ablation, contrasts: TableContrasts, gain: float | None) -> np.ndarray:
+        means = np.full(len(self.arms), np.nan)
+        for name in (*(row.id for row in ablation.rows), PLAIN):
+            if ablation.arm(name) in self._place:
+                error = ablation.paper_top1(name)
+                means[contrasts.arm(name)] = np.nan if error is None else error
+        reference = means[contrasts.arm(ablation.reference)]
+        scale = 1.0 if gain is None else gain / contrasts.gain.at(means)
+        return (means - reference) * scale
+
+    def covariance(self, seeds: Mapping[Arm, int]) -> np.ndarray:
+        """Covariance of the arms' means: seeds in common share the assumed correlation."""
+        n = np.array([seeds[arm] for arm in self.arms], float)
+        s = self.assumptions.correlation * np.minimum.outer(n, n) / np.outer(n, n)
+        np.fill_diagonal(s, 1 / n)
+        return self.assumptions.sd**2 * s
+
+    def df(self, seeds: Mapping[Arm, int]) -> float:
+        """Pooled degrees of freedom."""
+        return max(1.0, float(sum(n - 1 for n in seeds.values())))
+
+    def chances(self, seeds: Mapping[Arm, int], scales: Sequence[float] = (1.0, 0.5)) -> list[np.ndarray]:
+        """Chance of each finding of being reproduced if `scale` times the assumed effects are true, for each scale."""
+        if not self._tests:
+            return [np.zeros(0) for _ in scales]
+        s, df = self.covariance(seeds), self.df(seeds)
+        # The root of a chi-square over its df, by Wilson and Hilferty: the same draws serve every df.
+        u = np.maximum(1e-3, 1 - 2 / (9 * df) + self._scale * (2 / (9 * df)) ** 0.5) ** 1.5
+        noise = self._normals @ (self._weights @ np.linalg.cholesky(s)).T
+        quantiles = np.array([student.quantile(level, df) for level in self._levels])
+        bar = u * (quantiles * np.sqrt(np.einsum("ij,jk,ik->i", self._weights, s, self._weights))) - noise
+        found = []
+        for scale in scales:
+            effects = scale * self._effects + (1 - scale) * self._offsets
+            found.append(np.logical_and.reduceat(effects > bar, self._starts, axis=1).mean(axis=0))
+        return found
+
+    def expected(self, seeds: Mapping[Arm, int]) -> float:
+        """Expected number of findings reproduced, averaged over the assumed effects and half of them."""
+        return float(np.mean([chances.sum() for chances in self.chances(seeds)]))
+
+    @property
+    def finding_arms(self) -> list[tuple[Arm, ...]]:
+        """The arms that each finding needs."""
+        return [
+            tuple(self.arms[place] for place in sorted({arm for contrast in wanted for arm in contrast.arms}))
+            for _, _, wanted, _, _ in self._tests
+        ]
+
+    def prospects(self, seeds: Mapping[Arm, int]) -> list[Prospect]:
+        """All findings with the given seeds."""
+        s, df = self.covariance(seeds), self.df(seeds)
+        full, half = self.chances(seeds)
+        one_seed = self.assumptions.sd**2 * (
+            (1 - self.assumptions.correlation) * np.eye(len(self.arms)) + self.assumptions.correlation
+        )
+        found = []
+        for place, (ablation, claim, wanted, level, printed) in enumerate(self._tests):
+            sizes = [detectable(contrast.weights, s, level, df) for contrast in wanted]
+            effects = [contrast.at(printed) for contrast in wanted]
+            hardest = min(range(len(wanted)), key=lambda i: effects[i] / sizes[i])
+            counts = [
+                seeds_needed(
+                    contrast.weights, contrast.at(printed), one_seed, level, lambda n: max(1, len(self.arms) * (n - 1))
+                )
+                for contrast in wanted
+            ]
+            needed = None if any(count is None for count in counts) else max(count or 0 for count in counts)
+            found.append(
+                Prospect(
+                    ablation,
+                    claim,
+                    sizes[hardest],
+                    effects[hardest],
+                    float(full[place]),
+                    float(half[place]),
+                    needed,
+                    self.finding_arms[place],
+                )
+            )
+        return found
+
+    def only(self, findings: Collection[str]) -> Prospects:
+        """The same with these findings alone, by id."""
+        part = copy(self)
+        part._take([test for test in self._tests if test[1].id in findings])
+        return part
+
+    @property
+    def gain(self) -> float:
+        """The assumed SE gain in points."""
+        ablation, _, _, _, printed = self._tests[0]
+        return TableContrasts(ablation, self.arms, self.rules).gain.at(printed)
+
+    @property
+    def floor(self) -> float:
+        """Standard error in points below which no number of seeds brings a difference for new images."""
+        return IMAGE_SD / self.assumptions.images**0.5

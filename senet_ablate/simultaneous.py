@@ -1,0 +1,73 @@
+"""One critical value for all contrasts of a table: the distribution of the largest |t| among them.
+
+The contrasts' correlation is general, so the distribution comes from draws of the multivariate normal; the scale they
+share, a chi-square, is integrated exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import optimize, special
+
+from senet_ablate import student
+
+DRAWS = 200_000
+GRID = 2_000
+"""Quantiles by which the drawn maxima are kept: the integral over them is exact to 1/GRID of a probability's density."""
+
+
+@lru_cache(maxsize=4)
+def _standard_normals(draws: int, arms: int) -> np.ndarray:
+    return np.random.default_rng(20170905).standard_normal((draws, arms))
+
+
+@dataclass(frozen=True)
+class MaxT:
+    """Distribution of max |t| for contrasts that share `df` degrees of freedom; `maxima` are quantiles of max |z|."""
+
+    maxima: np.ndarray
+    df: float
+
+    def tail(self, value: float) -> float:
+        """Probability that some |t| exceeds `value` though all contrasts are 0."""
+        if value <= 0:
+            return 1.0
+        if np.isinf(self.df):
+            return float(np.mean(self.maxima > value))
+        # |t| = |z| / sqrt(u / df) with u chi-square; exceeds where u < df (z / value)^2.
+        return float(np.mean(special.chdtr(self.df, self.df * (self.maxima / value) ** 2)))
+
+    def critical(self, alpha: float) -> float:
+        """The value that max |t| exceeds with probability `alpha`."""
+        low, high = 0.0, 2.0
+        while self.tail(high) > alpha:
+            low, high = high, 2 * high
+        return float(optimize.brentq(lambda value: self.tail(value) - alpha, low, high, xtol=1e-6))
+
+    def pointwise(self, alpha: float) -> float:
+        """Two-sided p-value that a single contrast must reach, so that contrasts of other df can be judged alike."""
+        return 2 * student.tail(self.critical(alpha), self.df)
+
+    def adjusted(self, p: float) -> float:
+        """The chance of any contrast reaching a two-sided p-value as small as `p`."""
+        return self.tail(student.quantile(p / 2, self.df))
+
+
+def max_t(contrasts: np.ndarray, covariance: np.ndarray, df: float, draws: int = DRAWS) -> MaxT:
+    """Distribution of max |t| of `contrasts` (contrasts, arms) under the arms' `covariance` of means (arms, arms).
+
+    A covariance put together pair by pair may have slightly negative eigenvalues; they count as 0.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    root = contrasts @ (vectors * np.sqrt(np.maximum(values, 0)))
+    norms = np.linalg.norm(root, axis=1)
+    kept = norms > 1e-12 * max(1e-300, norms.max(initial=0))
+    directions = root[kept] / norms[kept][:, None]
+    maxima = np.zeros(draws)
+    normals = _standard_normals(draws, len(covariance))
+    for direction in directions:
+        np.maximum(maxima, np.abs(normals @ direction), out=maxima)
+    return MaxT(np.quantile(maxima, (np.arange(GRID) + 0.5) / GRID), df)
