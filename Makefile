@@ -20,7 +20,7 @@ RUN = $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(JOBS),--jobs '$(JOBS)')
 TABLES := ratio squeeze gate stage integration inner nosqueeze controls
 
 .DEFAULT_GOAL := help
-.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count report readme check lint test test-all clean
+.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate report readme check lint test test-all clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%$$().:_-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -55,7 +55,7 @@ ablate-controls: ## Controls: other seeds, constant, random and no gate
 $(TABLES:%=ablate-%): ablate-%: $(VENV)/installed
 	@$(CLI) run $* $(RUN) --report
 
-plan: $(VENV)/installed ## What would be trained, what is shared and how long it takes
+plan: $(VENV)/installed ## What would be trained, how long it takes and what it can decide
 	@$(CLI) plan $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(ARGS)
 
 status: $(VENV)/installed ## Which runs are finished, unfinished or failed
@@ -63,6 +63,12 @@ status: $(VENV)/installed ## Which runs are finished, unfinished or failed
 
 count: $(VENV)/installed ## Parameters and multiply-adds beside the paper's; no training, no data
 	@$(CLI) count $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(ARGS)
+
+audit: $(VENV)/installed ## What differs between each arm and its reference; fails on what no row declares
+	@$(CLI) audit $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(if $(STUDY),--study '$(STUDY)') $(ARGS)
+
+calibrate: $(VENV)/installed ## Is the printed confidence deserved? Judge simulated studies (minutes)
+	@$(CLI) calibrate $(ARGS)
 
 report: $(VENV)/installed ## Write tables and plots again from the records
 	@$(CLI) report $(CHOICE) $(ARGS)

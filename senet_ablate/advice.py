@@ -1,4 +1,4 @@
-"""What an open verdict leaves to know: within which share of the gain two arms are equal, and how many seeds it would take."""
+"""What an open verdict leaves to know: within which share of the gain arms are equal, how many seeds are missing."""
 
 from __future__ import annotations
 

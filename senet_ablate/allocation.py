@@ -53,8 +53,8 @@ def allocate(
     seeds = next((start for start in starts if total(start) <= budget), None)
     if seeds is None:
         raise UserError(
-            f"the budget reaches for {budget / total(starts[-1]):.0%} of two seeds of each of {len(prospects.arms)} networks; "
-            "give more, or name fewer tables"
+            f"the budget reaches for {budget / total(starts[-1]):.0%} of two seeds of each of {len(prospects.arms)} "
+            "networks; give more, or name fewer tables"
         )
     while True:
         before = prospects.expected(seeds)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from senet_ablate.advice import advise
-from senet_ablate.audit import audit_records, departure_lines
+from senet_ablate.audit import Departure, audit_records, departure_lines
+from senet_ablate.claims import PLAIN
 from senet_ablate.errors import UserError
 from senet_ablate.evidence import Evidence
 from senet_ablate.judge import TableJudge, judges_of
@@ -92,12 +93,7 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
         for metric, evidence in secondary.items()
     }
     departures = audit_records(ablations, outcomes)
-    grave = [departure for departure in departures if departure.grave]
-    if grave:
-        told = "\n".join(departure_lines(grave))
-        raise UserError(
-            f"study {study.name!r}: arms differ in what their rows do not declare, so nothing is judged:\n{told}"
-        )
+    found = {slug: [_barred(finding, departures) for finding in findings] for slug, findings in found.items()}
     return Assessment(
         outcomes,
         plan,
@@ -109,6 +105,21 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
         tuple(deviations(plan, outcomes, ablations)),
         tuple(departure_lines(departures)),
     )
+
+
+def _barred(finding: FindingVerdict, departures: Sequence[Departure]) -> FindingVerdict:
+    """No verdict where an arm of the finding differs from its reference in what its row does not declare."""
+    grave = [
+        departure
+        for departure in departures
+        if departure.grave
+        and departure.table == finding.ablation.slug
+        and (departure.row in finding.claim.arms or finding.ablation.arm(departure.row) == finding.ablation.arm(PLAIN))
+    ]
+    if not grave:
+        return finding
+    why = ", ".join(dict.fromkeys(f"{each.row} in {each.what} ({each.here}, not {each.reference})" for each in grave))
+    return replace(finding, verdict="not resolved", reason=f"arms differ in what is not declared: {why}")
 
 
 def _kept(old: FindingVerdict, now: FindingVerdict, look: int) -> FindingVerdict:

@@ -197,7 +197,9 @@ def _facts(record: RunRecord) -> dict[str, object]:
                 "kind": origin.device if origin.device in ("cpu", "mps") else "cuda",  # of a card the name is kept
                 "name": origin.hardware,
             },
-            "execution": {"devices": origin.devices, "threads": origin.threads, "pipeline": origin.pipeline},
+            # Each device normalises its own share of the batch, so their number changes what is learnt.
+            "recipe": {"devices": origin.devices},
+            "execution": {"threads": origin.threads, "pipeline": origin.pipeline},
         }
     )
 

@@ -28,7 +28,7 @@ DRAWS = 20_000
 
 LEAST_COVERAGE = 0.94
 MOST_FALSE, MOST_FALSE_WILD = 0.06, 0.08
-"""What must hold: 95 % intervals cover at least so often, and so many studies at most have a false finding in a table."""
+"""What must hold: 95 % intervals cover at least so often, at most so many studies have a false finding in a table."""
 
 
 @dataclass(frozen=True)
@@ -247,15 +247,17 @@ def to_markdown(frame: pd.DataFrame) -> str:
     return f"""# Calibration: is the printed confidence deserved?
 
 Whole studies with a known truth, simulated image by image and judged by the code that judges real records;
-{studies} studies a line, 17 networks each. "Holds": intervals cover in at least {LEAST_COVERAGE:.0%} of cases, and at most
-{MOST_FALSE:.0%} of studies have a false finding in the worst table ({MOST_FALSE_WILD:.0%} with one arm at three times the noise).
-Monte Carlo error of a share of 0.05 is {100 * (0.05 * 0.95 / studies) ** 0.5:.1f} points.
+{studies} studies a line, 17 networks each. "Holds": intervals cover in at least {LEAST_COVERAGE:.0%} of cases, and
+at most {MOST_FALSE:.0%} of studies have a false finding in the worst table ({MOST_FALSE_WILD:.0%} with one arm at three
+times the noise). Monte Carlo error of a share of 0.05 is {100 * (0.05 * 0.95 / studies) ** 0.5:.1f} points.
 
 {table}
 
-- Noise of one run: 0.25 points on 10,000 images, over-dispersion 1.3; short training: 0.40, over-dispersion 4, runs of one seed
-  correlated (0.4 of the run shift, the luck of 30 % of the images).
-- "Edge of the same": each arm that is claimed to equal the reference lies exactly at the margin, a quarter of the gain away.
-- "New images": each study sees other test images, arms find different images hard, and intervals are those for new images.
+- Noise of one run: 0.25 points on 10,000 images, over-dispersion 1.3; short training: 0.40, over-dispersion 4, runs of
+  one seed correlated (0.4 of the run shift, the luck of 30 % of the images).
+- "Edge of the same": each arm that is claimed to equal the reference lies exactly at the margin, a quarter of the
+  gain away.
+- "New images": each study sees other test images, arms find different images hard, and intervals are those
+  for new images.
 - Findings right: of the paper's 15, verdicts that say what is the case.
 """

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from senet_ablate.checks import audit, calibrate, count
 from senet_ablate.errors import UserError
 from senet_ablate.options import (
     ABLATIONS,
@@ -31,12 +31,10 @@ from senet_ablate.options import (
     planned_seeds,
 )
 from senet_ablate.planning import channels_and_classes, make_plan, row_states
-from senet_ablate.specs import Complexity, Variant
-from senet_ablate.suite import arms, check_arms, declarations_dir, load_ablations, load_protocol
+from senet_ablate.suite import all_ablations, declarations_dir, load_protocol
 from senet_ablate.terminal import (
     duration,
     say,
-    show_counts,
     show_declarations,
     show_plan,
     show_prospects,
@@ -48,7 +46,8 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it; 1 is a run that failed, 2 a mistake in the call or its files."""
 
 EPILOG = """
-Exit codes: 0 done; 1 at least one run failed; 2 a mistake in the call, a file or the data; 130 stopped by Ctrl-C
+Exit codes: 0 done; 1 at least one run failed (audit, calibrate: what was checked does not hold); 2 a mistake
+in the call, a file or the data; 130 stopped by Ctrl-C
 (nothing finished is lost: the same command goes on).
 """
 
@@ -81,18 +80,19 @@ def tell(text: str) -> None:
 )
 @click.version_option(package_name="senet-ablate")
 def main() -> None:
-    r"""Rerun the ablation study of "Squeeze-and-Excitation Networks" (arXiv 1709.01507, Tables 10 to 16).
+    """Rerun the ablation study of "Squeeze-and-Excitation Networks" (arXiv 1709.01507, Tables 10 to 16).
 
     A table's rows differ in one factor while a protocol (network, data, recipe) is held fixed. Each distinct
     network is trained once per seed, whatever number of tables it serves. Tables are called ratio, squeeze,
-    gate, stage, integration, inner and nosqueeze; no table means all.
+    gate, stage, integration, inner and nosqueeze (no table means these seven), and controls.
 
     \b
-    senet-ablate list                      what there is
-    senet-ablate plan ratio                what would be trained, and for how long
-    senet-ablate run ratio --report        train (or go on) and write table and plot
-    senet-ablate count                     parameters and multiply-adds beside the paper's
-    """
+    senet-ablate list                   what there is
+    senet-ablate plan --budget 2h       which findings two hours can decide, with how many seeds of what
+    senet-ablate run ratio --report     train (or go on); write table, plot and verdicts
+    senet-ablate audit                  what differs between the arms, and whether it is declared
+    senet-ablate count                  parameters and multiply-adds beside the paper's
+    """  # noqa: D301 - click wants the character itself
 
 
 @main.command("list")
@@ -101,7 +101,7 @@ def list_command(ablations: Path | None) -> None:
     """List tables with their rows, and protocols."""
     directory = ablations or declarations_dir()
     names = sorted(path.stem for path in (directory / "protocols").glob("*.toml"))
-    show_declarations(load_ablations(directory), [load_protocol(directory, name) for name in names])
+    show_declarations(all_ablations(directory), [load_protocol(directory, name) for name in names])
 
 
 @main.command()
@@ -146,8 +146,9 @@ def list_command(ablations: Path | None) -> None:
 def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     """Show what would be trained, what it costs, and which findings it can decide; nothing is trained.
 
-    Without --runs or --budget each network gets --seeds runs. With one of them the seeds are chosen, before any result is
-    seen, so that the most findings are expected to be reproduced if the paper's effects (or half of them) are true.
+    Without --runs or --budget each network gets --seeds runs. With one of them the seeds are chosen, before any
+    result is seen, so that the most findings are expected to be reproduced if the paper's effects (or half of them)
+    are true.
     """
     from senet_ablate.planner import Wish, lay_out
 
@@ -286,48 +287,5 @@ def _report(chosen: Chosen, reports: Path) -> None:
     say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")
 
 
-@main.command()
-@options(
-    TABLES,
-    click.option("--protocol", default="imagenet-resnet50", show_default=True, help="Whose network to count."),
-    SET,
-    click.option("--classes", type=click.IntRange(2), default=1000, show_default=True, help="Classes of a folder."),
-    click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the counts here."),
-    ABLATIONS,
-)
-def count(
-    tables: Sequence[str],
-    protocol: str,
-    overrides: Sequence[str],
-    classes: int,
-    csv_file: Path | None,
-    ablations: Path | None,
-) -> None:
-    """Count parameters and multiply-adds of every arm, traced by fvcore, beside the paper's figures; trains nothing.
-
-    A tick marks each count that rounds to the printed figure; where none does, the conventions that would are named.
-    """
-    from senet_ablate import complexity, counting
-    from senet_ablate.resnet import ResNet
-    from senet_ablate.specs import CHANNELS_AND_CLASSES
-    from senet_ablate.store import write_atomic
-
-    directory = ablations or declarations_dir()
-    loaded = load_protocol(directory, protocol, overrides)
-    named = load_ablations(directory, tables)
-    resolution = loaded.data.resolution
-    check_arms(named, loaded.network, resolution, loaded.name)
-    channels, known = CHANNELS_AND_CLASSES[loaded.data.dataset]
-    counted: dict[Variant, Complexity] = {}
-    with Console(stderr=True).status("tracing") as spinner:
-        for variant in (networks := {arm.variant: None for arm in arms(named)}):
-            spinner.update(f"tracing {variant.slug} ({len(counted) + 1} of {len(networks)})")
-            model = ResNet(loaded.network, variant, in_channels=channels, classes=known or classes)
-            counted[variant] = complexity.count_complexity(model, in_channels=channels, resolution=resolution)
-    scale = (loaded.network, resolution, known or classes)
-    at_paper_scale = scale == (counting.PAPER_NETWORK, counting.PAPER_RESOLUTION, counting.PAPER_CLASSES)
-    frame = counting.count_table(named, counted, at_paper_scale)
-    show_counts(frame, complexity.CONVENTION)
-    if csv_file:
-        write_atomic(csv_file, frame.to_csv(index=False, lineterminator="\n"))
-        say(f"wrote {len(frame)} rows to {csv_file}")
+for command in (count, audit, calibrate):
+    main.add_command(command)

@@ -1,7 +1,7 @@
 """What an atomic claim says as arithmetic: contrasts of mean errors, each written so that the claim wants it above 0.
 
-A contrast is a vector of weights over arms. The SE gain g is the error of the network without SE less that of the table's
-reference; "the same" and "immaterial" are contrasts with a share of it, so no gain needs to be known beforehand.
+A contrast is a vector of weights over arms. The SE gain g is the error of the network without SE less that of the
+table's reference; "the same" and "immaterial" are contrasts with a share of it, so no gain need be known beforehand.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class TestedAtom:
-    """An atom with its contrasts: `shown` is printed, `wanted` must all be above 0, `margin` are rho g - D, rho g + D."""
+    """An atom with its contrasts: `shown` is printed, `wanted` must be above 0, `margin` are rho g - D, rho g + D."""
 
     atom: Superior | Equivalent | Retains | NoDifference
     shown: Contrast

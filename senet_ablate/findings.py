@@ -1,4 +1,4 @@
-"""The findings of a whole study on one page: each of the paper's sentences with its verdict and what stands behind it."""
+"""The findings of a whole study on one page: each of the paper's sentences, its verdict, and what stands behind it."""
 
 from __future__ import annotations
 
@@ -138,7 +138,8 @@ def _power(assessment: Assessment) -> list[str]:
         one_seed = float(evidence.noise.variance[plain] + evidence.noise.variance[se]) ** 0.5
         lines.append(
             f"- By {METRIC_NAMES[metric]} the SE gain is {gain.estimate:+.3g} and a difference of two runs scatters by "
-            f"{one_seed:.3g}: gain over noise {gain.estimate / one_seed:+.2f}, over-dispersion {evidence.noise.phi:.1f}."
+            f"{one_seed:.3g}: gain over noise {gain.estimate / one_seed:+.2f}, over-dispersion "
+            f"{evidence.noise.phi:.1f}."
         )
     return ["\n".join(lines) or "No two networks have runs to compare."]
 
@@ -169,8 +170,8 @@ def _ranks(assessment: Assessment) -> str:
         return "No table has runs to rank."
     table = pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True, colalign=["left"] + ["right"] * 4)
     return (
-        f"{table}\n\nKendall's tau-b between our mean errors and the paper's. The ceiling is what runs as noisy as these "
-        "would reach if the paper's figures were the exact truth; it is no verdict."
+        f"{table}\n\nKendall's tau-b between our mean errors and the paper's. The ceiling is what runs as noisy as "
+        "these would reach if the paper's figures were the exact truth; it is no verdict."
     )
 
 
@@ -183,8 +184,8 @@ def _plan(assessment: Assessment) -> str:
     return (
         f"Plan {plan.digest}{' of ' + plan.written if plan.written else ' (no file)'}: {rules.looks} "
         f'{"look" if rules.looks == 1 else "looks"}, alpha {rules.alpha:g} by {rules.family}, "the same" is within '
-        f"{margin}, {rules.pairing} credit for seeds in common, verdicts for {_ESTIMAND[rules.estimand]}; {counted} claims "
-        f"are exact counts.\n\n{told}" + (f"\n{audit}" if audit else "")
+        f"{margin}, {rules.pairing} credit for seeds in common, verdicts for {_ESTIMAND[rules.estimand]}; {counted} "
+        f"claims are exact counts.\n\n{told}" + (f"\n{audit}" if audit else "")
     )
 
 

@@ -1,8 +1,8 @@
 """Which findings hold: reproduced, contradicted, or not resolved at this budget.
 
-A finding is reproduced if each of its atoms passes its own one-sided test (intersection-union, so no correction inside a
-finding), and contradicted if the simultaneous interval of any atom says the opposite. A difference without a verdict is
-never "no difference".
+A finding is reproduced if each of its atoms passes its own one-sided test (intersection-union, so no correction inside
+a finding), and contradicted if the simultaneous interval of any atom says the opposite. A difference without a verdict
+is never "no difference".
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class TableJudge:
         return AtomVerdict(atom, verdict, reason, new_images="yes")
 
     def _instability(self, blank: AtomVerdict, arms: Sequence[int]) -> AtomVerdict | None:
-        """Where more than a fifth of an arm's runs diverged no mean decides; that it fails may itself be the finding."""
+        """Where more than a fifth of an arm's runs diverged no mean decides; that may itself be the finding."""
         slugs = {arm: self.evidence.arms[arm].slug for arm in arms}
         lost = {arm: self.evidence.diverged.get(self.evidence.arms[arm], 0) for arm in arms}
         total = {arm: int(self.evidence.counts[arm]) + lost[arm] for arm in arms}
@@ -228,10 +228,11 @@ class TableJudge:
 
     def _flags(self, arms: Sequence[int]) -> tuple[str, ...]:
         evidence = self.evidence
+        lost = {arm: evidence.diverged.get(evidence.arms[arm], 0) for arm in arms}
         flags = [
-            f"conditional on convergence: {evidence.diverged[evidence.arms[arm]]} runs of {evidence.arms[arm].slug} diverged"
-            for arm in arms
-            if evidence.diverged.get(evidence.arms[arm])
+            f"conditional on convergence: {count} runs of {evidence.arms[arm].slug} diverged"
+            for arm, count in lost.items()
+            if count
         ]
         if evidence.noise is not None:
             flags += [f"unstable: {evidence.arms[arm].slug}" for arm in arms if evidence.noise.unstable[arm]]

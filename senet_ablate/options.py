@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,11 @@ CLASSES = click.option(
 )
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Duration(click.ParamType[float]):
     """A time such as `2h`, `90min` or `1h30m`, in seconds."""
 
@@ -95,7 +101,7 @@ class Duration(click.ParamType[float]):
 
 @dataclass(frozen=True)
 class Chosen:
-    """The tables, the protocol and the study that a call is about; `declared` are all tables that the study may have."""
+    """The tables, the protocol and the study that a call is about; `declared` are all tables the study may have."""
 
     ablations: list[Ablation]
     declared: list[Ablation]
@@ -147,7 +153,7 @@ def _declared(directory: Path, named: Sequence[Ablation], study: Study) -> list[
 
 
 def planned_seeds(chosen: Chosen, seeds: int | None) -> tuple[dict[Arm, int], StudyPlan | None]:
-    """Seeds of each arm that a call is about: as it says, else as the study's plan file says, else as the protocol does."""
+    """Seeds of each arm that a call is about: as it says, else as the plan file says, else as the protocol does."""
     plan = read_plan(chosen.study)
     each: Mapping[str, int] = plan.seeds[-1] if plan and seeds is None else {}
     usual = seeds or chosen.protocol.seeds

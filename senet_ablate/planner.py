@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from senet_ablate.assessment import assess, gather
 from senet_ablate.declarations import parse_value, validate
 from senet_ablate.errors import UserError
 from senet_ablate.evidence import Evidence
-from senet_ablate.options import Chosen, planned_seeds
+from senet_ablate.options import Chosen, cores, planned_seeds
 from senet_ablate.outcomes import load_outcomes
 from senet_ablate.planning import Estimate, Pace, Plan, estimate, find_pace, make_plan
 from senet_ablate.plans import StudyPlan, claims_digest, read_plan, write_plan
@@ -24,7 +23,7 @@ from senet_ablate.suite import Arm
 from senet_ablate.terminal import duration
 
 OUT_OF_REACH = 0.8
-"""A finding with a smaller chance of being reproduced, though the paper's effects are true, is out of a plan's reach."""
+"""A finding whose chance of being reproduced is smaller, though the paper's effects are true, is out of reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,12 +167,11 @@ def _price(
     assert wish.budget is not None
     if pace is None:
         raise UserError(
-            "--budget: no finished run in results/ tells how long one takes; finish one (`run ratio --rows r16 --seeds 1`), "
-            "or give --runs"
+            "--budget: no finished run in results/ tells how long one takes; finish one (`run ratio --rows r16 --seeds "
+            "1`), or give --runs"
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     seconds = {arm: pace.of(complexity, protocol) for arm, complexity in costs.items()}
-    return seconds, wish.budget * (wish.jobs or cores)
+    return seconds, wish.budget * (wish.jobs or cores())
 
 
 def _slugs(seeds: dict[Arm, int]) -> dict[str, int]:
@@ -199,9 +197,10 @@ def _remarks(
     fair = sum(prospect.chance for prospect in found)
     half = sum(prospect.chance_half for prospect in found)
     remarks = [
-        f"Noise of one run: {sd:.2f} points, {assumptions.basis}; correlation of a seed's runs {assumptions.correlation:.2f}. "
-        f"Assumed SE gain: {gain:.2f} points, {gain / sd:.1f} times the noise.",
-        f"Expected: {fair:.1f} of {len(found)} findings reproduced if the effects are true, {half:.1f} if half of them are.",
+        f"Noise of one run: {sd:.2f} points, {assumptions.basis}; correlation of a seed's runs "
+        f"{assumptions.correlation:.2f}. Assumed SE gain: {gain:.2f} points, {gain / sd:.1f} times the noise.",
+        f"Expected: {fair:.1f} of {len(found)} findings reproduced if the effects are true, {half:.1f} if half of them "
+        "are.",
         f"Differences for new images keep a standard error of about {prospects.floor:.2f} points, whatever the seeds.",
     ]
     if lost:

@@ -60,7 +60,8 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
 def fill(text: str, tables: Path) -> str:
     """Put generated tables into a Markdown text, between `<!-- generated: NAME -->` and `<!-- /generated -->`.
 
-    NAME is a file of `tables` without its suffix; what is put in begins with its first table line.
+    NAME is a file of `tables` without its suffix; what is put in begins with its first table line
+    and ends before the next heading.
 
     Raises:
         UserError: a block names a table that was not written.
@@ -72,6 +73,7 @@ def fill(text: str, tables: Path) -> str:
             written = (file.stem for file in tables.glob("*.md"))
             raise UserError(f"a block wants {match[2]!r}; {did_you_mean(match[2], written)}")
         content = path.read_text(encoding="utf-8")
-        return f"{match[1]}\n{content[content.index('|') :]}{match[3]}"
+        first_part = content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
+        return f"{match[1]}\n{first_part}\n{match[3]}"
 
     return re.sub(r"(<!-- generated: (\S+) -->)\n.*?(<!-- /generated -->)", block, text, flags=re.DOTALL)

@@ -16,12 +16,12 @@ from senet_ablate import student
 
 DRAWS = 200_000
 GRID = 2_000
-"""Quantiles by which the drawn maxima are kept: the integral over them is exact to 1/GRID of a probability's density."""
+"""Number of quantiles by which the drawn maxima are kept for the integral over the scale."""
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _standard_normals(draws: int, arms: int) -> np.ndarray:
-    return np.random.default_rng(20170905).standard_normal((draws, arms))
+    return np.random.default_rng(20170905).standard_normal((draws, arms), np.float32)
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def max_t(contrasts: np.ndarray, covariance: np.ndarray, df: float, draws: int =
     root = contrasts @ (vectors * np.sqrt(np.maximum(values, 0)))
     norms = np.linalg.norm(root, axis=1)
     kept = norms > 1e-12 * max(1e-300, norms.max(initial=0))
-    directions = root[kept] / norms[kept][:, None]
-    maxima = np.zeros(draws)
+    directions = (root[kept] / norms[kept][:, None]).astype(np.float32)
+    maxima = np.zeros(draws, np.float32)
     normals = _standard_normals(draws, len(covariance))
     for direction in directions:
         np.maximum(maxima, np.abs(normals @ direction), out=maxima)

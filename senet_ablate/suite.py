@@ -53,8 +53,8 @@ class PaperFigures(Spec):
 class Row(Spec):
     """One row of a printed table: its name, the network it stands for and the paper's figures.
 
-    In TOML `se = false` is the plain network and `se = {}` the paper's block with all its defaults. A row of ours has no
-    `paper`. `first_seed = 1000` makes the same network under other seeds an arm of its own: a null comparison.
+    In TOML `se = false` is the plain network and `se = {}` the paper's block with all its defaults. A row of ours has
+    no `paper`. `first_seed = 1000` makes the same network under other seeds an arm of its own: a null comparison.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -75,7 +75,8 @@ class Row(Spec):
 
     @model_validator(mode="after")
     def _is_a_network(self) -> Self:
-        if self.id == PLAIN and self.arm != Arm(variant=Variant()):
+        variant = self.variant
+        if self.id == PLAIN and (variant != Variant() or self.first_seed):
             raise ValueError(f"id = {PLAIN!r} is kept for the network without SE (se = false); use another id")
         return self
 
@@ -117,10 +118,6 @@ class Ablation(Spec):
             raise ValueError(f"two rows have the same id among {', '.join(ids)}")
         if self.reference not in ids:
             raise ValueError(f"reference = {self.reference!r} is no row; {did_you_mean(self.reference, ids)}")
-        if self.row(self.reference).first_seed:
-            raise ValueError(
-                f"reference = {self.reference!r} has first_seed; the reference has the usual seeds, from 0"
-            )
         seen: dict[Arm, str] = {}
         for row in self.rows:
             if row.arm in seen:
@@ -135,6 +132,10 @@ class Ablation(Spec):
                     f"row {row.id!r} differs from the reference row {self.reference!r} in {', '.join(others)}, but "
                     f"the table's factor is {self.factor}: arms may differ in the factor only"
                 )
+        if self.row(self.reference).first_seed:
+            raise ValueError(
+                f"reference = {self.reference!r} has first_seed; the reference has the usual seeds, from 0"
+            )
         return self
 
     @model_validator(mode="after")
@@ -157,7 +158,8 @@ class Ablation(Spec):
             raise ValueError(f"claim {claim!r}, {atom}: both are the network {arms[0].slug}; name two different ones")
         if isinstance(atom, NoDifference) and len({arm.variant for arm in arms}) > 1:
             raise ValueError(
-                f"claim {claim!r}, {atom}: two networks; a null comparison is of one network under other seeds (first_seed)"
+                f"claim {claim!r}, {atom}: two networks; a null comparison is of one network under other seeds "
+                "(first_seed)"
             )
         if isinstance(atom, Retains) and arms[0] in (self.arm(PLAIN), self.arm(self.reference)):
             raise ValueError(

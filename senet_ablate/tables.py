@@ -76,7 +76,7 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
                 "n": len(good),
                 "n_diverged": outcomes.diverged(row.arm),
                 "top1_err_mean": mean.estimate if mean else None,
-                "top1_err_half": student.quantile(0.025, mean.df) * mean.se if mean else None,
+                "top1_err_half": student.quantile(0.025, mean.df) * mean.se if mean and evidence.noise else None,
                 "top1_err_sd": statistics.stdev(top1) if len(top1) > 1 else None,
                 "top5_err_mean": statistics.fmean(top5) if top5 else None,
                 "diff_to_reference": difference.estimate if difference else None,
@@ -141,8 +141,8 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
         f"{data.dataset} at {data.resolution}x{data.resolution}, {facts.n_train:,} training, {facts.n_validation:,} "
         f"validation and {facts.n_test:,} test images in {facts.classes} classes{skipped}; {recipe.epochs} epochs, "
         f"batch {recipe.batch_size}.",
-        "Error of the last epoch on the test set, read once: mean over n seeds and half-width of its 95 % interval. The "
-        f"difference is to {ablation.row(ablation.reference).label}, with the half-width of its simultaneous 95 % "
+        "Error of the last epoch on the test set, read once: mean over n seeds and half-width of its 95 % interval. "
+        f"The difference is to {ablation.row(ablation.reference).label}, with the half-width of its simultaneous 95 % "
         "interval. ✓ marks the rows that cannot be told from the best.",
         *noise_remarks(assessment, assessment.judges[ablation.slug]),
     ]
@@ -160,7 +160,7 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
 
 
 def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
-    """What a reader must know before believing a table: noise, what this n resolves, looks, deviations from the plan."""
+    """What a reader must know before believing a table: noise, what this n resolves, looks, the plan."""
     evidence, noise = judge.evidence, judge.evidence.noise
     plan = assessment.plan
     looks = f"look {len(plan.seeds)}"
@@ -178,8 +178,8 @@ def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
     correlation = seen_correlation(noise)
     remarks = [
         f"Noise, pooled over {int((evidence.counts > 1).sum())} networks of the study ({noise.pooled_df} degrees of "
-        f"freedom): one run scatters by {sd:.2f} points; over-dispersion {noise.phi:.1f}{kind}; correlation of runs of one "
-        f"seed {correlation:+.2f}; unstable: {unstable}."
+        f"freedom): one run scatters by {sd:.2f} points; over-dispersion {noise.phi:.1f}{kind}; correlation of runs of "
+        f"one seed {correlation:+.2f}; unstable: {unstable}."
     ]
     smallest = smallest_effect(judge)
     if smallest is not None:

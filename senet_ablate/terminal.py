@@ -133,6 +133,24 @@ def show_table(table: Table, study: str) -> None:
     _console().print(grid)
 
 
+def show_calibration(frame: DataFrame) -> None:
+    """Coverage, false findings and findings right of each simulated world."""
+    grid = make_grid(f"{frame['studies'].iloc[0]} simulated studies a line")
+    grid.add_column("world", overflow="fold")
+    for heading in ("seeds", "coverage", "false", "right", "holds"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for line in frame.to_dict("records"):
+        grid.add_row(
+            line["world"],
+            line["seeds"],
+            f"{line['coverage']:.3f}",
+            f"{line['false_worst_table']:.3f}",
+            f"{line['right']:.1f}",
+            "yes" if line["holds"] else "NO",
+        )
+    _console().print(grid)
+
+
 def show_counts(frame: DataFrame, convention: str) -> None:
     """Counts of every arm; at the paper's scale beside its figures, with a tick on each that rounds to print."""
     at_paper_scale = "paper_params_m" in frame.columns

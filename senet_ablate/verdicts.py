@@ -22,9 +22,9 @@ WITHIN_NOISE_Z = 1.645
 class AtomVerdict:
     """Verdict on one atom. Estimate, interval and errors are in points of error; the interval is simultaneous.
 
-    `confidence` is 1 - p, the flat-prior probability of the claim's direction. `rho_star` is the smallest share of the SE
-    gain within which two arms were shown equal. `more_seeds` would decide it with 80 % power if the paper's share of the
-    gain were true.
+    `confidence` is 1 - p, the flat-prior probability of the claim's direction. `rho_star` is the smallest share of the
+    SE gain within which two arms were shown equal. `more_seeds` would decide it with 80 % power if the paper's share of
+    the gain were true.
     """
 
     atom: Atom

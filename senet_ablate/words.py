@@ -51,7 +51,8 @@ def _numbers(finding: FindingVerdict) -> str:
         NoDifference: "difference",
     }.get(type(atom.atom), "")
     quoted = f" ({atom.atom})" if len([a for a in finding.atoms if not isinstance(a.atom, Fewer)]) > 1 else ""
-    text = f"; {what}{quoted} {atom.estimate:+.2f}, simultaneous 95 % interval {atom.low:+.2f} to {atom.high:+.2f}, n = {counts}"
+    interval = f"simultaneous 95 % interval {atom.low:+.2f} to {atom.high:+.2f}"
+    text = f"; {what}{quoted} {atom.estimate:+.2f}, {interval}, n = {counts}"
     if isinstance(atom.atom, Superior) and finding.verdict == "not resolved" and atom.confidence is not None:
         text += f"; direction as in the paper with confidence {min(atom.confidence, 0.999):.2f}"
     shares = [a.rho_star for a in finding.atoms if isinstance(a.atom, Equivalent)]

@@ -1,8 +1,8 @@
 """Invented studies whose truth is known: every test image has an error rate, every run draws its errors from them.
 
-They go through the same code as real records, so they show whether the printed confidence is deserved. An arm's error is
-reached exactly, on these images and on average over runs; runs scatter by independent errors per image and by a shift of
-the whole run, which arms of one seed may share.
+They go through the same code as real records, so they show whether the printed confidence is deserved. An arm's error
+is reached exactly, on these images and on average over runs; runs scatter by independent errors per image and by a
+shift of the whole run, which arms of one seed may share.
 """
 
 from __future__ import annotations

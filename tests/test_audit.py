@@ -252,7 +252,7 @@ def ran(*records: RunRecord) -> Outcomes:
         ({"cpu": "Another"}, ("hardware", "name", "Another", "A processor"), False),
         ({"device": "H200", "cpu": "Any"}, ("hardware", "kind", "cuda", "cpu"), False),
         ({"threads": 2}, ("execution", "threads", "2", "1"), False),
-        ({"devices": 2}, ("execution", "devices", "2", "1"), False),
+        ({"devices": 2}, ("recipe", "devices", "2", "1"), True),
         ({"pipeline": "streamed"}, ("execution", "pipeline", "streamed", "resident"), False),
     ],
 )
@@ -294,7 +294,7 @@ def test_lines_tell_arm_standing_field_and_both_values_within_a_terminal() -> No
     lines = departure_lines(audit_declarations([ABLATION], PROTOCOL)[:1] + audit_records([ABLATION], records))
     assert lines == [
         "ratio:r4 against r16, declared: variant se.reduction: 4; reference 16",
-        "ratio:r4 against r16, undeclared: data n_test: 3; reference 4",
+        "ratio:r4 against r16, undeclared: data n_test: 3; reference 200",
         "ratio:r4 against r16, undeclared: precision used: bf16; reference fp32",
         f"ratio:r4 against r16, caution: hardware name:\n  {card}\n  reference A processor",
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import ABLATION, FACTS, PROTOCOL, R4, make_record, markdown_cells, table, write_record
 
+from senet_ablate.assessment import assess
 from senet_ablate.errors import UserError
 from senet_ablate.report import fill, write_report
 from senet_ablate.store import Study
@@ -15,9 +16,10 @@ from senet_ablate.tables import cost_markdown, to_csv, to_latex, to_markdown
 
 def test_report_writes_five_files_per_table_the_same_bytes_each_time(full: Study, tmp_path: Path) -> None:
     write_record(full, make_record(R4, 3, None))
-    runs = [write_report([ABLATION], full, tmp_path / name) for name in ("one", "two")]
+    runs = [write_report(assess([ABLATION], full), tmp_path / name) for name in ("one", "two")]
     expected = {f"tables/table10_ratio.{suffix}" for suffix in ("md", "csv", "tex")}
-    expected |= {f"figures/table10_ratio.{suffix}" for suffix in ("svg", "png")} | {"tables/cost.md"}
+    expected |= {f"figures/table10_ratio.{suffix}" for suffix in ("svg", "png")}
+    expected |= {f"tables/{name}" for name in ("cost.md", "findings.md", "findings.csv")}
     for name, report in zip(("one", "two"), runs, strict=True):
         written = {path.relative_to(tmp_path / name / "first").as_posix() for path in report.files}
         assert written == expected
@@ -36,22 +38,21 @@ def test_report_writes_five_files_per_table_the_same_bytes_each_time(full: Study
 def test_the_cost_page_sums_the_runs_time_by_table(full: Study) -> None:
     write_record(full, make_record(R4, 3, None, wall_s=591.0))
     smaller = ABLATION.model_copy(update={"slug": "small", "rows": ABLATION.rows[1:]})
-    pin = full.pin()
-    assert pin is not None
-    header, _, *rows = markdown_cells(cost_markdown([ABLATION, smaller], full, pin))
+    header, _, *rows = markdown_cells(cost_markdown([ABLATION, smaller], assess([ABLATION], full).outcomes))
     assert header == ["ablation", "networks", "runs", "one worker, min"]
     # 9 runs of a second and one of 591 are 10 minutes; 6 seconds are 0.1; what tables share is trained once.
     assert rows == [["ratio", "3", "10", "10.0"], ["small", "2", "6", "0.1"], ["together", "3", "10", "10.0"]]
 
 
 def test_generated_blocks_of_a_text_are_filled_and_the_rest_stays(full: Study, tmp_path: Path) -> None:
-    write_report([ABLATION], full, tmp_path)
+    write_report(assess([ABLATION], full), tmp_path)
     block = "<!-- generated: {} -->\nold | text\n<!-- /generated -->"
     text = f"before\n{block.format('table10_ratio')}\nbetween\n{block.format('cost')}\nafter\n"
     filled = fill(text, tmp_path / "first" / "tables")
     page = to_markdown(table(full))
+    page = page.partition("\n## Findings")[0]
     assert page[page.index("|") :] in filled
-    assert "old" not in filled
+    assert "old | text" not in filled
     assert [part for part in ("before\n<!--", "-->\nbetween\n<!--", "-->\nafter\n") if part not in filled] == []
     assert fill(filled, tmp_path / "first" / "tables") == filled
     with pytest.raises(UserError, match="'table10_ratios'; did you mean 'table10_ratio'"):
@@ -61,7 +62,6 @@ def test_generated_blocks_of_a_text_are_filled_and_the_rest_stays(full: Study, t
 def test_a_study_that_has_not_begun_is_an_error_that_lists_those_there_are(full: Study, tmp_path: Path) -> None:
     Study(full.root.with_name("another")).begin(PROTOCOL, FACTS)
     with pytest.raises(UserError, match=r"no study 'frist' in .*results; studies there: another, first$"):
-        write_report([ABLATION], Study(full.root.with_name("frist")), tmp_path / "reports")
-    assert not (tmp_path / "reports").exists()
+        assess([ABLATION], Study(full.root.with_name("frist")))
     with pytest.raises(UserError, match="no study there yet"):
-        write_report([ABLATION], Study(tmp_path / "nowhere" / "first"), tmp_path / "reports")
+        assess([ABLATION], Study(tmp_path / "nowhere" / "first"))

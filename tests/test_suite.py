@@ -324,7 +324,7 @@ def test_two_files_with_one_slug_are_refused(folder):
         (
             ["ration"],
             [],
-            "no ablation 'ration'; did you mean 'ratio'? allowed: controls, ratio, squeeze, gate, stage, ",
+            "no ablation 'ration'; did you mean 'ratio'? allowed: ratio, squeeze, gate, stage, ",
         ),
         (["gate"], ["r2"], "no row 'r2' in gate; allowed: relu, tanh, sigmoid"),
         (["ratio"], ["r23"], "no row 'r23' in ratio; did you mean 'r2'? allowed: r2, r4, r8, r16, r32, original"),

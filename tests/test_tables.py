@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 import torch
 from helpers import ABLATION, NETWORK, PLAIN, PROTOCOL, R4, R16, line, make_record, markdown_cells, table, write_record
+from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
+from senet_ablate.assessment import assess
 from senet_ablate.errors import UserError
 from senet_ablate.records import Failure, Progress
 from senet_ablate.resnet import ResNet
@@ -33,7 +35,29 @@ def test_mean_deviation_and_difference_by_hand(full: Study) -> None:
     # 11, 11.5, 13.5: mean 12, squares 1, 0.25, 2.25 are 3.5, over 2: 1.75.
     assert (r16["top1_err_mean"], r16["top1_err_sd"]) == pytest.approx((12, math.sqrt(1.75)))
     assert (plain["top1_err_mean"], plain["top1_err_sd"]) == pytest.approx((15, 1))
-    assert [row["diff_to_reference"] for row in (r4, r16, plain)] == pytest.approx([1, 0, 3])
+    assert (r4["diff_to_reference"], plain["diff_to_reference"]) == pytest.approx((1, 3))
+    assert r16["diff_to_reference"] is None, "the reference is compared with nothing"
+
+
+def test_intervals_are_those_of_the_noise_model(full: Study) -> None:
+    assessment = assess([ABLATION], full)
+    noise = assessment.judges["ratio"].evidence.noise
+    assert noise is not None
+    for place, row in enumerate(ABLATION.rows):
+        se = math.sqrt(noise.variance[place] / 3)
+        assert line(full, row.id)["top1_err_half"] == pytest.approx(stats.t.isf(0.025, noise.df[place]) * se)
+    # Each difference to the reference at least as wide as its own 95 % interval, for all are meant to hold together.
+    for row in ("r4", "plain"):
+        alone = noise.contrast({("r4", "r16", "plain").index(row): 1.0, 1: -1.0})
+        assert line(full, row)["diff_half"] > stats.t.isf(0.025, alone.df) * alone.se
+
+
+def test_rows_far_above_the_lowest_cannot_be_the_best(study: Study) -> None:
+    for variant, errors in ((R4, (10.0, 11.0, 12.0)), (R16, (10.5, 11.0, 13.0)), (PLAIN, (60.0, 61.0, 62.0))):
+        for seed, error in enumerate(errors):
+            write_record(study, make_record(variant, seed, error))
+    assert table(study).frame["may_be_best"].tolist() == [True, True, False]
+    assert printed(table(study))["best?"].tolist() == ["✓", "✓", ""]
 
 
 def test_the_papers_figures_and_differences(full: Study) -> None:
@@ -74,7 +98,7 @@ def test_added_costs_by_hand(study: Study) -> None:
 def test_one_run_has_a_mean_and_no_deviation(study: Study) -> None:
     write_record(study, make_record(R16, 0, 11.0))
     cells = line(study, "r16")
-    assert (cells["n"], cells["top1_err_mean"], cells["top1_err_sd"]) == (1, 11.0, None)
+    assert (cells["n"], cells["top1_err_mean"], cells["top1_err_sd"], cells["top1_err_half"]) == (1, 11.0, None, None)
     assert printed(table(study)).set_index("network")["top-1 err. %"]["r = 16"] == "11.00"
 
 
@@ -90,9 +114,8 @@ def test_top5_columns_appear_only_when_recorded(full: Study) -> None:
     assert "top-5 err. %" not in printed(table(full))
     for seed, error in enumerate((2.0, 3.0, 7.0)):
         write_record(full, make_record(R4, seed, 10.0, top5_err=error))
-    cells = line(full, "r4")
-    assert (cells["top5_err_mean"], cells["top5_err_sd"]) == pytest.approx((4, math.sqrt(7)))
-    assert printed(table(full))["top-5 err. %"].tolist() == ["4.00 ± 2.65", "–", "–"]
+    assert line(full, "r4")["top5_err_mean"] == pytest.approx(4)
+    assert printed(table(full))["top-5 err. %"].tolist() == ["4.00", "–", "–"]
 
 
 # --- half-way ---
@@ -193,7 +216,7 @@ def test_runs_made_differently_are_remarked(made: dict[str, Any], words: str, fu
 
 def test_remarks_say_what_was_held_fixed(full: Study) -> None:
     remarks = " ".join(table(full).remarks)
-    for words in ("resnet14, width 16", "digits at 8x8", "900 training, 100 validation and 4 test", "10 classes"):
+    for words in ("resnet14, width 16", "digits at 8x8", "900 training, 100 validation and 200 test", "10 classes"):
         assert words in remarks
     assert "2 epochs, batch 4" in remarks
     assert "Trained on A processor, 1 thread per run, fp32." in remarks
@@ -209,8 +232,11 @@ def test_markdown_has_n_our_columns_and_the_papers(full: Study) -> None:
     cells = [dict(zip(header, row, strict=True)) for row in rows]
     assert [row["network"] for row in cells] == ["r_4, 25%", "r = 16", "no SE"]
     assert [row["n"] for row in cells] == ["3", "3", "3"]
-    assert [row["top-1 err. %"] for row in cells] == ["13.00 ± 3.61", "12.00 ± 1.32", "15.00 ± 1.00"]
-    assert [row["diff."] for row in cells] == ["+1.00", "–", "+3.00"]
+    halves = table(full).frame["top1_err_half"]
+    shown = [f"{mean}.00 ± {half:.2f}" for mean, half in zip((13, 12, 15), halves, strict=True)]
+    assert [row["top-1 err. %"] for row in cells] == shown
+    halves = table(full).frame["diff_half"]
+    assert [row["diff."] for row in cells] == [f"+1.00 ± {halves[0]:.2f}", "–", f"+3.00 ± {halves[2]:.2f}"]
     assert [row["paper top-1"] for row in cells] == ["22.25", "22.28", "23.30"]
     assert [row["paper diff."] for row in cells] == ["-0.03", "–", "+1.02"]
     assert [row["paper top-5"] for row in cells] == ["6.09", "6.03", "6.55"]
@@ -218,7 +244,7 @@ def test_markdown_has_n_our_columns_and_the_papers(full: Study) -> None:
     assert [row["paper GFLOPs"] for row in cells] == ["–", "3.87", "–"]
     assert "note" not in header
     assert text.startswith("# Table 10: Reduction ratio (tiny)\n\nWhich ratio?\n")
-    assert "- Paper: a paper.\n" in text
+    assert "- a paper.\n" in text
     assert all(f"- {remark}\n" in text for remark in table(full).remarks)
 
 
@@ -238,8 +264,9 @@ def test_latex_has_booktabs_rules_and_escapes(full: Study) -> None:
     text = to_latex(table(full))
     for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{table}", r"\end{tabular}", r"\label{tab:ratio}"):
         assert text.count(rule) == 1
-    assert r"r\_4, 25\% & 3 & 13.00 $\pm$ 3.61 & +1.00 & " in text
-    assert r"no SE & 3 & 15.00 $\pm$ 1.00 & +3.00 & " in text
+    half = table(full).frame.set_index("row")["top1_err_half"]
+    assert rf"r\_4, 25\% & 3 & 13.00 $\pm$ {half['r4']:.2f} & $\checkmark$ & +1.00 $\pm$ " in text
+    assert rf"no SE & 3 & 15.00 $\pm$ {half['plain']:.2f} & $\checkmark$ & +3.00 $\pm$ " in text
     assert r"top-1 err. \%" in text
     assert not re.search(r"(?<!\\)[%_#]", text)
     assert "±" not in text

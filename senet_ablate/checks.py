@@ -1,0 +1,145 @@
+"""The shell's commands that train nothing and check: parameters and multiply-adds, honest arms, deserved confidence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from senet_ablate.errors import UserError
+from senet_ablate.options import (
+    ABLATIONS,
+    CLASSES,
+    PRECISION,
+    PROTOCOL,
+    REPORTS,
+    RESULTS,
+    SET,
+    STUDY,
+    TABLES,
+    choose,
+    cores,
+    options,
+)
+from senet_ablate.planning import channels_and_classes
+from senet_ablate.specs import Complexity, Variant
+from senet_ablate.suite import arms, check_arms, declarations_dir, load_ablations, load_protocol
+from senet_ablate.terminal import say, show_calibration, show_counts
+
+
+@click.command()
+@options(TABLES, PROTOCOL, SET, PRECISION, STUDY, CLASSES, RESULTS, ABLATIONS)
+def audit(classes: int | None, **choice: Any) -> None:
+    """Show what differs between each arm and its table's reference: run, modules, shapes, first weights, and records.
+
+    Exit 1 if anything differs that the row does not declare.
+    """
+    from senet_ablate.anatomy import audit_networks
+    from senet_ablate.audit import audit_declarations, audit_records, departure_lines
+    from senet_ablate.outcomes import load_outcomes
+
+    chosen = choose(**choice)
+    shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
+    found = audit_declarations(chosen.ablations, chosen.protocol)
+    found += audit_networks(chosen.ablations, chosen.protocol, *shape, seed=0)
+    pin = chosen.study.pin()
+    outcomes = load_outcomes(chosen.study, pin) if pin else None
+    found += audit_records(chosen.ablations, outcomes) if outcomes else []
+    for line in departure_lines(found):
+        say(line)
+    others = sum(not departure.declared for departure in found)
+    runs = f"{len(outcomes.records)} runs of study {chosen.study.name}" if outcomes else "no run yet"
+    say(
+        f"{sum(len(table.rows) for table in chosen.ablations)} rows under {chosen.protocol.name}, {runs}: "
+        f"{len(found) - others} declared differences, {others} others."
+    )
+    sys.exit(1 if others else 0)
+
+
+@click.command()
+@options(
+    click.option("--studies", type=click.IntRange(1), default=400, show_default=True, help="Simulated studies a line."),
+    click.option("--seeds", default="3,5,10", show_default=True, metavar="N,N", help="Seeds of each network."),
+    click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one per core]"),
+    REPORTS,
+    ABLATIONS,
+)
+def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablations: Path | None) -> None:
+    """Simulate studies whose truth is known, judge them as real ones, and count what is wrong (minutes).
+
+    Exit 1 if intervals cover less, or findings are false more often, than the tables promise.
+    """
+    from senet_ablate.calibration import calibrate as simulate
+    from senet_ablate.calibration import to_markdown
+    from senet_ablate.store import write_atomic
+
+    try:
+        counts = [int(count) for count in seeds.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 2:
+        raise UserError(f"--seeds {seeds!r}: expected numbers of seeds, at least 2 each, such as 3,5,10")
+    tables = load_ablations(ablations or declarations_dir())
+    with Progress(console=Console(stderr=True), transient=True) as display:
+        bar = display.add_task("simulating")
+        frame = simulate(
+            tables, studies, counts, jobs or cores(), lambda share: display.update(bar, completed=100 * share)
+        )
+    page = to_markdown(frame)
+    write_atomic(reports / "calibration" / "calibration.md", page)
+    write_atomic(reports / "calibration" / "calibration.csv", frame.to_csv(index=False, lineterminator="\n"))
+    show_calibration(frame)
+    say(f"wrote 2 files to {reports / 'calibration'}")
+    sys.exit(0 if frame["holds"].all() else 1)
+
+
+@click.command()
+@options(
+    TABLES,
+    click.option("--protocol", default="imagenet-resnet50", show_default=True, help="Whose network to count."),
+    SET,
+    click.option("--classes", type=click.IntRange(2), default=1000, show_default=True, help="Classes of a folder."),
+    click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the counts here."),
+    ABLATIONS,
+)
+def count(
+    tables: Sequence[str],
+    protocol: str,
+    overrides: Sequence[str],
+    classes: int,
+    csv_file: Path | None,
+    ablations: Path | None,
+) -> None:
+    """Count parameters and multiply-adds of every arm, traced by fvcore, beside the paper's figures; trains nothing.
+
+    A tick marks each count that rounds to the printed figure; where none does, the conventions that would are named.
+    """
+    from senet_ablate import complexity, counting
+    from senet_ablate.resnet import ResNet
+    from senet_ablate.specs import CHANNELS_AND_CLASSES
+    from senet_ablate.store import write_atomic
+
+    directory = ablations or declarations_dir()
+    loaded = load_protocol(directory, protocol, overrides)
+    named = load_ablations(directory, tables)
+    resolution = loaded.data.resolution
+    check_arms(named, loaded.network, resolution, loaded.name)
+    channels, known = CHANNELS_AND_CLASSES[loaded.data.dataset]
+    counted: dict[Variant, Complexity] = {}
+    with Console(stderr=True).status("tracing") as spinner:
+        for variant in (networks := {arm.variant: None for arm in arms(named)}):
+            spinner.update(f"tracing {variant.slug} ({len(counted) + 1} of {len(networks)})")
+            model = ResNet(loaded.network, variant, in_channels=channels, classes=known or classes)
+            counted[variant] = complexity.count_complexity(model, in_channels=channels, resolution=resolution)
+    scale = (loaded.network, resolution, known or classes)
+    at_paper_scale = scale == (counting.PAPER_NETWORK, counting.PAPER_RESOLUTION, counting.PAPER_CLASSES)
+    frame = counting.count_table(named, counted, at_paper_scale)
+    show_counts(frame, complexity.CONVENTION)
+    if csv_file:
+        write_atomic(csv_file, frame.to_csv(index=False, lineterminator="\n"))
+        say(f"wrote {len(frame)} rows to {csv_file}")
