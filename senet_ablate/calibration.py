@@ -18,6 +18,7 @@ from senet_ablate.counting import PAPER_CLASSES, PAPER_NETWORK, PAPER_RESOLUTION
 from senet_ablate.evidence import Evidence
 from senet_ablate.judge import TableJudge
 from senet_ablate.overhead import total_cost
+from senet_ablate.pool import die_with_driver
 from senet_ablate.rules import Rules
 from senet_ablate.suite import Ablation, Arm
 from senet_ablate.verdicts import AtomVerdict
@@ -205,7 +206,7 @@ def calibrate(
         for start in range(0, studies, size)
     ]
     found: dict[int, list[Tally]] = {index: [] for index in range(len(todo))}
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin_worker) as pool:
         tasks = [pool.submit(simulate, ablations, todo[index], index, chunk) for index, chunk in chunks]
         try:
             for number, ((index, _), task) in enumerate(zip(chunks, tasks, strict=True), 1):
@@ -217,7 +218,8 @@ def calibrate(
     return pd.DataFrame([summarise(cell, found[index]) for index, cell in enumerate(todo)])
 
 
-def _one_thread() -> None:
+def _begin_worker() -> None:
+    die_with_driver()
     threadpool_limits(1)
 
 

@@ -95,7 +95,8 @@ class TableJudge:
         if isinstance(atom, Fewer):
             return self._count(atom)
         evidence, tested = self.evidence, self.contrasts.tested(atom)
-        arms = sorted({arm for contrast in tested.family for arm in contrast.arms})
+        # Without the margin: where plain has no runs a difference can still be seen, only not be called immaterial.
+        arms = sorted({arm for contrast in (tested.shown, *tested.wanted) for arm in contrast.arms})
         shown = evidence.difference(tested.shown)
         blank = AtomVerdict(
             atom,
@@ -155,7 +156,7 @@ class TableJudge:
     def sure(self, contrast: Contrast, *, new_images: bool = False) -> int:
         """Sign of a contrast whose simultaneous interval leaves out 0, else 0."""
         found = self.evidence.difference(contrast)
-        if found is None:
+        if found is None or (self.evidence.counts[contrast.arms] < 2).any():
             return 0
         se = found.se_new_images if new_images else found.se
         half = student.quantile(self.pointwise / 2, found.df) * se
@@ -196,9 +197,7 @@ class TableJudge:
         return "within the noise"
 
     def _count(self, atom: Fewer) -> AtomVerdict:
-        one, other = (self.evidence.cost.get(self.ablation.arm(name)) for name in (atom.arm, atom.than))
-        if one is None or other is None:
-            return AtomVerdict(atom, "not resolved", "not counted")
+        one, other = (self.evidence.cost[self.ablation.arm(name)] for name in (atom.arm, atom.than))
         difference = getattr(other, atom.quantity) - getattr(one, atom.quantity)
         verdict: Verdict = "reproduced" if difference > 0 else "contradicted"
         what = {"params": "parameters", "macs": "multiply-adds"}[atom.quantity]

@@ -213,6 +213,8 @@ class Noise:
     def _satterthwaite(self, arms: Sequence[int], c: np.ndarray) -> float:
         """Degrees of freedom of the unpaired variance; arms that lean on the pool are one part, not several."""
         parts = c**2 * self.variance[arms] / self.counts[arms]
+        if not parts.any():
+            return float("inf")
         leaning = self.pooled[arms]
         own = float(np.sum(parts[~leaning] ** 2 / self.df[arms][~leaning]))
         shared = float(parts[leaning].sum() ** 2 / self.df[arms][leaning].min()) if leaning.any() else 0.0

@@ -126,14 +126,19 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     # several devices end by SIGINT when their parent dies.
     signal.signal(signal.SIGINT, lambda number, frame: None)
     os.environ.update(environment)
-    threading.Thread(target=_die_with_driver, daemon=True).start()
+    die_with_driver()
     from senet_ablate.worker import attempt  # torch, which the driver's process can do without
 
     while True:
         connection.send(attempt(connection.recv()))
 
 
-def _die_with_driver() -> None:
+def die_with_driver() -> None:
+    """End this worker process as soon as the process that started it is gone, however it went."""
+    threading.Thread(target=_watch_driver, daemon=True).start()
+
+
+def _watch_driver() -> None:
     driver = multiprocessing.parent_process()
     assert driver is not None
     wait([driver.sentinel])
