@@ -1,0 +1,254 @@
+"""Under test: the calibration counts what is right and wrong, with any number of processes; levels hold in short."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from senet_ablate import calibration
+from senet_ablate.calibration import Cell, Tally, calibrate, edge, is_true, paper_errors, simulate, summarise, tally
+from senet_ablate.claims import Atom, Claim, Equivalent, Fewer, Retains, Superior
+from senet_ablate.contrasts import TableContrasts
+from senet_ablate.evidence import Evidence
+from senet_ablate.noise import Sample
+from senet_ablate.rules import Rules
+from senet_ablate.suite import load_ablations
+from senet_ablate.verdicts import AtomVerdict, Verdict
+from senet_ablate.worlds import World
+
+TABLES = load_ablations(Path(__file__).parents[1] / "ablations")
+SQUEEZE = TABLES[1]
+SMALL = World(paper_errors(TABLES, 0.0), images=2000, sd=0.25 * 5**0.5)  # what 0.25 is on 10,000 images
+
+# --- truths and edges ------------------------------------------------------------------------------------------------
+
+
+def test_the_papers_errors_are_printed_ones_shrunk_towards_its_se_network():
+    plain, relu = SQUEEZE.arm("plain"), TABLES[2].arm("relu")
+    assert len(paper_errors(TABLES, 1.0)) == 17
+    for scale, expected in ((1.0, (23.30, 23.47)), (0.5, (22.79, 22.875)), (0.0, (22.28, 22.28))):
+        errors = paper_errors(TABLES, scale)
+        assert (errors[plain], errors[relu]) == pytest.approx(expected)
+        assert errors[SQUEEZE.arm("avg")] == pytest.approx(22.28)
+
+
+def test_at_the_edge_arms_that_are_claimed_to_be_the_same_lie_a_quarter_of_the_gain_away():
+    paper = paper_errors(TABLES, 1.0)
+    moved = edge(TABLES, paper)
+    changed = {arm: error for arm, error in moved.items() if error != paper[arm]}
+    same = [TABLES[0].arm(name) for name in ("r2", "r4", "r8")] + [TABLES[4].arm(name) for name in ("pre", "identity")]
+    assert changed == pytest.approx(dict.fromkeys(same, 22.28 + 1.02 / 4))
+
+
+# Of plain, avg and max: the gain is 1 and max keeps 0.6 of it.
+TRUTH = {"plain": 23.0, "avg": 22.0, "max": 22.4}
+
+
+def atom_verdict(atom: Atom, verdict: Verdict, reason: str = "") -> AtomVerdict:
+    return AtomVerdict(atom, verdict, reason)
+
+
+BETTER = Superior(kind="superior", better="avg", worse="max")
+WORSE = Superior(kind="superior", better="max", worse="avg")
+SAME = Equivalent(kind="equivalent", arms=("avg", "max"))
+HALF = Retains(kind="retains", arm="max", share=0.5)
+MOST = Retains(kind="retains", arm="max", share=0.7)
+
+
+@pytest.mark.parametrize(
+    ("atom", "verdict", "reason", "changes", "true"),
+    [
+        (BETTER, "reproduced", "", {}, True),
+        (WORSE, "reproduced", "", {}, False),
+        (BETTER, "reproduced", "", {"max": 22.0}, False),  # equal is not better
+        (BETTER, "contradicted", "reversed", {}, False),
+        (WORSE, "contradicted", "reversed", {}, True),
+        (WORSE, "contradicted", "reversed", {"max": 22.0}, False),
+        (BETTER, "contradicted", "immaterial: ...", {}, False),
+        (BETTER, "contradicted", "immaterial: ...", {"max": 22.2}, True),
+        (BETTER, "contradicted", "immaterial: ...", {"max": 22.25}, False),  # at the margin
+        (BETTER, "contradicted", "immaterial: ...", {"max": 21.8}, True),
+        (BETTER, "contradicted", "immaterial: ...", {"max": 22.0, "plain": 21.0}, False),  # no gain
+        (SAME, "reproduced", "", {}, False),
+        (SAME, "reproduced", "", {"max": 22.2}, True),
+        (SAME, "reproduced", "", {"max": 22.25}, False),
+        (SAME, "contradicted", "too different", {}, True),
+        (SAME, "contradicted", "too different", {"max": 21.6}, True),
+        (SAME, "contradicted", "too different", {"max": 22.25}, False),
+        (HALF, "reproduced", "", {}, True),
+        (MOST, "reproduced", "", {}, False),
+        (HALF, "contradicted", "keeps less", {}, False),
+        (MOST, "contradicted", "keeps less", {}, True),
+        (HALF, "reproduced", "", {"plain": 21.0}, False),
+        (Fewer(kind="fewer", quantity="params", arm="max", than="avg"), "reproduced", "", {}, True),
+    ],
+)
+def test_a_verdict_is_true_if_it_says_what_is_the_case(atom, verdict, reason, changes, true):
+    truth = {**TRUTH, **changes}
+    arms = [SQUEEZE.arm(name) for name in truth]
+    contrasts = TableContrasts(SQUEEZE, arms, Rules())
+    assert is_true(contrasts, atom_verdict(atom, verdict, reason), np.array(list(truth.values()))) is true
+
+
+# --- one study -------------------------------------------------------------------------------------------------------
+
+
+def sure_study(errors: dict[str, float]) -> Evidence:
+    """Three runs of plain, avg and max with these mean errors and next to no scatter, as a study of the squeeze."""
+    rng = np.random.default_rng(1)
+    scores = [
+        dict(enumerate(error + 0.05 * (luck - luck.mean(axis=1, keepdims=True)) + 0.001 * rng.standard_normal((3, 1))))
+        for error, luck in ((error, rng.standard_normal((3, 50))) for error in errors.values())
+    ]
+    placed = tuple(SQUEEZE.arm(name) for name in errors)
+    return Evidence(placed, Sample.of(scores), Rules(), phi=1.0, draws=2000)
+
+
+def told(seen: dict[str, float], truth: dict[str, float]) -> Tally:
+    errors = {SQUEEZE.arm(name): error for name, error in truth.items()}
+    return tally([SQUEEZE], sure_study(seen), World(errors))
+
+
+def test_findings_that_say_what_is_the_case_count_as_right():
+    # Average beats max, max beats plain; the third claim is secondary.
+    found = told(TRUTH, TRUTH)
+    assert (found.right, found.false) == (2, {"squeeze": 0})
+    assert all(found.covered.values())
+    assert found.simultaneous == {"squeeze": True}
+    assert found.unstable == ()
+    reverse = {"plain": 22.0, "avg": 22.6, "max": 22.3}
+    assert told(reverse, reverse).right == 2  # contradicted, and rightly so
+
+
+def test_planted_findings_that_are_not_so_count_as_false():
+    found = told(TRUTH, {"plain": 23.0, "avg": 22.4, "max": 22.4})  # seen better, but the same
+    assert (found.right, found.false) == (1, {"squeeze": 1})
+    found = told(TRUTH, {"plain": 22.0, "avg": 22.4, "max": 22.1})  # both the other way round
+    assert (found.right, found.false) == (0, {"squeeze": 2})
+    assert found.simultaneous == {"squeeze": False}
+    assert not all(found.covered.values())
+
+
+def test_open_findings_count_neither_way():
+    same = {"plain": 22.0, "avg": 22.0, "max": 22.0}
+    found = told(same, same)
+    assert (found.right, found.false) == (0, {"squeeze": 0})
+
+
+def test_a_finding_is_false_if_any_of_its_atoms_is():
+    both = Claim(
+        id="both", statement="?", source="ours", atoms=(BETTER, Superior(kind="superior", better="max", worse="plain"))
+    )
+    ablation = SQUEEZE.model_copy(update={"claims": (both,)})
+    for truth, right in ((TRUTH, 1), ({**TRUTH, "max": 22.0}, 0), ({**TRUTH, "max": 23.0}, 0)):
+        errors = {SQUEEZE.arm(name): error for name, error in truth.items()}
+        found = tally([ablation], sure_study(TRUTH), World(errors))
+        assert (found.right, found.false["squeeze"]) == (right, 1 - right)
+
+
+# --- many studies ----------------------------------------------------------------------------------------------------
+
+
+def made_up(covered: list[bool], false: int, right: int, unstable: tuple[str, ...] = ()) -> Tally:
+    return Tally(
+        {f"c{place}": each for place, each in enumerate(covered)}, {"one": all(covered), "two": True},
+        {"one": 0, "two": false}, right, unstable,
+    )  # fmt: skip
+
+
+def test_a_line_of_the_calibration_is_made_of_shares_of_studies():
+    tanh = TABLES[2].arm("tanh")
+    cell = Cell("some", World({}), (3, 3))
+    tallies = [made_up([True, True], 2, 4), made_up([True, False], 0, 6), made_up([True, True], 0, 5, (tanh.slug,))]
+    line = summarise(cell, [*tallies, made_up([True, True], 1, 5)])
+    assert line == {
+        "world": "some",
+        "seeds": "3",
+        "studies": 4,
+        "coverage": 0.875,
+        "least_coverage": 0.75,
+        "simultaneous_coverage": 0.75,
+        "false_worst_table": 0.5,
+        "worst_table": "two",
+        "false_any": 0.5,
+        "right": 5.0,
+        "flagged": None,
+        "holds": False,
+    }
+    wild = summarise(replace(cell, world=World({}, wild={tanh: 3.0}), seeds=(2, 9)), tallies)
+    assert (wild["seeds"], wild["flagged"]) == ("2 to 9", pytest.approx(1 / 3))
+
+
+def test_a_line_holds_if_intervals_cover_and_few_studies_have_a_false_finding():
+    sound, false = made_up([True], 0, 1), made_up([True], 1, 0)
+    missed = made_up([False], 0, 1)
+    cell, wild = Cell("some", World({}), (3,)), Cell("wild", World({}, wild={TABLES[2].arm("tanh"): 3.0}), (3,))
+    assert summarise(cell, [sound] * 94 + [false] * 6)["holds"]
+    assert not summarise(cell, [sound] * 93 + [false] * 7)["holds"]
+    assert summarise(wild, [sound] * 92 + [false] * 8)["holds"]
+    assert not summarise(wild, [sound] * 91 + [false] * 9)["holds"]
+    assert summarise(cell, [sound] * 94 + [missed] * 6)["holds"]
+    assert not summarise(cell, [sound] * 93 + [missed] * 7)["holds"]
+
+
+def test_the_number_of_processes_changes_no_number(monkeypatch):
+    paper = {SQUEEZE.arm(name): SQUEEZE.paper_top1(name) for name in ("plain", "avg", "max")}
+    worlds = [
+        World(paper, images=400, sd=0.8),
+        World(dict.fromkeys(paper, 22.0), images=400, sd=0.8, wild={SQUEEZE.arm("max"): 3.0}),
+    ]
+    some = [Cell(f"cell {place}", world, (3, 3, 4)) for place, world in enumerate(worlds)]
+    monkeypatch.setattr(calibration, "cells", lambda ablations, seeds: iter(some))
+    heard: list[float] = []
+    one, two = (calibrate([SQUEEZE], 30, [3], jobs, heard.append) for jobs in (1, 2))
+    pd.testing.assert_frame_equal(one, two)
+    assert one["studies"].tolist() == [30, 30]
+    assert heard == [0.25, 0.5, 0.75, 1.0] * 2  # two cells of 25 and 5 studies
+    here = [simulate([SQUEEZE], cell, index, range(30)) for index, cell in enumerate(some)]
+    pd.testing.assert_frame_equal(one, pd.DataFrame([summarise(*pair) for pair in zip(some, here, strict=True)]))
+    assert here[0][:7] != here[0][7:14], "studies differ"
+
+
+def test_the_calibration_has_the_worlds_of_the_design_at_every_number_of_seeds():
+    found = list(calibration.cells(TABLES, (3, 5)))
+    names = [cell.name for cell in found]
+    assert len(names) == 2 * 9 + 2
+    for cell in found:
+        assert len(cell.seeds) == len(cell.world.errors) == 17
+    by_name = {cell.name: cell for cell in found}
+    assert set(by_name["no effects"].world.errors.values()) == {22.28}
+    assert by_name["paper's effects"].world.errors == paper_errors(TABLES, 1.0)
+    assert {multiple for cell in found for multiple in (cell.world.wild or {}).values()} == {3.0}
+    assert set(by_name["unequal seeds, no effects"].seeds) == set(range(2, 10))
+    assert [cell.name for cell in found if cell.rules.estimand == "population"] == ["new images, paper's effects"] * 2
+
+
+def coverage(cell: Cell, studies: int) -> tuple[float, float]:
+    """Of 95 % intervals one by one, and of all of a table together, in the worst table."""
+    line = summarise(cell, simulate(TABLES, cell, 0, range(studies)))
+    return float(line["coverage"]), float(line["simultaneous_coverage"])
+
+
+def test_intervals_cover_as_often_as_they_say_where_there_are_no_effects():
+    each, together = coverage(Cell("no effects", SMALL, (3,) * 17), 60)
+    assert 0.94 <= each < 0.99
+    assert together >= stats.binom.ppf(0.001, 60, 0.95) / 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("errors", [0.0, 1.0], ids=["no-effects", "paper"])
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("noise", ["long", "short"])
+def test_levels_hold_in_many_studies(noise, seeds, errors):
+    world = replace(SMALL, errors=paper_errors(TABLES, errors))
+    if noise == "short":
+        world = replace(world, sd=0.4 * 5**0.5, phi=4.0, correlation=0.4, shared=0.3)
+    line = summarise(cell := Cell("", world, (seeds,) * 17), simulate(TABLES, cell, 0, range(200)))
+    assert line["coverage"] >= 0.94
+    assert line["simultaneous_coverage"] >= 0.91
+    assert line["false_worst_table"] < 0.08

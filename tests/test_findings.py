@@ -1,0 +1,281 @@
+"""The page and the CSV of findings: verdicts at a glance, a line per atom, nothing invented where runs are missing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import tomllib
+from itertools import combinations
+from math import comb
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import PLAIN, R4, R16, make_record, markdown_cells, write_record
+from studies import ABLATIONS, ALIKE, CLAIMED, CLEAR, better, claim, claimed, fill, paper_study, paper_tables, put_plan
+
+from senet_ablate.assessment import Assessment, assess
+from senet_ablate.claims import Fewer
+from senet_ablate.findings import findings_frame, to_csv, to_markdown
+from senet_ablate.report import write_report
+from senet_ablate.rules import Rules
+from senet_ablate.store import Study
+
+MIXED = claimed(
+    claim("gain", better("r16", "plain")),
+    claim("reversed", better("plain", "r16")),
+    claim("open", better("r4", "r16")),
+    claim("beside", better("r4", "plain"), secondary=True),
+)
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory: pytest.TempPathFactory) -> Assessment:
+    """A study of all tables in which the paper's figures are the truth."""
+    return assess(paper_tables(), paper_study(tmp_path_factory.mktemp("results") / "truth"))
+
+
+def declared_claims() -> list[dict[str, Any]]:
+    """The paper's claims as they lie in the files, with the number of atoms that each has in pairs."""
+    found = []
+    for path in sorted(ABLATIONS.glob("table*.toml")):
+        for entry in tomllib.loads(path.read_text())["claims"]:
+            atoms = sum(comb(len(each["arms"]), 2) if each["kind"] == "equivalent" else 1 for each in entry["atoms"])
+            found.append(entry | {"count": atoms})
+    return found
+
+
+def parsed(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def glance(page: str) -> dict[str, dict[str, str]]:
+    """The first table of the page, by finding."""
+    header, _, *rows = markdown_cells(page.partition("\n## ")[0])
+    return {cells["finding"]: cells for cells in (dict(zip(header, row, strict=True)) for row in rows)}
+
+
+def lines_of(page: str) -> dict[str, str]:
+    """The sentence on each finding, by its id."""
+    told = [line for line in page.splitlines() if line.startswith("- **")]
+    return {line.split("**")[1]: line for line in told}
+
+
+# --- the paper's own figures as the truth ---
+
+
+def test_where_the_papers_figures_are_true_all_fifteen_findings_are_reproduced(papers: Assessment) -> None:
+    # Section 12.1: published numbers plus tiny noise give every superiority, 10b, 14a, 15a, and tau = 1.
+    page = to_markdown(papers)
+    primary = [entry["id"] for entry in declared_claims() if not entry.get("secondary")]
+    assert len(primary) == 15
+    assert "Of 15 findings of the paper 15 are reproduced, 0 contradicted and 0 not resolved" in page
+    found = glance(page)
+    assert list(found) == primary
+    assert {(cells[""], cells["verdict"]) for cells in found.values()} == {("✓", "reproduced")}
+    header, _, *rows = markdown_cells(page.partition("## Agreement")[2])
+    taus = {row[0]: row[header.index("tau")] for row in rows}
+    assert taus.pop("All networks") == "+1.00"
+    assert list(taus) == [table.heading for table in paper_tables() if len(table.rows) > 2], "two rows have no order"
+    assert set(taus.values()) == {"+1.00"}
+
+
+def test_each_finding_has_one_sentence_under_its_table_the_secondary_ones_too(papers: Assessment) -> None:
+    page = to_markdown(papers)
+    told = lines_of(page)
+    entries = declared_claims()
+    assert list(told) == [entry["id"] for entry in entries]
+    for entry in entries:
+        assert entry["statement"] in told[entry["id"]]
+        assert ("Outside the family" in told[entry["id"]]) is bool(entry.get("secondary"))
+    for table in paper_tables():
+        assert page.count(f"\n## {table.heading}\n") == 1
+
+
+def test_the_csv_has_one_line_per_pair_of_arms(papers: Assessment) -> None:
+    lines = parsed(to_csv(papers))
+    for entry in declared_claims():
+        own = [line for line in lines if line["finding"] == entry["id"]]
+        assert len(own) == entry["count"]
+        assert {line["statement"] for line in own} == {entry["statement"]}
+        assert {line["secondary"] for line in own} == {str(entry.get("secondary", False))}
+    assert len(lines) == sum(entry["count"] for entry in declared_claims())
+    ratios = [line["atom"] for line in lines if line["finding"] == "10b"]
+    assert ratios == [f"{one} and {other} the same" for one, other in combinations(["r2", "r4", "r8", "r16"], 2)]
+    assert {line["table"] for line in lines} == {str(number) for number in range(10, 17)}
+
+
+def test_published_noise_is_told_of_exactly_the_findings_that_rest_on_it(papers: Assessment) -> None:
+    # Section 5: 12b (0.17 points, z = 1.0) and 13a (0.27 and 0.26, z = 1.6 and 1.5); 11a with z = 1.7 is just outside.
+    told = lines_of(to_markdown(papers))
+    assert [name for name, line in told.items() if "within run noise" in line] == ["12b", "13a"]
+
+
+def test_the_papers_values_are_its_differences_in_run_standard_deviations(papers: Assessment) -> None:
+    lines = {line["atom"]: line for line in parsed(to_csv(papers)) if line["finding"] in ("10a", "12b", "15a")}
+    assert float(lines["r2 better than original"]["paper_value"]) == pytest.approx(1.01)
+    assert float(lines["plain better than relu"]["paper_z"]) == pytest.approx(0.17 / 0.17)
+    # Plain less the inner block, less half of the gain.
+    assert float(lines["inner-3x3 keeps 50% of the gain"]["paper_value"]) == pytest.approx(0.82 - 0.51)
+
+
+def test_a_difference_is_told_as_a_share_of_the_gain_beside_the_papers(papers: Assessment) -> None:
+    line = next(line for line in parsed(to_csv(papers)) if line["finding"] == "11a")
+    # All effects are ten times the paper's, so the shares are the paper's.
+    assert float(line["share_of_gain"]) == pytest.approx(float(line["paper_share"]))
+    assert float(line["paper_share"]) == pytest.approx(0.29 / 1.02)
+    assert float(line["share_low"]) < 0.29 / 1.02 < float(line["share_high"])
+    same = next(line for line in parsed(to_csv(papers)) if line["kind"] == "equivalent")
+    assert same["share_of_gain"] == ""
+
+
+def test_an_exact_count_has_a_verdict_and_no_statistics(papers: Assessment) -> None:
+    counted = [line for line in parsed(to_csv(papers)) if line["kind"] == "fewer"]
+    assert [line["finding"] for line in counted] == ["15a", "16a"]
+    for line in counted:
+        assert line["verdict"] == "reproduced"
+        assert line["reason"].startswith("exact count: ")
+        for empty in ("estimate", "ci_low", "ci_high", "se", "df", "p_one_sided", "confidence", "paper_value"):
+            assert line[empty] == ""
+    assert "2 claims are exact counts" in to_markdown(papers)
+
+
+def test_the_csvs_numbers_agree_with_each_other(papers: Assessment) -> None:
+    measured = [line for line in parsed(to_csv(papers)) if line["p_one_sided"]]
+    assert measured
+    for line in measured:
+        numbers = {name: float(line[name]) for name in ("estimate", "ci_low", "ci_high", "p_one_sided", "confidence")}
+        assert numbers["ci_low"] + numbers["ci_high"] == pytest.approx(2 * numbers["estimate"])
+        assert numbers["confidence"] == pytest.approx(1 - numbers["p_one_sided"])
+        assert numbers["p_one_sided"] <= float(line["level"]), "reproduced"
+        assert line["n_per_arm"].split() == ["3"] * len(line["n_per_arm"].split())
+
+
+# --- mixed and half-way studies ---
+
+
+def test_verdicts_are_counted_and_marked(study: Study) -> None:
+    fill(study, CLEAR | {R4: (2.0, 10.0, 18.0)})  # as good as r16, but too wild to say so
+    page = to_markdown(assess([MIXED], study))
+    assert re.search(r"Of 3 findings.* 1 \w+ reproduced, 1 contradicted and 1 not resolved at this budget", page)
+    found = glance(page)
+    assert {name: (cells[""], cells["verdict"]) for name, cells in found.items()} == {
+        "gain": ("✓", "reproduced"),
+        "reversed": ("✗", "contradicted"),
+        "open": ("?", "not resolved"),
+    }, "what is outside the family is told below, not counted"
+    assert "beside" in lines_of(page)
+
+
+def test_an_open_finding_is_nowhere_called_no_difference(study: Study) -> None:
+    fill(study, ALIKE)
+    page = to_markdown(assess([MIXED], study))
+    for line in lines_of(page).values():
+        assert "**not resolved**" in line
+        assert "no difference" not in line
+    assert 'What is not resolved is not "no difference".' in page
+    assert page.count("no difference") == 1
+
+
+def test_verdicts_by_other_metrics_stand_beside_those_by_the_primary(study: Study) -> None:
+    for variant, errors in ALIKE.items():
+        for seed, (top1, top5) in enumerate(zip(errors, CLEAR[variant], strict=True)):
+            write_record(study, make_record(variant, seed, top1 + 40, top5_err=top5))
+    assessment = assess([MIXED], study)
+    cells = glance(to_markdown(assessment))["gain"]
+    assert cells["verdict"] == "not resolved"
+    assert cells["by top-5 error"] == "reproduced"
+    assert cells["by cross-entropy"] == "not resolved"
+    line = parsed(to_csv(assessment))[0]
+    assert (line["finding_verdict"], line["verdict_top5_err"]) == ("not resolved", "reproduced")
+    assert "- By top-5 error the SE gain is +40 " in to_markdown(assessment)
+
+
+def test_cells_of_what_is_missing_are_empty(study: Study) -> None:
+    fill(study, {R16: CLEAR[R16], PLAIN: (50.0,)})
+    lines = {line["finding"]: line for line in parsed(to_csv(assess([MIXED], study)))}
+    assert len(lines) == 4
+    numbers = ("estimate", "ci_low", "ci_high", "se", "df", "p_one_sided", "p_adjusted", "confidence", "rho_star")
+    assert {name: lines["open"][name] for name in numbers} == dict.fromkeys(numbers, "")
+    assert (lines["open"]["reason"], lines["open"]["n_per_arm"]) == ("not run: se-r4", "0 3")
+    assert float(lines["gain"]["estimate"]) == pytest.approx(40.0), "one seed has an estimate"
+    assert lines["gain"]["p_one_sided"] == lines["gain"]["confidence"] == "", "and no test"
+    assert float(lines["open"]["paper_value"]) == pytest.approx(22.28 - 22.25)
+
+
+def test_a_study_without_runs_has_a_page_and_a_csv_without_numbers(study: Study) -> None:
+    assessment = assess([MIXED], study)
+    page = to_markdown(assessment)
+    assert "0 are reproduced, 0 contradicted and 3 not resolved" in page
+    assert "No two networks have runs to compare." in page
+    assert "No table has runs to rank." in page
+    assert {line["estimate"] for line in parsed(to_csv(assessment))} == {""}
+
+
+def test_csv_has_the_specified_columns_with_full_precision(study: Study) -> None:
+    fill(study, CLEAR)
+    assessment = assess([CLAIMED], study)
+    frame, lines = findings_frame(assessment), parsed(to_csv(assessment))
+    # Section 4, "Output per claim".
+    assert {
+        "finding", "kind", "statement", "paper_value", "paper_z", "estimate", "ci_low", "ci_high", "se", "df",
+        "p_one_sided", "p_adjusted", "confidence", "verdict", "reason", "holds_for_new_images", "rho_star", "n_per_arm",
+        "flags",
+    } <= set(lines[0])  # fmt: skip
+    assert list(frame.columns) == list(lines[0])
+    for number, line in enumerate(lines):
+        for name in ("estimate", "ci_low", "ci_high", "se", "df", "p_one_sided", "p_adjusted"):
+            assert float(line[name]) == frame[name].iloc[number]
+
+
+def test_the_plan_its_rules_and_deviations_stand_at_the_end(study: Study) -> None:
+    plan = put_plan(study, 4, rules=Rules(margin_abs=0.5, pairing="none", estimand="population", alpha=0.1))
+    fill(study, CLEAR)
+    page = to_markdown(assess([CLAIMED], study))
+    end = page.partition("\n## Plan\n")[2]
+    for words in (
+        plan.digest,
+        plan.written,
+        "1 look,",
+        "alpha 0.1 by table",
+        "0.5 points",
+        "none credit",
+        "new images of the same kind",
+        "- se-r4: 3 of 4 planned runs are there",
+    ):
+        assert words in end
+    assert "at most 10% of studies" in page
+
+
+def test_a_study_as_planned_says_so_and_other_machines_are_told(study: Study) -> None:
+    put_plan(study, 3)
+    fill(study, {R16: CLEAR[R16], PLAIN: CLEAR[PLAIN]})
+    fill(study, {R4: CLEAR[R4]}, cpu="Another processor")
+    end = to_markdown(assess([CLAIMED], study)).partition("\n## Plan\n")[2]
+    assert "- Deviations from the plan: none." in end
+    assert "Another processor" in end
+
+
+def test_the_same_records_give_the_same_bytes(study: Study) -> None:
+    fill(study, ALIKE)
+    one, two = (assess([CLAIMED], Study(study.root)) for _ in range(2))
+    assert to_csv(one) == to_csv(two)
+    assert to_markdown(one) == to_markdown(two)
+
+
+def test_counts_of_exact_claims_leave_out_what_is_measured(study: Study) -> None:
+    counted = Fewer(kind="fewer", quantity="params", arm="r16", than="r4")
+    page = to_markdown(assess([claimed(claim("cheaper", counted))], study))
+    assert glance(page)["cheaper"]["verdict"] == "reproduced", "an exact count needs no run"
+    assert re.search(r"\b1 claims? (is|are) exact", page)
+
+
+def test_a_report_on_some_tables_still_has_the_findings_of_the_whole_study(study: Study, tmp_path: Path) -> None:
+    fill(study, CLEAR)
+    assessment = assess([CLAIMED], study)
+    write_report(assessment, tmp_path / "reports", ["another"])
+    place = tmp_path / "reports" / "first" / "tables"
+    assert (place / "findings.md").read_text(encoding="utf-8") == to_markdown(assessment)
+    assert (place / "findings.csv").read_text(encoding="utf-8") == to_csv(assessment)
+    assert not (place / "table10_ratio.md").exists()
