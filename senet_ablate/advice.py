@@ -39,7 +39,7 @@ def equal_within(judge: TableJudge, difference: Contrast) -> float | None:
         found = [judge.evidence.difference(contrast) for contrast in judge.contrasts.within(difference, rho)]
         return max(each.p_above() for each in found if each is not None) - judge.level
 
-    if miss(LARGEST_RHO) > 0:
+    if judge.evidence.difference(judge.contrasts.gain) is None or miss(LARGEST_RHO) > 0:
         return None
     return float(optimize.brentq(miss, 0.0, LARGEST_RHO, xtol=1e-4))
 

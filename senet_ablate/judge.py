@@ -140,15 +140,22 @@ class TableJudge:
             return replace(found, verdict="contradicted", reason=reason, new_images="no" if new else "open")
         return replace(found, reason=self._why_open(atom))
 
+    def _failing(self, arms: Sequence[int]) -> list[int]:
+        """Arms of which more than a fifth of the runs diverged."""
+        evidence = self.evidence
+        lost = {arm: evidence.diverged.get(evidence.arms[arm], 0) for arm in arms}
+        return [arm for arm in arms if lost[arm] > DIVERGED_SHARE * (lost[arm] + evidence.counts[arm])]
+
     def _unfit(self, arms: Sequence[int]) -> str:
-        """Why these arms' runs cannot give a verdict, or nothing: none, one, or all the same."""
+        """Why these arms' runs cannot give a verdict, or nothing: too many diverged, none, one, or all the same."""
         evidence, noise = self.evidence, self.evidence.noise
 
         def said(what: str, which: Sequence[int]) -> str:
             return f"{what}: {', '.join(evidence.arms[arm].slug for arm in which)}" if which else ""
 
         return (
-            said("not run", [arm for arm in arms if evidence.counts[arm] == 0])
+            said("unstable", self._failing(arms))
+            or said("not run", [arm for arm in arms if evidence.counts[arm] == 0])
             or said("one seed", [arm for arm in arms if evidence.counts[arm] == 1])
             or said("seeds have no effect", [arm for arm in arms if noise is None or noise.b[arm] == 0])
         )
@@ -156,7 +163,7 @@ class TableJudge:
     def sure(self, contrast: Contrast, *, new_images: bool = False) -> int:
         """Sign of a contrast whose simultaneous interval leaves out 0, else 0."""
         found = self.evidence.difference(contrast)
-        if found is None or (self.evidence.counts[contrast.arms] < 2).any():
+        if found is None or self._unfit(contrast.arms):
             return 0
         se = found.se_new_images if new_images else found.se
         half = student.quantile(self.pointwise / 2, found.df) * se
@@ -206,12 +213,12 @@ class TableJudge:
 
     def _instability(self, blank: AtomVerdict, arms: Sequence[int]) -> AtomVerdict | None:
         """Where more than a fifth of an arm's runs diverged no mean decides; that may itself be the finding."""
+        failing = self._failing(arms)
+        if not failing:
+            return None
         slugs = {arm: self.evidence.arms[arm].slug for arm in arms}
         lost = {arm: self.evidence.diverged.get(self.evidence.arms[arm], 0) for arm in arms}
         total = {arm: int(self.evidence.counts[arm]) + lost[arm] for arm in arms}
-        failing = [arm for arm in arms if total[arm] and lost[arm] > DIVERGED_SHARE * total[arm]]
-        if not failing:
-            return None
         said = ", ".join(f"{slugs[arm]} diverged in {lost[arm]} of {total[arm]} runs" for arm in failing)
         if isinstance(blank.atom, Superior):
             worse, better = self.contrasts.arm(blank.atom.worse), self.contrasts.arm(blank.atom.better)

@@ -30,6 +30,8 @@ about half a finding of fifteen less."""
 UNSTABLE_P = 0.01
 """An arm whose F test falls below this is called unstable and stands alone."""
 
+ROUNDING = 1e-12
+
 CONVERGED_DF, CONVERGED_PHI, CONVERGED_P = 8, 1.3, 0.1
 
 
@@ -242,7 +244,10 @@ def fit_noise(sample: Sample, rules: Rules) -> Noise | None:
     scatter = np.zeros(len(d))
     for arm in np.flatnonzero(d).tolist():
         rows = sample.rows(arm)
-        b[arm] = max(0.0, covariance_over_seeds(sample.products[np.ix_(rows, rows)])) / sample.images
+        products = sample.products[np.ix_(rows, rows)]
+        spread = covariance_over_seeds(products)
+        # Equal runs leave the rounding of the products, which is not noise.
+        b[arm] = spread / sample.images if spread > ROUNDING * np.trace(products) else 0.0
         scatter[arm] = np.var(sample.means[rows], ddof=1)
     # Runs that differ on no image have no independent part to measure by: they inform nothing but themselves.
     d = np.where(b > 0, d, 0)

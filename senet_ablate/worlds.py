@@ -69,6 +69,10 @@ class Simulator:
             wild = (world.wild or {}).get(arm, 1.0)
             # The whole variance grows by wild^2, but the independent part of it cannot.
             extra = scale + (wild**2 - 1) * world.phi / (world.images * spread)
+            if extra < 0:
+                raise ValueError(
+                    f"wild = {wild} of {arm.slug}: the errors of images alone scatter more; use at least 1"
+                )
             self.shift_sd[place] = extra**0.5
             logits = difficulty + world.taste * rng.standard_normal(total)
             logits += _level(logits, self.shift_sd[place], world.errors[arm] / 100)

@@ -938,3 +938,30 @@ def test_advice_leaves_the_verdict_as_it_is():
         assert (after.verdict, after.reason, after.level) == (finding.verdict, finding.reason, finding.level)
         for atom, before in zip(after.atoms, finding.atoms, strict=True):
             assert replace(atom, rho_star=None, more_seeds=None) == before
+
+
+def test_seeds_without_effect_are_seen_with_five_seeds_too():
+    ablation = table(superior("ref", "a"))
+    rng = np.random.default_rng(1)
+    scores = {"ref": [100.0 * (np.arange(768) < 13)] * 5, "a": [100.0 * (np.arange(768) < 16)] * 5}
+    scores["plain"] = [100.0 * (rng.random(768) < 0.05) for _ in range(5)]
+    (finding,) = TableJudge(ablation, evidence_of(ablation, scores)).judge()
+    assert finding.reason == f"seeds have no effect: se-r16, {TANH}"
+
+
+def test_rho_star_is_open_without_runs_of_the_network_without_se():
+    assert advised(equivalent("ref", "a"), {"ref": 20.0, "a": 20.05}, margin_abs=0.5).rho_star is None
+
+
+def test_a_gain_over_a_network_that_mostly_diverged_makes_nothing_immaterial():
+    found = verdict(A_WORSE, FOUR, seeds={"plain": 2}, diverged={"plain": 7})
+    assert found.verdict == "not resolved"
+
+
+def test_a_gain_of_arms_whose_seeds_have_no_effect_makes_nothing_immaterial():
+    ablation = table(superior("a", "b"))
+    rng = np.random.default_rng(1)
+    scores = {name: runs_of(10 + evenly(3, 0.1), 0.01, rng, images=100) for name in ("a", "b")}
+    scores |= {name: [100.0 * (np.arange(100) < count)] * 2 for name, count in (("ref", 10), ("plain", 20))}
+    (finding,) = TableJudge(ablation, evidence_of(ablation, scores)).judge()
+    assert finding.verdict == "not resolved"

@@ -563,3 +563,10 @@ def test_without_correlation_half_credit_changes_mean_lengths_by_at_most_3_perce
 def test_with_a_correlation_of_0_6_half_credit_shortens_intervals_of_5_seeds_by_at_least_12_percent():
     none, half = half_widths(0.6, 100).mean(axis=0)
     assert half < 0.88 * none
+
+
+@pytest.mark.parametrize(("runs", "wrong"), [(5, 13), (5, 16), (6, 1), (7, 3), (10, 7)])
+def test_runs_that_differ_on_no_image_have_no_independent_part_however_many(runs, wrong):
+    same = 100.0 * (np.arange(768) < wrong)
+    noise = fitted([arm_of([10.0, 11.0, 12.0], 2.0, 1, images=768), dict.fromkeys(range(runs), same)])
+    assert noise.b[1] == 0

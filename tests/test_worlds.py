@@ -160,3 +160,9 @@ def test_a_scatter_that_no_error_rates_could_have_is_refused(sd):
     with pytest.raises(ValueError, match=rf"sd = {sd} on 2000 images does not fit an error of 22.8 %"):
         Simulator(replace(WORLD, phi=1.0, sd=sd), np.random.default_rng(0))
     Simulator(replace(WORLD, phi=1.0, sd=0.9), np.random.default_rng(0))
+
+
+def test_an_arm_cannot_scatter_less_than_its_images_do():
+    world = World(ERRORS, images=2000, sd=0.6, phi=1.3, wild={PLAIN: 0.1})
+    with pytest.raises(ValueError, match=r"wild = 0\.1 of plain"):
+        Simulator(world, np.random.default_rng(0))
