@@ -1,7 +1,7 @@
 """The script one would usually write for a row of the table: the fair, readable baseline of `bench.py`.
 
 Lightning, torchvision transforms on PIL images in a DataLoader with workers, float32, torch's default threads, one run
-after the other, each in a process of its own. Network and recipe are the suite's, so that only the way of running differs.
+after the other, each in a process of its own. Network and recipe are the suite's, so only the way of running differs.
 
     python benchmarks/usual_script.py --protocol digits --row r16 --seed 0 [--data FOLDER] [--epochs N]
 """

@@ -40,22 +40,34 @@ def allocate(
     def total(seeds: Mapping[Arm, int]) -> float:
         return sum(cost[arm] * n for arm, n in seeds.items())
 
+    if start is not None:
+        return _grow(prospects, cost, budget + total(start), dict(start), tell)
     starts = (
-        [dict(start)]
-        if start
-        else [
-            {arm: WILD_START if is_wild(arm) else START for arm in prospects.arms},
-            dict.fromkeys(prospects.arms, START),
-            dict.fromkeys(prospects.arms, SHORT_START),
-        ]
+        {arm: WILD_START if is_wild(arm) else START for arm in prospects.arms},
+        dict.fromkeys(prospects.arms, START),
+        dict.fromkeys(prospects.arms, SHORT_START),
     )
-    budget += total(start) if start else 0.0
-    seeds = next((start for start in starts if total(start) <= budget), None)
+    seeds = next((seeds for seeds in starts if total(seeds) <= budget), None)
     if seeds is None:
         raise UserError(
             f"the budget reaches for {budget / total(starts[-1]):.0%} of two seeds of each of {len(prospects.arms)} "
             "networks; give more, or name fewer tables"
         )
+    return _grow(prospects, cost, budget, seeds, tell)
+
+
+def _grow(
+    prospects: Prospects,
+    cost: Mapping[Arm, float],
+    budget: float,
+    seeds: dict[Arm, int],
+    tell: Callable[[float], None],
+) -> dict[Arm, int]:
+    """Take the step that promises most for its cost, until none fits or promises anything."""
+
+    def total(seeds: Mapping[Arm, int]) -> float:
+        return sum(cost[arm] * n for arm, n in seeds.items())
+
     while True:
         before = prospects.expected(seeds)
         best, best_rate = None, 0.0
@@ -65,9 +77,9 @@ def allocate(
                 continue
             after = {arm: n + step.get(arm, 0) for arm, n in seeds.items()}
             rate = (prospects.expected(after) - before) / price
-            if best is None or rate > best_rate:
+            if rate > best_rate:
                 best, best_rate = after, rate
-        if best is None or best_rate <= 0:
+        if best is None:
             return seeds
         seeds = best
         tell(total(seeds) / budget)

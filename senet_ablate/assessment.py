@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from senet_ablate.advice import advise
 from senet_ablate.audit import Departure, audit_records, departure_lines
-from senet_ablate.claims import PLAIN
+from senet_ablate.claims import PLAIN, Fewer
 from senet_ablate.errors import UserError
 from senet_ablate.evidence import Evidence
 from senet_ablate.judge import TableJudge, judges_of
@@ -68,8 +68,7 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
         raise UserError(f"no study {study.name!r} in {study.root.parent}; {there}")
     outcomes = load_outcomes(study, pin)
     plan = read_plan(study) or default_plan(ablations, pin.protocol)
-    declared = arms(ablations)
-    more = bool(unplanned(plan, outcomes, declared))
+    more = bool(unplanned(plan, outcomes))
     extended = more or len(plan.seeds) > plan.rules.looks
     rules = plan.rules.model_copy(update={"looks": max(LOOK_SHARE)}) if extended else plan.rules
     latest = judges_of(ablations, gather(outcomes, ablations, rules, rules.metric))
@@ -88,11 +87,14 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
         for metric in SECONDARY
         if metric != rules.metric and (evidence := gather(outcomes, ablations, rules, metric)).counts.any()
     }
+    departures = audit_records(ablations, outcomes)
     others = {
-        metric: {judge.ablation.slug: judge.judge() for judge in judges_of(ablations, evidence)}
+        metric: {
+            judge.ablation.slug: [_barred(finding, departures) for finding in judge.judge()]
+            for judge in judges_of(ablations, evidence)
+        }
         for metric, evidence in secondary.items()
     }
-    departures = audit_records(ablations, outcomes)
     found = {slug: [_barred(finding, departures) for finding in findings] for slug, findings in found.items()}
     return Assessment(
         outcomes,
@@ -118,8 +120,13 @@ def _barred(finding: FindingVerdict, departures: Sequence[Departure]) -> Finding
     ]
     if not grave:
         return finding
-    why = ", ".join(dict.fromkeys(f"{each.row} in {each.what} ({each.here}, not {each.reference})" for each in grave))
-    return replace(finding, verdict="not resolved", reason=f"arms differ in what is not declared: {why}")
+    why = ", ".join(dict.fromkeys(f"{each.row} in {each.field} ({each.here}, not {each.reference})" for each in grave))
+    reason = f"arms differ in what is not declared: {why}"
+    atoms = tuple(
+        atom if isinstance(atom.atom, Fewer) else replace(atom, verdict="not resolved", reason=reason, p=None)
+        for atom in finding.atoms
+    )
+    return replace(finding, verdict="not resolved", reason=reason, atoms=atoms)
 
 
 def _kept(old: FindingVerdict, now: FindingVerdict, look: int) -> FindingVerdict:

@@ -54,8 +54,12 @@ class Departure:
     @property
     def heading(self) -> str:
         """Which arm it is about, what it means, and which field differs."""
-        field = " ".join(dict.fromkeys((self.aspect, self.what)))  # not "seed seed"
-        return f"{self.table}:{self.row} against {self.against}, {self.standing}: {field}"
+        return f"{self.table}:{self.row} against {self.against}, {self.standing}: {self.field}"
+
+    @property
+    def field(self) -> str:
+        """The aspect and what differs in it, in words."""
+        return " ".join(dict.fromkeys((self.aspect, self.what)))  # not "seed seed"
 
 
 @dataclass(frozen=True)

@@ -72,17 +72,19 @@ def findings_frame(assessment: Assessment) -> pd.DataFrame:
 
 
 def to_csv(assessment: Assessment) -> str:
-    """The frame with full precision, missing numbers empty."""
-    return findings_frame(assessment).to_csv(index=False, lineterminator="\n")
+    """The frame with six digits, which processors agree on; missing numbers empty."""
+    return findings_frame(assessment).to_csv(index=False, lineterminator="\n", float_format="%.6g")
 
 
 def to_markdown(assessment: Assessment) -> str:
     """The page: verdicts at a glance, each finding in words, the gain over the noise, agreement in order, the plan."""
-    family = [finding for finding in assessment.all_findings if not finding.claim.secondary]
+    # Those of the paper; what our own tables ask stands with them below.
+    family = [f for f in assessment.all_findings if f.ablation.table and not f.claim.secondary]
     counts = Counter(finding.verdict for finding in family)
+    verb = "is" if counts["reproduced"] == 1 else "are"
     paragraphs = [
         f"# Findings ({assessment.outcomes.study.name})",
-        f"Of {len(family)} findings of the paper {counts['reproduced']} are reproduced, {counts['contradicted']} "
+        f"Of {len(family)} findings of the paper {counts['reproduced']} {verb} reproduced, {counts['contradicted']} "
         f"contradicted and {counts['not resolved']} not resolved at this budget. In each table at most "
         f'{assessment.rules.alpha:.0%} of studies like this one would show a false "reproduced", and at most as many a '
         'false "contradicted". What is not resolved is not "no difference".',
@@ -129,7 +131,9 @@ def _by_table(assessment: Assessment) -> list[str]:
 def _power(assessment: Assessment) -> list[str]:
     """The gain over the noise, by each metric: the quantity that decides what a study can resolve."""
     lines = []
-    judge = next(iter(assessment.judges.values()))
+    judge = next((judge for judge in assessment.judges.values() if judge.ablation.claims), None)
+    if judge is None:
+        return ["No table declares a finding."]
     for metric, evidence in {assessment.rules.metric: judge.evidence, **assessment.secondary_evidence}.items():
         gain = evidence.difference(judge.contrasts.gain)
         plain, se = judge.contrasts.arm(PLAIN), judge.contrasts.arm(judge.ablation.reference)
@@ -184,8 +188,8 @@ def _plan(assessment: Assessment) -> str:
     return (
         f"Plan {plan.digest}{' of ' + plan.written if plan.written else ' (no file)'}: {rules.looks} "
         f'{"look" if rules.looks == 1 else "looks"}, alpha {rules.alpha:g} by {rules.family}, "the same" is within '
-        f"{margin}, {rules.pairing} credit for seeds in common, verdicts for {_ESTIMAND[rules.estimand]}; {counted} "
-        f"claims are exact counts.\n\n{told}" + (f"\n{audit}" if audit else "")
+        f"{margin}, {rules.pairing} credit for seeds in common, verdicts for {_ESTIMAND[rules.estimand]}; exact "
+        f"counts: {counted}.\n\n{told}" + (f"\n{audit}" if audit else "")
     )
 
 

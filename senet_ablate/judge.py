@@ -84,12 +84,10 @@ class TableJudge:
         atoms = tuple(self._atom(atom) for atom in claim.simple_atoms())
         against = [atom for atom in atoms if atom.verdict == "contradicted"]
         open_atoms = [atom for atom in atoms if atom.verdict == "not resolved"]
-        if not against and not open_atoms:
-            reasons = sorted({atom.reason for atom in atoms if atom.reason})
-            return FindingVerdict(self.ablation, claim, "reproduced", "; ".join(reasons), atoms, self.level)
-        verdict: Verdict = "contradicted" if against else "not resolved"
-        reasons = list(dict.fromkeys(atom.reason for atom in (against or open_atoms)))
-        return FindingVerdict(self.ablation, claim, verdict, "; ".join(reasons), atoms, self.level)
+        verdict: Verdict = "contradicted" if against else "not resolved" if open_atoms else "reproduced"
+        reasons = dict.fromkeys(atom.reason for atom in (against or open_atoms or atoms) if atom.reason)
+        coverage = 1 - self.rules.alpha_per_look
+        return FindingVerdict(self.ablation, claim, verdict, "; ".join(reasons), atoms, self.level, coverage)
 
     def _atom(self, atom: Atom) -> AtomVerdict:
         if isinstance(atom, Fewer):

@@ -16,7 +16,7 @@ from senet_ablate.outcomes import load_outcomes
 from senet_ablate.planning import Estimate, Pace, Plan, estimate, find_pace, make_plan
 from senet_ablate.plans import StudyPlan, claims_digest, read_plan, write_plan
 from senet_ablate.prospects import Assumptions, Prospect, Prospects, assume
-from senet_ablate.rules import Rules
+from senet_ablate.rules import LOOK_SHARE, Rules
 from senet_ablate.specs import Complexity, Protocol
 from senet_ablate.store import Study
 from senet_ablate.suite import Arm
@@ -78,9 +78,11 @@ def lay_out(chosen: Chosen, wish: Wish, shape: tuple[int, int], tell: Callable[[
     study, protocol = chosen.study, chosen.protocol
     seeds, old = planned_seeds(chosen, wish.seeds)
     rules = _rules(wish.changed, old)
+    looks = len(old.seeds) + wish.extend if old else 1
+    judged = rules if looks <= rules.looks else rules.model_copy(update={"looks": max(LOOK_SHARE)})
     pace = find_pace(protocol, study.root.parent)
     assumptions = assume(protocol, shape[1], _records(chosen, rules), wish.error, None)
-    prospects = Prospects(chosen.ablations, rules, assumptions, wish.gain)
+    prospects = Prospects(chosen.ablations, judged, assumptions, wish.gain)
     costs = {
         planned.arm: planned.complexity for planned in make_plan(chosen.ablations, protocol, seeds, study, shape).arms
     }
@@ -90,17 +92,17 @@ def lay_out(chosen: Chosen, wish: Wish, shape: tuple[int, int], tell: Callable[[
         if wish.extend:
             prospects = prospects.only(_open(chosen))
         seeds = allocate(prospects, price, budget, start, tell)
-        prospects = Prospects(chosen.ablations, rules, assumptions, wish.gain)
+        prospects = Prospects(chosen.ablations, judged, assumptions, wish.gain)
     plan = make_plan(chosen.ablations, protocol, seeds, study, shape)
     found = tuple(prospects.prospects(seeds))
     remarks = list(_remarks(prospects, assumptions, found, seeds))
     if wish.write or wish.extend:
-        looks = (*old.seeds, _slugs(seeds)) if wish.extend and old else (_slugs(seeds),)
+        added = (*old.seeds, old.seeds[-1] | _slugs(seeds)) if wish.extend and old else (_slugs(seeds),)
         written = StudyPlan(
             written=old.written if wish.extend and old else datetime.now(UTC).isoformat(timespec="seconds"),
-            claims=claims_digest(chosen.declared),
+            claims=old.claims if wish.extend and old else claims_digest(chosen.declared),
             rules=rules,
-            seeds=looks,
+            seeds=added,
             basis=f"noise {assumptions.basis}; {_budget(wish)}",
         )
         write_plan(study, written)
@@ -146,7 +148,13 @@ def _records(chosen: Chosen, rules: Rules) -> Evidence | None:
             chosen.protocol.recipe,
         ):
             continue
-        evidence = gather(load_outcomes(study, pin), chosen.declared, rules, rules.metric)
+        try:
+            outcomes = load_outcomes(study, pin)
+        except UserError:
+            if root == chosen.study.root:
+                raise
+            continue  # a damaged record of another study is that study's to tell
+        evidence = gather(outcomes, chosen.declared, rules, rules.metric)
         if int((evidence.counts > 1).sum()) > 1:
             return evidence
     return None

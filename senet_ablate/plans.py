@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import ValidationError
@@ -25,14 +25,14 @@ PLAN_FILE = "plan.json"
 class StudyPlan(Spec):
     """What was decided before the runs: the rules, and the seeds of each arm at each look.
 
-    `seeds` has one mapping for each look, from an arm's slug to how many seeds it has by then. `claims` is the
-    fingerprint of the declared findings, `written` when the plan was made (empty: it is the protocol's default),
-    `basis` says in words from which noise, effects and budget the numbers follow.
+    `seeds` has one mapping for each look, from an arm's slug to how many seeds it has by then. `claims` has the
+    fingerprint of each table's declared findings, `written` when the plan was made (empty: it is the protocol's
+    default), `basis` says in words from which noise, effects and budget the numbers follow.
     """
 
     schema_version: Literal[1] = 1
     written: str = ""
-    claims: str
+    claims: dict[str, str]
     rules: Rules = Rules()
     seeds: tuple[dict[str, int], ...]
     basis: str = ""
@@ -47,14 +47,14 @@ class StudyPlan(Spec):
         return self.seeds[-1].get(arm.slug, 0)
 
 
-def claims_digest(ablations: Sequence[Ablation]) -> str:
-    """Fingerprint of the declared findings of tables, whatever the order in which they are given."""
-    claims = sorted(
-        json.dumps([ablation.slug, claim.model_dump(mode="json")], sort_keys=True)
-        for ablation in ablations
-        for claim in ablation.claims
-    )
-    return hashlib.blake2b("\n".join(claims).encode(), digest_size=5).hexdigest()
+def claims_digest(ablations: Sequence[Ablation]) -> dict[str, str]:
+    """Fingerprint of the findings that each table declares, by its slug."""
+
+    def digest(ablation: Ablation) -> str:
+        claims = sorted(json.dumps(claim.model_dump(mode="json"), sort_keys=True) for claim in ablation.claims)
+        return hashlib.blake2b("\n".join(claims).encode(), digest_size=5).hexdigest()
+
+    return {ablation.slug: digest(ablation) for ablation in ablations}
 
 
 def default_plan(ablations: Sequence[Ablation], protocol: Protocol) -> StudyPlan:
@@ -97,28 +97,32 @@ def write_plan(study: Study, plan: StudyPlan) -> None:
     write_atomic(study.root / PLAN_FILE, plan.model_dump_json(indent=1) + "\n")
 
 
-def unplanned(plan: StudyPlan, outcomes: Outcomes, declared: Mapping[Arm, object]) -> list[Arm]:
-    """Arms that have more seeds than the plan gives them."""
-    return [arm for arm, runs in outcomes.runs.items() if arm in declared and len(runs) > plan.count(arm)]
+def unplanned(plan: StudyPlan, outcomes: Outcomes) -> list[Arm]:
+    """Arms that have more seeds than the plan gives them; an arm that it does not name is another question."""
+    return [arm for arm, runs in outcomes.runs.items() if 0 < plan.count(arm) < len(runs)]
 
 
 def deviations(plan: StudyPlan, outcomes: Outcomes, ablations: Sequence[Ablation]) -> list[str]:
     """In words, where the runs are not what the plan says."""
-    declared = arms(ablations)
     told = []
     if not plan.written:
         told.append(plan.basis)
     elif early := [record for record in outcomes.records if record.provenance.started < plan.written]:
         told.append(f"{len(early)} runs began before the plan was written ({plan.written})")
-    if plan.claims != claims_digest(ablations):
-        told.append("the declared findings are not those of the plan")
-    for arm in declared:
+    now = claims_digest(ablations)
+    changed = [slug for slug, digest in plan.claims.items() if now.get(slug, digest) != digest]
+    if changed:
+        told.append(f"the declared findings are not those of the plan: {', '.join(changed)}")
+    for arm in arms(ablations):
         there, planned = len(outcomes.runs.get(arm, ())), plan.count(arm)
         if there < planned and (there or plan.written):  # without a file nobody planned the tables not run
             told.append(f"{arm.slug}: {there} of {planned} planned runs are there")
+    others = [arm.slug for arm in arms(ablations) if arm in outcomes.runs and not plan.count(arm)]
+    if others:
+        told.append(f"not in the plan: {', '.join(others)}")
     if len(plan.seeds) > plan.rules.looks:
         told.append(f"look {len(plan.seeds)} of a plan for {plan.rules.looks}, judged at the levels of five looks")
-    extended = unplanned(plan, outcomes, declared)
+    extended = unplanned(plan, outcomes)
     if extended:
         names = ", ".join(f"{arm.slug} {len(outcomes.runs[arm])} for {plan.count(arm)}" for arm in extended)
         told.append(f"unplanned extension, judged at the levels of five looks: {names}")

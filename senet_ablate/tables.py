@@ -24,7 +24,7 @@ from senet_ablate.power import noncentrality
 from senet_ablate.records import RunRecord, StudyPin
 from senet_ablate.suite import Ablation, Row, arms
 from senet_ablate.verdicts import FindingVerdict
-from senet_ablate.words import in_words
+from senet_ablate.words import in_words, percent
 
 MISSING = "–"
 
@@ -142,8 +142,8 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
         f"validation and {facts.n_test:,} test images in {facts.classes} classes{skipped}; {recipe.epochs} epochs, "
         f"batch {recipe.batch_size}.",
         "Error of the last epoch on the test set, read once: mean over n seeds and half-width of its 95 % interval. "
-        f"The difference is to {ablation.row(ablation.reference).label}, with the half-width of its simultaneous 95 % "
-        "interval. ✓ marks the rows that cannot be told from the best.",
+        f"The difference is to {ablation.row(ablation.reference).label}, with the half-width of its simultaneous "
+        f"{percent(1 - assessment.rules.alpha_per_look)} interval. ✓ marks the rows that cannot be told from the best.",
         *noise_remarks(assessment, assessment.judges[ablation.slug]),
     ]
     for what, values in (

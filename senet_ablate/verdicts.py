@@ -57,7 +57,10 @@ class AtomVerdict:
 
 @dataclass(frozen=True)
 class FindingVerdict:
-    """Verdict on one claim of a table, with that on each of its atoms."""
+    """Verdict on one claim of a table, with that on each of its atoms.
+
+    `level` is what each one-sided test had to reach, `coverage` the confidence of the simultaneous intervals.
+    """
 
     ablation: Ablation
     claim: Claim
@@ -65,6 +68,7 @@ class FindingVerdict:
     reason: str
     atoms: tuple[AtomVerdict, ...]
     level: float
+    coverage: float = 0.95
 
     @property
     def new_images(self) -> Answer:

@@ -28,6 +28,11 @@ def why(finding: FindingVerdict) -> str:
     return f"{said}.{family}"
 
 
+def percent(share: float) -> str:
+    """A share as it is printed: `95 %`, `98.45 %`."""
+    return f"{100 * share:.4g} %"
+
+
 def _reason(finding: FindingVerdict) -> str:
     return f" ({finding.reason})" if finding.reason else ""
 
@@ -51,10 +56,12 @@ def _numbers(finding: FindingVerdict) -> str:
         NoDifference: "difference",
     }.get(type(atom.atom), "")
     quoted = f" ({atom.atom})" if len([a for a in finding.atoms if not isinstance(a.atom, Fewer)]) > 1 else ""
-    interval = f"simultaneous 95 % interval {atom.low:+.2f} to {atom.high:+.2f}"
+    interval = f"simultaneous {percent(finding.coverage)} interval {atom.low:+.2f} to {atom.high:+.2f}"
     text = f"; {what}{quoted} {atom.estimate:+.2f}, {interval}, n = {counts}"
     if isinstance(atom.atom, Superior) and finding.verdict == "not resolved" and atom.confidence is not None:
-        text += f"; direction as in the paper with confidence {min(atom.confidence, 0.999):.2f}"
+        sure = atom.confidence
+        shown = f"{sure:.2f}" if 0.005 <= sure < 0.995 else "over 0.99" if sure > 0.5 else "under 0.01"
+        text += f"; direction as in the paper with confidence {shown}"
     shares = [a.rho_star for a in finding.atoms if isinstance(a.atom, Equivalent)]
     if shares and all(share is not None for share in shares):
         text += f"; equal to within {max(share for share in shares if share is not None):.0%} of the SE gain"

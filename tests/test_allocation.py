@@ -139,9 +139,9 @@ def test_what_no_seed_would_decide_gets_none_beyond_its_start() -> None:
     assert {slug for slug, n in found.items() if n > 3} == {"se-r16", "se-r32"}
 
 
-def test_without_an_open_finding_nothing_is_bought() -> None:
-    some = prospects("ratio").only([])
-    assert set(shared_out(some, 40).values()) == {3}
+def test_without_an_open_finding_nothing_is_bought_beyond_the_start() -> None:
+    assert set(shared_out(prospects("ratio").only([]), 40).values()) == {3}
+    assert shared_out(prospects("gate").only([]), 40) == WILD
 
 
 # --- adding to what is there ---

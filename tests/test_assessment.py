@@ -22,6 +22,7 @@ from studies import (
 
 from senet_ablate.assessment import Assessment, assess, gather
 from senet_ablate.claims import Retains
+from senet_ablate.findings import to_markdown as findings_page
 from senet_ablate.options import choose
 from senet_ablate.rules import Rules
 from senet_ablate.specs import SEConfig, Variant
@@ -332,3 +333,23 @@ def test_the_null_control_is_judged_on_its_own_series_of_seeds(study: Study) -> 
     found = by_id(assess([controls], study))
     assert found["control-null"].verdict == "contradicted"
     assert "false alarm" in found["control-null"].reason
+
+
+def test_a_bar_names_the_field_and_leaves_no_atom_decided(study: Study) -> None:
+    fill(study, {R16: CLEAR[R16], PLAIN: CLEAR[PLAIN]})
+    fill(study, {R4: CLEAR[R4]}, precision="bf16")
+    assessment = assess([CLAIMED], study)
+    barred = [finding for finding in assessment.all_findings if "precision" in finding.reason]
+    assert barred
+    assert all(atom.verdict == "not resolved" for finding in barred for atom in finding.atoms)
+    page = findings_page(assessment)
+    assert all(finding.reason in page for finding in barred)
+
+
+def test_a_bar_holds_for_secondary_metrics_too(study: Study) -> None:
+    for variant, errors in CLEAR.items():
+        for seed, error in enumerate(errors):
+            precision = "bf16" if variant == R4 else "fp32"
+            write_record(study, make_record(variant, seed, 90.0 - seed, top5_err=error, precision=precision))
+    others = assess([CLAIMED], study).others["top5_err"]["ratio"]
+    assert {finding.claim.id: finding.verdict for finding in others}["same"] == "not resolved"

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from helpers import FACTS, PLAIN, PROTOCOL, R16, make_record, write_record
 from studies import ABLATIONS
 
 from senet_ablate import runner
+from senet_ablate.assessment import assess
 from senet_ablate.cli import main
 from senet_ablate.errors import UserError
-from senet_ablate.options import Chosen
+from senet_ablate.options import Chosen, choose
 from senet_ablate.overhead import total_cost
 from senet_ablate.planner import LaidOut, Wish, lay_out
 from senet_ablate.plans import StudyPlan, read_plan
@@ -300,6 +302,8 @@ def test_noise_of_another_recipe_or_of_one_network_is_not_taken(call: Call) -> N
     finish({PLAIN: 2, R16: 2}, "short", protocol=short)
     finish({PLAIN: 4, R16: 1}, "lonely")
     assert "from formulas" in said(call("plan", "squeeze"))
+    finish({PLAIN: 2, R16: 2}, "rich")
+    assert "from 4 finished runs" in said(call("plan", "squeeze")), "one that tells nothing hides no other"
 
 
 # --- the plan file ---
@@ -469,3 +473,49 @@ def test_a_failed_wish_raises_before_anything_is_written(tmp_path: Path) -> None
 def test_plans_of_equal_wishes_are_equal(tmp_path: Path) -> None:
     one, two = (laid_out(tmp_path, Wish(runs=13)) for _ in range(2))
     assert one == two
+
+
+def test_extending_one_table_keeps_the_plan_of_the_others(call):
+    call("plan", "squeeze", "gate", "--seeds", "3", "--write")
+    tables = load_ablations(ABLATIONS, ["squeeze", "gate"])
+    finish({arm.variant: 3 for arm in arms(tables)})
+    call("plan", "squeeze", "--runs", "3", "--extend")
+    assert the_plan().seeds[1]["se-r16-tanh"] == 3
+    assert not [line for line in assess(tables, Study(Path("results/digits"))).deviations if "unplanned" in line]
+
+
+def test_extending_does_not_hide_changed_claims(call, tmp_path):
+    call("plan", "squeeze", "--seeds", "3", "--write")
+    before = the_plan().claims
+    finish(dict.fromkeys(SQUEEZE, 3))
+    shutil.copytree(ABLATIONS, tmp_path / "changed")
+    file = tmp_path / "changed" / "table11_squeeze.toml"
+    file.write_text(file.read_text().replace('better = "avg", worse = "max"', 'better = "max", worse = "avg"'))
+    CliRunner().invoke(main, ["plan", "squeeze", "--runs", "3", "--extend", "--ablations", "changed"])
+    assert len(the_plan().seeds) == 2
+    assert the_plan().claims == before
+
+
+def test_an_undeclared_look_is_planned_at_the_level_at_which_it_is_judged(call):
+    call("plan", "squeeze", "--seeds", "3", "--write")
+    finish(dict.fromkeys(SQUEEZE, 3))
+    extended = chances(call("plan", "squeeze", "--runs", "3", "--extend"))
+    declared = chances(call("plan", "squeeze", "--rule", "looks=5"))
+    assert extended["squeeze:11a"]["finds"] == declared["squeeze:11a"]["finds"]
+
+
+def test_a_damaged_record_of_another_study_does_not_stop_a_plan(call):
+    other = finish({PLAIN: 2, R16: 2}, "another")
+    next(other.root.glob("*/record.json")).write_text("{}")
+    assert call("plan", "squeeze", "--study", "third").exit_code == 0
+
+
+def test_controls_run_later_do_not_break_the_papers_plan(call):
+    call("plan", "squeeze", "--seeds", "3", "--write")
+    study = finish(dict.fromkeys(SQUEEZE, 3))
+    constant = Variant(se=SEConfig(gate="constant"))
+    write_record(study, make_record(constant, 0, 10.0, protocol=DIGITS))
+    chosen = choose((), ABLATIONS, None, (), None, None, Path("results"))
+    assessment = assess(chosen.declared, chosen.study)
+    assert assessment.rules.looks == 1
+    assert "not in the plan: se-r16-constant" in assessment.deviations

@@ -408,6 +408,13 @@ def test_the_seeds_that_a_finding_needs_are_the_fewest_that_find_all_its_differe
 
     assert found.seeds is not None
     assert smallest(found.seeds) <= 0.29 < smallest(found.seeds - 1)
+    both = Prospects([table("gate")], Rules(), noise(0.25))
+    by_finding = {each.claim.id: each for each in both.prospects(dict.fromkeys(both.arms, 3))}
+    needed = by_finding["12a"].seeds  # sigmoid under tanh by 0.72, tanh under ReLU by 0.47
+    assert needed is not None
+    for n, enough in ((needed, True), (needed - 1, False)):
+        multiple = stats.t.ppf(0.975, 4 * (n - 1)) + stats.t.ppf(0.8, 4 * (n - 1))
+        assert bool(multiple * 0.25 * math.sqrt(2 / n) <= 0.47) is enough
     hopeless = Prospects([table("squeeze")], Rules(), noise(25.0))
     assert [each.seeds for each in hopeless.prospects(dict.fromkeys(hopeless.arms, 3))] == [None, None]
 

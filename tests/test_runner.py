@@ -11,7 +11,7 @@ from senet_ablate.executor import Event
 from senet_ablate.planning import make_plan
 from senet_ablate.runner import Machine, share_out
 from senet_ablate.store import Study
-from senet_ablate.suite import declarations_dir, load_ablations, load_protocol
+from senet_ablate.suite import arms, declarations_dir, load_ablations, load_protocol
 
 
 @pytest.mark.parametrize(
@@ -64,15 +64,15 @@ def small_plan(tmp_path):
     directory = declarations_dir()
     protocol = load_protocol(directory, "digits")
     study = Study(tmp_path / "digits")
-    return make_plan(load_ablations(directory, ["gate"]), protocol, 2, study, (1, 10)), study
+    tables = load_ablations(directory, ["gate"])
+    return make_plan(tables, protocol, dict.fromkeys(arms(tables), 2), study, (1, 10)), study
 
 
 def test_runs_go_seed_by_seed_with_the_longest_first(small_plan):
     plan, _ = small_plan  # of ReLU, tanh, sigmoid and the network without SE
     assert [run.seed for run in plan.todo] == [0, 0, 0, 0, 1, 1, 1, 1]
-    everything = make_plan(
-        load_ablations(declarations_dir()), load_protocol(declarations_dir(), "digits"), 1, small_plan[1], (1, 10)
-    )
+    tables, protocol = load_ablations(declarations_dir()), load_protocol(declarations_dir(), "digits")
+    everything = make_plan(tables, protocol, dict.fromkeys(arms(tables), 1), small_plan[1], (1, 10))
     macs = {planned.arm.variant: planned.complexity.macs for planned in everything.arms}
     costs = [macs[run.variant] for run in everything.todo]
     assert costs == sorted(costs, reverse=True)
@@ -80,7 +80,8 @@ def test_runs_go_seed_by_seed_with_the_longest_first(small_plan):
 
 def test_a_network_under_other_seeds_has_its_turn_beside_the_seeds_it_is_compared_with(small_plan):
     protocol = load_protocol(declarations_dir(), "digits")
-    plan = make_plan(load_ablations(declarations_dir(), ["controls"]), protocol, 2, small_plan[1], (1, 10))
+    tables = load_ablations(declarations_dir(), ["controls"])
+    plan = make_plan(tables, protocol, dict.fromkeys(arms(tables), 2), small_plan[1], (1, 10))
     assert [sorted(run.seed for run in plan.todo[place : place + 6]) for place in (0, 6)] == [
         [0, 0, 0, 0, 0, 1000],
         [1, 1, 1, 1, 1, 1001],

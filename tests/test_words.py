@@ -166,3 +166,8 @@ def test_each_verdict_has_a_mark_of_its_own_and_why_is_the_rest_of_the_sentence(
     assert MARK == {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
     said = finding("reproduced", atom())
     assert in_words(said) == f"**10a** Sentence 10a: **reproduced**{why(said)}"
+
+
+def test_confidence_is_never_certain() -> None:
+    for p, words in ((1e-4, "confidence over 0.99"), (1 - 1e-4, "confidence under 0.01"), (0.25, "confidence 0.75")):
+        assert words in in_words(finding("not resolved", atom(verdict="not resolved", p=p, more_seeds=3)))
