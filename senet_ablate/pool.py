@@ -25,6 +25,16 @@ from senet_ablate.records import Failure
 TRIES = 3
 """How often a run is begun or continued when its worker dies under it (killed, out of memory)."""
 
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
+"""What keeps glibc from handing every large tensor back to the system and getting it anew, zeroed, at the next step.
+
+It is read when a process starts, so it stands in the environment before the workers do; a user's own setting is kept.
+"""
+
 TICK_S = 0.5
 """How often `execute` returns to its caller while nothing happens, so that a display can be kept."""
 
@@ -106,6 +116,8 @@ class LocalPool:
             worker.connection.close()
 
     def _start(self, environment: Mapping[str, str]) -> _Worker:
+        for name, value in ALLOCATOR.items():
+            os.environ.setdefault(name, value)
         ours, theirs = self._context.Pipe()
         # Not daemonic: a run on several devices starts processes of its own.
         process = self._context.Process(target=_work, args=(theirs, dict(environment)), name="senet-ablate worker")

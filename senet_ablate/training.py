@@ -49,10 +49,15 @@ CHECKPOINT_SHARE = 0.02
 
 
 def resolve_precision(precision: Precision, device: DeviceKind) -> Literal["fp32", "bf16"]:
-    """`auto` is bf16 autocast on CUDA devices that have it, else float32; it is the same for every arm of a machine."""
+    """`auto` is bf16 autocast on devices that compute in it, else float32: the same for every arm of a machine."""
     if precision != "auto":
         return precision
-    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities() if device == "cpu" else {}
+        native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return "bf16" if native else "fp32"
 
 
 def request_data(request: RunRequest) -> LoadedData:

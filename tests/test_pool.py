@@ -125,3 +125,13 @@ def test_workers_end_when_their_driver_is_killed(tmp_path):
     while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, f"workers {alive} outlived their driver"
         time.sleep(0.1)
+
+
+def test_workers_keep_freed_memory_and_a_users_own_setting(monkeypatch):
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "4096")
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+    pool = LocalPool([{}])
+    pool._stop([pool._start({})])
+    assert os.environ["MALLOC_TOP_PAD_"] == "4096"
+    assert os.environ["MALLOC_MMAP_THRESHOLD_"] == str(2**30)

@@ -185,7 +185,7 @@ def test_gradient_to_the_image_flows_through_a_random_gate_as_through_a_learnt_o
     x = torch.randn(3, 8, 4, 5, dtype=torch.float64, requires_grad=True)
     drawn, sigmoid = (open_block(8, 8, gate=gate, reduction=2) for gate in ("random", "sigmoid"))
     ours, theirs = (torch.autograd.grad(block(x).square().sum(), x)[0] for block in (drawn, sigmoid))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     gates = drawn.excitation(x).detach()
     (past_the_gate,) = torch.autograd.grad((x * gates).square().sum(), x)
     assert not torch.allclose(ours, past_the_gate)
@@ -258,3 +258,51 @@ def test_every_declared_squeeze_and_gate_exists_and_no_other():
 def test_printed_block_shows_squeeze_gate_and_reduction():
     block = SqueezeExcitation(8, SEConfig(squeeze="max", gate="tanh", reduction=2))
     assert "squeeze=max, gate=tanh, reduction=2" in str(block)
+
+
+def gradients(block, x, upstream, *, shortened):
+    """Output, gradient of the map and of the weights, by the short backward or by autograd's own."""
+    x = x.clone().requires_grad_()
+    block.zero_grad()
+    out = block(x) if shortened else block.gating.combine(x, block.excitation(x))
+    out.backward(upstream)
+    return [out.detach(), x.grad, *(weight.grad.clone() for weight in block.weights)]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("gate", ["sigmoid", "tanh", "relu"])
+def test_the_short_backward_equals_autograds(gate, bias):
+    torch.manual_seed(0)
+    block = SqueezeExcitation(16, SEConfig(gate=gate, reduction=4, bias=bias)).double()
+    x, upstream = torch.randn(3, 16, 5, 4, dtype=torch.double), torch.randn(3, 16, 5, 4, dtype=torch.double)
+    assert block.shortened
+    ways = [gradients(block, x, upstream, shortened=shortened) for shortened in (True, False)]
+    for short, long in zip(*ways, strict=True):
+        torch.testing.assert_close(short, long, rtol=1e-12, atol=1e-12)
+
+
+def test_the_short_backward_is_the_derivative():
+    torch.manual_seed(0)
+    block = SqueezeExcitation(4, SEConfig(reduction=2)).double()
+    x = torch.randn(2, 4, 3, 3, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, *weights: block(x), (x, *block.weights))
+
+
+def test_the_short_backward_keeps_memory_format_and_precision():
+    block = SqueezeExcitation(16, SEConfig())
+    x = torch.randn(2, 16, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = block(x.bfloat16())
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+    assert x.grad.dtype == torch.float32
+    assert x.grad.is_contiguous(memory_format=torch.channels_last)
+    assert all(weight.grad.dtype == torch.float32 for weight in block.weights)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"squeeze": "max"}, {"squeeze": "none"}, {"gate": "constant"}, {"gate": "random"}, {"gate": "none"}],
+)
+def test_other_blocks_leave_the_backward_to_autograd(config):
+    assert not SqueezeExcitation(16, SEConfig(**config)).shortened

@@ -231,8 +231,15 @@ def test_bf16_changes_the_run_but_not_what_it_learns(tmp_path):
     assert abs(rough.metrics.top1_err - exact.metrics.top1_err) < 15
 
 
-def test_auto_precision_on_a_processor_is_float32():
-    assert resolve_precision("auto", "cpu") == "fp32"
+@pytest.mark.parametrize(
+    ("able", "precision"),
+    [({}, "fp32"), ({"avx512_f": True}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")],
+)
+def test_auto_precision_is_bf16_on_processors_that_compute_in_it(able, precision, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert resolve_precision("auto", "cpu") == precision
+    assert resolve_precision("fp32", "cpu") == "fp32", "what is asked for is done"
+    assert resolve_precision("auto", "mps") == "fp32"
 
 
 def parameters_kept(tmp_path, monkeypatch, what: RunSpec) -> list[str]:

@@ -1,0 +1,102 @@
+"""One timed training for `bench.py`, in a process of its own: ours, or a bare loop with all levers and nothing else.
+
+    python benchmarks/one.py ours|bare --protocol digits --epochs N [--data FOLDER] [--seed 0]
+
+Prints seconds per epoch: ours with validation, curve and checkpoint, as the suite runs it; the bare loop trains only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from senet_ablate.data import load_data
+from senet_ablate.executor import RunRequest
+from senet_ablate.loaders import EpochSampler
+from senet_ablate.resnet import ResNet
+from senet_ablate.schedules import learning_rate
+from senet_ablate.specs import RunSpec
+from senet_ablate.store import Study
+from senet_ablate.streams import initialise
+from senet_ablate.suite import declarations_dir, load_ablations, load_protocol
+from senet_ablate.training import resolve_precision, train_run
+
+
+def bare(spec: RunSpec, data: Path | None) -> float:
+    """Seconds per epoch of a plain loop: images resident, channels last, one thread, no validation, no file."""
+    torch.set_num_threads(1)
+    loaded = load_data(spec.data, data, stream=False, announce=lambda text: None)
+    model = ResNet(spec.network, spec.variant, in_channels=loaded.facts.channels, classes=loaded.facts.classes)
+    initialise(model, spec.seed)
+    model.to(memory_format=torch.channels_last).train()
+    recipe = spec.recipe
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    order = EpochSampler(len(loaded.train), seed=spec.seed, batch_size=recipe.batch_size)
+    batches = loaded.train.loader(order, recipe.augmentation, torch.device("cpu"), 0)
+    bf16 = resolve_precision(spec.precision, "cpu") == "bf16"
+    begun = time.perf_counter()
+    for epoch in range(recipe.epochs):
+        order.set_epoch(epoch)
+        for step, (images, labels) in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, epoch + step / len(batches), [])
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = F.cross_entropy(model(images), labels, label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return (time.perf_counter() - begun) / recipe.epochs
+
+
+def ours(spec: RunSpec, data: Path | None) -> float:
+    """Seconds per epoch of the suite's own run, start and test left out: a longer run less a shorter one."""
+
+    def seconds(epochs: int) -> float:
+        recipe = spec.recipe.model_copy(update={"epochs": epochs})
+        with tempfile.TemporaryDirectory() as folder:
+            run = Study(Path(folder)).run("run")
+            request = RunRequest(
+                spec=spec.model_copy(update={"recipe": recipe}),
+                folder=run,
+                data_path=data,
+                data_fingerprint=None,
+                device="cpu",
+                devices=1,
+                threads=1,
+                loader_workers=0,
+            )
+            begun = time.perf_counter()
+            train_run(request)
+            return time.perf_counter() - begun
+
+    epochs = spec.recipe.epochs
+    seconds(1)  # imports, data, caches
+    return (seconds(epochs + 1) - seconds(1)) / epochs
+
+
+def main() -> None:
+    """Time one way and print it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("way", choices=["ours", "bare"])
+    parser.add_argument("--protocol", default="digits")
+    parser.add_argument("--row", default="r16")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--data", type=Path)
+    chosen = parser.parse_args()
+    overrides = [f"recipe.epochs={chosen.epochs}", "recipe.schedule.warmup_epochs=0"]
+    protocol = load_protocol(declarations_dir(), chosen.protocol, overrides)
+    variant = load_ablations(declarations_dir(), ["ratio"])[0].row(chosen.row).variant
+    way = {"ours": ours, "bare": bare}[chosen.way]
+    print(json.dumps({"epoch_s": way(protocol.run_spec(variant, 0), chosen.data)}))
+
+
+if __name__ == "__main__":
+    main()
