@@ -61,7 +61,8 @@ def _numbers(finding: FindingVerdict) -> str:
     if isinstance(atom.atom, Superior) and finding.verdict == "not resolved" and atom.confidence is not None:
         sure = atom.confidence
         shown = f"{sure:.2f}" if 0.005 <= sure < 0.995 else "over 0.99" if sure > 0.5 else "under 0.01"
-        text += f"; direction as in the paper with confidence {shown}"
+        whose = "claimed" if atom.paper_value is None else "in the paper"
+        text += f"; direction as {whose} with confidence {shown}"
     shares = [a.rho_star for a in finding.atoms if isinstance(a.atom, Equivalent)]
     if shares and all(share is not None for share in shares):
         text += f"; equal to within {max(share for share in shares if share is not None):.0%} of the SE gain"
@@ -79,7 +80,7 @@ def _needed(finding: FindingVerdict) -> str:
     if finding.verdict != "not resolved":
         return ""
     open_atoms = [atom for atom in finding.atoms if atom.verdict == "not resolved"]
-    if any(atom.p is None for atom in open_atoms):
+    if any(atom.p is None or atom.paper_value is None for atom in open_atoms):
         return ""
     counts = [atom.more_seeds for atom in open_atoms]
     if any(count is None for count in counts):
