@@ -20,7 +20,7 @@ RUN = $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(JOBS),--jobs '$(JOBS)')
 TABLES := ratio squeeze gate stage integration inner nosqueeze controls
 
 .DEFAULT_GOAL := help
-.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate report readme check lint test test-all clean
+.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate bench report readme check lint test test-all clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%$$().:_-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,9 @@ audit: $(VENV)/installed ## What differs between each arm and its reference; fai
 
 calibrate: $(VENV)/installed ## Is the printed confidence deserved? Judge simulated studies (minutes)
 	@$(CLI) calibrate $(ARGS)
+
+bench: $(VENV)/installed ## How fast the suite is, as ratios to the usual script and to a bare loop (DATA=: images, too)
+	@$(VENV)/bin/python benchmarks/bench.py $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 report: $(VENV)/installed ## Write tables and plots again from the records
 	@$(CLI) report $(CHOICE) $(ARGS)
