@@ -121,7 +121,7 @@ def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -
 
 
 def show_table(table: Table, study: str) -> None:
-    """A filled table, as much of it as fits into 80 columns."""
+    """A filled table, as much of it as fits into 80 columns, and the verdict on each of its findings."""
     from senet_ablate.tables import printed  # pandas
 
     grid = make_grid(f"{table.ablation.heading}, study {study}")
@@ -131,6 +131,10 @@ def show_table(table: Table, study: str) -> None:
     for line in text.itertuples(index=False):
         grid.add_row(*line)
     _console().print(grid)
+    for finding in table.findings:
+        reason = f" ({finding.reason})" if finding.reason else ""
+        say(f"{finding.claim.id} {finding.claim.statement}: {finding.verdict}{reason}")
+    say("")
 
 
 def show_calibration(frame: DataFrame) -> None:
