@@ -101,6 +101,15 @@ class TableContrasts:
             margin = Contrast(np.zeros(self._arms), self.rules.margin_abs)
         return margin - difference, margin + difference
 
+    def printed(self) -> np.ndarray:
+        """The paper's top-1 errors in percent at the places of this table's arms; NaN elsewhere."""
+        means = np.full(self._arms, np.nan)
+        for name in (*(row.id for row in self.ablation.rows), PLAIN):
+            place, error = self._place.get(self.ablation.arm(name)), self.ablation.paper_top1(name)
+            if place is not None and error is not None:
+                means[place] = error
+        return means
+
     def to_reference(self) -> dict[str, Contrast]:
         """Difference of each other row to the reference, by row."""
         reference = self.ablation.reference

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from senet_ablate import student
-from senet_ablate.claims import PLAIN, Atom, Claim, Equivalent, Fewer, NoDifference, Retains, Superior
+from senet_ablate.claims import Atom, Claim, Equivalent, Fewer, NoDifference, Retains, Superior
 from senet_ablate.contrasts import Contrast, TableContrasts, TestedAtom
 from senet_ablate.evidence import Evidence
 from senet_ablate.noise import Difference
@@ -250,12 +250,7 @@ class TableJudge:
     @cached_property
     def paper_means(self) -> np.ndarray:
         """The paper's top-1 errors at the places of this table's arms; NaN elsewhere."""
-        means = np.full(len(self.evidence.arms), np.nan)
-        for name in (*(row.id for row in self.ablation.rows), PLAIN):
-            if self.ablation.arm(name) in self.evidence.arms:
-                printed = self.ablation.paper_top1(name)
-                means[self.contrasts.arm(name)] = np.nan if printed is None else printed
-        return means
+        return self.contrasts.printed()
 
 
 def largest_t(judges: Sequence[TableJudge]) -> MaxT | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from senet_ablate import student
-from senet_ablate.claims import PLAIN, Claim, Fewer, NoDifference
+from senet_ablate.claims import Claim, Fewer, NoDifference
 from senet_ablate.contrasts import Contrast, TableContrasts
 from senet_ablate.evidence import Evidence
 from senet_ablate.power import GUESSES, assumed_phi, assumed_sd, detectable, seeds_needed
@@ -131,11 +131,7 @@ class Prospects:
         self._starts = np.cumsum([0, *(len(wanted) for *_, wanted, _, _ in self._tests[:-1])])
 
     def _printed(self, ablation: Ablation, contrasts: TableContrasts, gain: float | None) -> np.ndarray:
-        means = np.full(len(self.arms), np.nan)
-        for name in (*(row.id for row in ablation.rows), PLAIN):
-            if ablation.arm(name) in self._place:
-                error = ablation.paper_top1(name)
-                means[contrasts.arm(name)] = np.nan if error is None else error
+        means = contrasts.printed()
         reference = means[contrasts.arm(ablation.reference)]
         scale = 1.0 if gain is None else gain / contrasts.gain.at(means)
         return (means - reference) * scale
