@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy import optimize
 
 from senet_ablate.claims import Equivalent, Fewer, NoDifference
 from senet_ablate.contrasts import Contrast
@@ -34,6 +33,7 @@ def _advised(judge: TableJudge, found: AtomVerdict) -> AtomVerdict:
 
 def equal_within(judge: TableJudge, difference: Contrast) -> float | None:
     """Smallest share of the SE gain within which two arms pass as the same; None if there is none up to 4."""
+    from scipy.optimize import brentq  # a quarter of a second to import
 
     def miss(rho: float) -> float:
         found = [judge.evidence.difference(contrast) for contrast in judge.contrasts.within(difference, rho)]
@@ -41,7 +41,7 @@ def equal_within(judge: TableJudge, difference: Contrast) -> float | None:
 
     if judge.evidence.difference(judge.contrasts.gain) is None or miss(LARGEST_RHO) > 0:
         return None
-    return float(optimize.brentq(miss, 0.0, LARGEST_RHO, xtol=1e-4))
+    return float(brentq(miss, 0.0, LARGEST_RHO, xtol=1e-4))
 
 
 def more_seeds(judge: TableJudge, wanted: tuple[Contrast, ...]) -> int | None:

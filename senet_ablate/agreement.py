@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from senet_ablate import student
 from senet_ablate.contrasts import Contrast
@@ -53,6 +52,8 @@ def rank_agreement(evidence: Evidence, printed: np.ndarray) -> RankAgreement | N
 
     None where fewer than two printed arms have runs, or no arm has two seeds.
     """
+    from scipy import stats  # half a second to import
+
     noise = evidence.noise
     arms = np.flatnonzero((evidence.counts > 0) & ~np.isnan(printed)).tolist()
     if noise is None or len(arms) < 2:

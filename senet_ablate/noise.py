@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from scipy import stats
+from scipy.special import fdtrc
 
 from senet_ablate import student
 from senet_ablate.rules import Rules
@@ -258,13 +258,13 @@ def fit_noise(sample: Sample, rules: Rules) -> Noise | None:
         return None
     phi = weighted / total
     prior = (0.0, 0.0)
-    believable = stats.f.sf(phi / CONVERGED_PHI, total, CONVERGED_DF) >= CONVERGED_P
+    believable = fdtrc(total, CONVERGED_DF, phi / CONVERGED_PHI) >= CONVERGED_P
     if rules.phi_prior == "converged" and believable:
         prior = (CONVERGED_DF, CONVERGED_DF * CONVERGED_PHI)
     others = total - d + prior[0]
     pool = np.maximum(1.0, np.divide(weighted - d * ratio + prior[1], others, out=np.ones_like(b), where=others > 0))
     above = (ratio > pool) & (d > 0)
-    p = np.where(others > 0, stats.f.sf(ratio / pool, np.maximum(d, 1), np.maximum(others, 1)), 1.0)
+    p = np.where(others > 0, fdtrc(np.maximum(d, 1), np.maximum(others, 1), ratio / pool), 1.0)
     unstable = above & (p < UNSTABLE_P)
     # The pool counts as so many runs of the arm's own; the less the arm looks like the pool, the fewer.
     lean = np.where(unstable, 0.0, PRIOR_DF * np.minimum(1.0, p / TRUST_P))

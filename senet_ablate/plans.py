@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
-from senet_ablate.outcomes import Outcomes
 from senet_ablate.rules import Rules
 from senet_ablate.specs import Protocol, Spec
 from senet_ablate.store import Study, write_atomic
 from senet_ablate.suite import Ablation, Arm, arms
+
+if TYPE_CHECKING:  # what comes before the first run needs no statistics
+    from senet_ablate.outcomes import Outcomes
 
 PLAN_FILE = "plan.json"
 
