@@ -26,7 +26,7 @@ QUIET = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
 
 def tuned() -> dict[str, str]:
     """The environment that the suite gives to its workers."""
-    from senet_ablate.pool import ALLOCATOR
+    from senet_ablate.levers import ALLOCATOR
 
     return os.environ | ALLOCATOR | {"OMP_NUM_THREADS": "1"}
 

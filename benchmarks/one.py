@@ -19,10 +19,12 @@ import torch.nn.functional as F
 
 from senet_ablate.data import load_data
 from senet_ablate.executor import RunRequest
+from senet_ablate.levers import in_use
 from senet_ablate.loaders import EpochSampler
 from senet_ablate.resnet import ResNet
 from senet_ablate.schedules import learning_rate
 from senet_ablate.specs import RunSpec
+from senet_ablate.speedup import speed_up
 from senet_ablate.store import Study
 from senet_ablate.streams import initialise
 from senet_ablate.suite import declarations_dir, load_ablations, load_protocol
@@ -35,7 +37,9 @@ def bare(spec: RunSpec, data: Path | None) -> float:
     loaded = load_data(spec.data, data, stream=False, announce=lambda text: None)
     model = ResNet(spec.network, spec.variant, in_channels=loaded.facts.channels, classes=loaded.facts.classes)
     initialise(model, spec.seed)
-    model.to(memory_format=torch.channels_last).train()
+    model.to(memory_format=torch.channels_last)
+    speed_up(model, in_use("cpu"))
+    model.train()
     recipe = spec.recipe
     optimizer = torch.optim.SGD(
         model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
@@ -80,6 +84,7 @@ def ours(spec: RunSpec, data: Path | None) -> float:
                 devices=1,
                 threads=1,
                 loader_workers=0,
+                levers=in_use("cpu"),
             )
             begun = time.perf_counter()
             train_run(request)

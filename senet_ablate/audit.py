@@ -189,6 +189,7 @@ def _values(runs: Sequence[RunRecord]) -> dict[str, frozenset[object]]:
 def _facts(record: RunRecord) -> dict[str, object]:
     """How a run came to be, by aspect; its network change and its seed are what arms are for, and left out."""
     spec, origin = record.spec.model_dump(exclude={"variant", "seed"}), record.provenance
+    levers = "not noted" if origin.levers is None else ", ".join(origin.levers) or "none"
     commit = f"{origin.commit[:10]}{' with changes' if origin.dirty else ''}" if origin.commit else "unknown"
     return _flat(
         {
@@ -203,7 +204,7 @@ def _facts(record: RunRecord) -> dict[str, object]:
             },
             # Each device normalises its own share of the batch, so their number changes what is learnt.
             "recipe": {"devices": origin.devices},
-            "execution": {"threads": origin.threads, "pipeline": origin.pipeline},
+            "execution": {"threads": origin.threads, "pipeline": origin.pipeline, "levers": levers},
         }
     )
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from senet_ablate.checks import audit, calibrate, count
 from senet_ablate.errors import UserError
+from senet_ablate.levers import LEVERS
 from senet_ablate.options import (
     ABLATIONS,
     CLASSES,
@@ -30,7 +31,7 @@ from senet_ablate.options import (
     options,
     planned_seeds,
 )
-from senet_ablate.planning import channels_and_classes, make_plan, row_states
+from senet_ablate.planning import Plan, channels_and_classes, make_plan, row_states
 from senet_ablate.suite import all_ablations, declarations_dir, load_protocol
 from senet_ablate.terminal import (
     duration,
@@ -180,6 +181,13 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
         "--devices-per-run", type=click.IntRange(1), default=1, show_default=True, help="Share a run's batch (DDP)."
     ),
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Processor threads per run."),
+    click.option(
+        "--without",
+        multiple=True,
+        type=click.Choice([*LEVERS, "all"]),
+        metavar="LEVER",
+        help=f"Leave out a lever of speed: {', '.join(LEVERS)} or all.",
+    ),
     click.option("--report", is_flag=True, help="Write tables and plots at the end, even half-way."),
     RESULTS,
     REPORTS,
@@ -192,6 +200,7 @@ def run(
     jobs: int | None,
     devices_per_run: int,
     threads: int,
+    without: tuple[str, ...],
     report: bool,
     reports: Path,
     **choice: Any,
@@ -203,7 +212,10 @@ def run(
     from senet_ablate import runner
 
     chosen = choose(**choice)
-    resources = runner.share_out(runner.find_machine(device), jobs, devices_per_run, threads)
+    left_out = list(LEVERS) if "all" in without else without
+    if chosen.study.pin() is None or _plan(chosen, seeds).todo:
+        runner.warm_up(left_out)
+    resources = runner.share_out(runner.find_machine(device), jobs, devices_per_run, threads, left_out)
     with chosen.study.driver_lock():
         code = _train(chosen, seeds, data, resources)
     if report:
@@ -211,12 +223,16 @@ def run(
     sys.exit(code)
 
 
+def _plan(chosen: Chosen, seeds: int | None) -> Plan:
+    shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
+    return make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
+
+
 def _train(chosen: Chosen, seeds: int | None, data: Path | None, resources: Any) -> int:
     from senet_ablate import runner
 
     fingerprint = runner.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
-    shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
-    planned = make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
+    planned = _plan(chosen, seeds)
     todo = runner.requests(planned, chosen.study, data, fingerprint, resources)
     done = f"{len(planned.done)} of {planned.runs} runs were finished"
     if not todo:

@@ -24,7 +24,7 @@ class RunRequest:
     """All that a worker needs to do one run.
 
     With `data_fingerprint` the run refuses other images than those of its study.
-    `devices` share each batch of the run; `threads` and `loader_workers` are for each of them.
+    `devices` share each batch of the run; `threads` and `loader_workers` are for each of them; `levers` are in use.
     """
 
     spec: RunSpec
@@ -35,6 +35,7 @@ class RunRequest:
     devices: int = 1
     threads: int = 1
     loader_workers: int = 0
+    levers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

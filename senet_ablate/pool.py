@@ -16,7 +16,9 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
+from types import MappingProxyType
 from typing import Any
 
 from senet_ablate.executor import Event, RunRequest, note_failure
@@ -25,18 +27,27 @@ from senet_ablate.records import Failure
 TRIES = 3
 """How often a run is begun or continued when its worker dies under it (killed, out of memory)."""
 
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
-"""What keeps glibc from handing every large tensor back to the system and getting it anew, zeroed, at the next step.
-
-It is read when a process starts, so it stands in the environment before the workers do; a user's own setting is kept.
-"""
-
 TICK_S = 0.5
 """How often `execute` returns to its caller while nothing happens, so that a display can be kept."""
+
+
+def warm_up(environment: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """Let the workers' server begin its imports, so that they are done when the driver has read the images.
+
+    `environment` is what processes read when they start; what the user has set stays. A second call changes nothing.
+
+    Returns:
+        The context in which to start workers.
+    """
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    # Apple's GPU libraries do not survive a fork.
+    forks = "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
+    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload(["senet_ablate.worker"])
+        ensure_running()
+    return context
 
 
 @dataclass
@@ -52,11 +63,7 @@ class LocalPool:
 
     def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
         self.environments = environments
-        # Apple's GPU libraries do not survive a fork.
-        forks = "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
-        self._context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
-        if forks:
-            self._context.set_forkserver_preload(["senet_ablate.worker"])
+        self._context = warm_up()
 
     def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
         """Do the runs in the given order, as many at once as there are workers.
@@ -116,8 +123,6 @@ class LocalPool:
             worker.connection.close()
 
     def _start(self, environment: Mapping[str, str]) -> _Worker:
-        for name, value in ALLOCATOR.items():
-            os.environ.setdefault(name, value)
         ours, theirs = self._context.Pipe()
         # Not daemonic: a run on several devices starts processes of its own.
         process = self._context.Process(target=_work, args=(theirs, dict(environment)), name="senet-ablate worker")

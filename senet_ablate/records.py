@@ -54,6 +54,7 @@ class Provenance(Spec):
     devices: int
     threads: int
     precision: Literal["fp32", "bf16"]
+    levers: tuple[str, ...] | None = None  # of speed; not noted before they could be left out
     pipeline: Literal["resident", "streamed"]
     started: str
     wall_s: float

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from senet_ablate import pool
 from senet_ablate.errors import UserError
 from senet_ablate.executor import DeviceKind, Executor, RunRequest
+from senet_ablate.levers import ALLOCATOR, in_use
 from senet_ablate.planning import Plan, check_fit
-from senet_ablate.pool import LocalPool
 from senet_ablate.specs import Protocol
 from senet_ablate.store import Study
 
@@ -60,18 +61,22 @@ class Resources:
     devices: int
     threads: int
     loader_workers: int
+    levers: tuple[str, ...]
 
 
-def share_out(machine: Machine, jobs: int | None, devices: int, threads: int) -> Resources:
+def share_out(
+    machine: Machine, jobs: int | None, devices: int, threads: int, without: Collection[str] = ()
+) -> Resources:
     """Give each worker its part: as many workers as cores allow, or one per GPU (or group of `devices` GPUs).
 
     Raises:
         UserError: more devices for a run than there are.
     """
+    levers = in_use(machine.device, without)
     if machine.device == "cpu":
         slots = max(1, machine.cores // (devices * threads))
         workers = slots if jobs is None else jobs
-        return Resources("cpu", ({"OMP_NUM_THREADS": str(threads)},) * workers, devices, threads, 0)
+        return Resources("cpu", ({"OMP_NUM_THREADS": str(threads)},) * workers, devices, threads, 0, levers)
     if devices > machine.gpus:
         raise UserError(f"--devices-per-run {devices}: this machine has {machine.gpus} {machine.device} devices")
     slots = machine.gpus // devices
@@ -85,7 +90,8 @@ def share_out(machine: Machine, jobs: int | None, devices: int, threads: int) ->
             {"CUDA_VISIBLE_DEVICES": groups[worker % slots], "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
             for worker in range(workers)
         )
-    return Resources(machine.device, environments, devices, threads, max(1, machine.cores // (workers * devices) - 1))
+    loaders = max(1, machine.cores // (workers * devices) - 1)
+    return Resources(machine.device, environments, devices, threads, loaders, levers)
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,7 @@ def requests(
             devices=resources.devices,
             threads=resources.threads,
             loader_workers=resources.loader_workers,
+            levers=resources.levers,
         )
         for spec in plan.todo
     ]
@@ -182,6 +189,11 @@ def execute(executor: Executor, todo: Sequence[RunRequest], plan: Plan, console:
     return Summary(trained, failed, time.monotonic() - start)
 
 
+def warm_up(without: Collection[str]) -> None:
+    """Let this machine's workers begin their imports while the images are read."""
+    pool.warm_up({} if "kept-memory" in without else ALLOCATOR)
+
+
 def local_executor(resources: Resources) -> Executor:
     """The pool of worker processes on this machine."""
-    return LocalPool(resources.environments)
+    return pool.LocalPool(resources.environments)

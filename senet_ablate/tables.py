@@ -150,6 +150,7 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
         ("precision", {record.provenance.precision for record in records}),
         ("hardware", {_hardware(record) for record in records}),
         ("devices per run", {str(record.provenance.devices) for record in records}),
+        ("levers of speed", {_levers(record) for record in records}),
         ("torch", {record.provenance.libraries.get("torch", "?") for record in records}),
     ):
         if len(values) > 1:
@@ -201,6 +202,11 @@ def smallest_effect(judge: TableJudge) -> float | None:
     found = [judge.evidence.difference(contrast) for contrast in judge.contrasts.to_reference().values()]
     sizes = [noncentrality(judge.level, each.df) * each.se for each in found if each is not None]
     return statistics.median(sizes) if sizes else None
+
+
+def _levers(record: RunRecord) -> str:
+    levers = record.provenance.levers
+    return "not noted" if levers is None else " and ".join(levers) or "none"
 
 
 def _hardware(record: RunRecord) -> str:

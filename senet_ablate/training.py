@@ -37,6 +37,7 @@ from senet_ablate.records import CurvePoint, Progress, Provenance, RunRecord, cu
 from senet_ablate.resnet import ResNet
 from senet_ablate.schedules import learning_rate
 from senet_ablate.specs import Precision
+from senet_ablate.speedup import speed_up
 from senet_ablate.store import RunFolder, sync_folder
 from senet_ablate.streams import initialise
 
@@ -81,6 +82,7 @@ class History:
     started: str
     precision: str
     devices: int
+    levers: tuple[str, ...]
     spent_s: float = 0.0
     clock: float = field(default_factory=time.monotonic)
 
@@ -91,7 +93,12 @@ class History:
 
     def dump(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"started": self.started, "precision": self.precision, "devices": self.devices, "wall_s": self.wall_s}
+        return {"started": self.started, "wall_s": self.wall_s, **self.manner}
+
+    @property
+    def manner(self) -> dict[str, Any]:
+        """How the run is done: what changes its last bits, and must not change half-way."""
+        return {"precision": self.precision, "devices": self.devices, "levers": self.levers}
 
 
 class TrainingModule(pl.LightningModule):
@@ -104,6 +111,7 @@ class TrainingModule(pl.LightningModule):
         self.model = ResNet(self.spec.network, self.spec.variant, in_channels=facts.channels, classes=facts.classes)
         initialise(self.model, self.spec.seed)
         self.model.to(memory_format=torch.channels_last)
+        speed_up(self.model, history.levers)
         self.curve: list[CurvePoint] = []
         self._loss = torch.zeros(())
         self._validation = torch.zeros(3)
@@ -207,7 +215,8 @@ class TrainingModule(pl.LightningModule):
         """Take the curve up where it was."""
         self.curve = [CurvePoint(**point) for point in checkpoint["curve"]]
         old = checkpoint["history"]
-        self.history = History(old["started"], old["precision"], old["devices"], old["wall_s"])
+        manner = (old["precision"], old["devices"], tuple(old["levers"]))
+        self.history = History(old["started"], *manner, spent_s=old["wall_s"])
 
 
 class EpochFiles(Checkpoint):
@@ -326,6 +335,7 @@ def train_run(request: RunRequest) -> RunRecord:
             devices=request.devices,
             threads=request.threads,
             precision=precision,
+            levers=module.history.levers,
             pipeline="streamed" if isinstance(data.train, FileSplit) else "resident",
             started=module.history.started,
             wall_s=round(module.history.wall_s, 3),
@@ -347,7 +357,7 @@ def begin_or_resume(request: RunRequest, precision: Literal["fp32", "bf16"]) -> 
     Raises:
         UserError: the run was begun with another precision or number of devices, which it would mix.
     """
-    now = History(datetime.now(UTC).isoformat(timespec="seconds"), precision, request.devices)
+    now = History(datetime.now(UTC).isoformat(timespec="seconds"), precision, request.devices, request.levers)
     module, path = TrainingModule(request, now), request.folder.checkpoint_file
     if not path.is_file():
         return module, None
@@ -357,11 +367,12 @@ def begin_or_resume(request: RunRequest, precision: Literal["fp32", "bf16"]) -> 
         path.unlink()
         return TrainingModule(request, now), None
     then = module.history
-    if (then.precision, then.devices) != (now.precision, now.devices):
-        raise UserError(
-            f"the run was begun with {then.precision} on {then.devices} devices and would go on with {now.precision} "
-            f"on {now.devices}; go on as it was begun, or remove {request.folder.path}"
-        )
+    for what, before in then.manner.items():
+        if before != now.manner[what]:
+            raise UserError(
+                f"the run was begun with {what} = {before} and would go on with {now.manner[what]}; go on as it was "
+                f"begun, or remove {request.folder.path}"
+            )
     return module, len(module.curve)
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from senet_ablate import pool
 from senet_ablate.executor import RunRequest
-from senet_ablate.pool import LocalPool
+from senet_ablate.levers import ALLOCATOR
+from senet_ablate.pool import LocalPool, warm_up
 from senet_ablate.specs import DataConfig, Network, Recipe, RunSpec, Variant
 from senet_ablate.store import RunFolder
 
@@ -129,9 +130,10 @@ def test_workers_end_when_their_driver_is_killed(tmp_path):
 
 def test_workers_keep_freed_memory_and_a_users_own_setting(monkeypatch):
     monkeypatch.setenv("MALLOC_TOP_PAD_", "4096")
-    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-        monkeypatch.delenv(name, raising=False)
-    pool = LocalPool([{}])
-    pool._stop([pool._start({})])
+    for name in ALLOCATOR:
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # so that what is set here goes with the test
+        if name != "MALLOC_TOP_PAD_":
+            monkeypatch.delenv(name)
+    warm_up(ALLOCATOR)
     assert os.environ["MALLOC_TOP_PAD_"] == "4096"
     assert os.environ["MALLOC_MMAP_THRESHOLD_"] == str(2**30)

@@ -10,7 +10,7 @@ from timm.layers import SEModule
 from senet_ablate.complexity import count_complexity
 from senet_ablate.overhead import added_cost
 from senet_ablate.resnet import ResNet
-from senet_ablate.se import GATES, SQUEEZES, SqueezeExcitation
+from senet_ablate.se import GATES, SQUEEZES, SqueezeExcitation, squeeze_avg
 from senet_ablate.specs import Complexity, Gate, Network, SEConfig, Squeeze, Variant
 
 # Two channels of a 2x2 map. W1 = (0.5, -0.25), one hidden channel; W2 = (0.8, -0.4).
@@ -260,49 +260,11 @@ def test_printed_block_shows_squeeze_gate_and_reduction():
     assert "squeeze=max, gate=tanh, reduction=2" in str(block)
 
 
-def gradients(block, x, upstream, *, shortened):
-    """Output, gradient of the map and of the weights, by the short backward or by autograd's own."""
-    x = x.clone().requires_grad_()
-    block.zero_grad()
-    out = block(x) if shortened else block.gating.combine(x, block.excitation(x))
-    out.backward(upstream)
-    return [out.detach(), x.grad, *(weight.grad.clone() for weight in block.weights)]
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("gate", ["sigmoid", "tanh", "relu"])
-def test_the_short_backward_equals_autograds(gate, bias):
+def test_the_average_is_the_mean_and_its_backward_never_fills_a_map():
     torch.manual_seed(0)
-    block = SqueezeExcitation(16, SEConfig(gate=gate, reduction=4, bias=bias)).double()
-    x, upstream = torch.randn(3, 16, 5, 4, dtype=torch.double), torch.randn(3, 16, 5, 4, dtype=torch.double)
-    assert block.shortened
-    ways = [gradients(block, x, upstream, shortened=shortened) for shortened in (True, False)]
-    for short, long in zip(*ways, strict=True):
-        torch.testing.assert_close(short, long, rtol=1e-12, atol=1e-12)
-
-
-def test_the_short_backward_is_the_derivative():
-    torch.manual_seed(0)
-    block = SqueezeExcitation(4, SEConfig(reduction=2)).double()
-    x = torch.randn(2, 4, 3, 3, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, *weights: block(x), (x, *block.weights))
-
-
-def test_the_short_backward_keeps_memory_format_and_precision():
-    block = SqueezeExcitation(16, SEConfig())
-    x = torch.randn(2, 16, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        out = block(x.bfloat16())
-    assert out.dtype == torch.bfloat16
-    out.float().sum().backward()
-    assert x.grad.dtype == torch.float32
-    assert x.grad.is_contiguous(memory_format=torch.channels_last)
-    assert all(weight.grad.dtype == torch.float32 for weight in block.weights)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [{"squeeze": "max"}, {"squeeze": "none"}, {"gate": "constant"}, {"gate": "random"}, {"gate": "none"}],
-)
-def test_other_blocks_leave_the_backward_to_autograd(config):
-    assert not SqueezeExcitation(16, SEConfig(**config)).shortened
+    x = torch.randn(3, 16, 5, 4, dtype=torch.double, requires_grad=True)
+    torch.testing.assert_close(squeeze_avg(x), x.mean(dim=(2, 3), keepdim=True))
+    upstream = torch.randn(3, 16, 1, 1, dtype=torch.double)
+    (gradient,) = torch.autograd.grad(squeeze_avg(x), x, upstream)
+    torch.testing.assert_close(gradient, (upstream / 20).expand_as(x))
+    assert gradient.stride()[2:] == (0, 0)  # spread over the map without a copy

@@ -209,8 +209,10 @@ def test_a_run_is_not_continued_in_another_way_than_it_was_begun(tmp_path, inter
     interrupt_after(epoch=2)
     with pytest.raises(CutOffError):
         train(tmp_path, spec())
-    with pytest.raises(UserError, match="begun with fp32 on 1 devices and would go on with fp32 on 2"):
+    with pytest.raises(UserError, match="begun with devices = 1 and would go on with 2"):
         train(tmp_path, spec(), devices=2)
+    with pytest.raises(UserError, match=r"begun with levers = \(\) and would go on with \('matrix-product',\)"):
+        train(tmp_path, spec(), levers=("matrix-product",))
 
 
 def test_the_time_of_all_tries_is_recorded(tmp_path, interrupt_after, monkeypatch):
@@ -245,7 +247,7 @@ def test_auto_precision_is_bf16_on_processors_that_compute_in_it(able, precision
 def parameters_kept(tmp_path, monkeypatch, what: RunSpec) -> list[str]:
     """Names of the parameters that have their initial values after the training."""
     request = RunRequest(spec=what, folder=RunFolder(tmp_path / what.run_id))
-    module = TrainingModule(request, History("", "fp32", 1))
+    module = TrainingModule(request, History("", "fp32", 1, ()))
     start = {name: value.clone() for name, value in module.model.named_parameters()}
     kept = []
     evaluate = training.evaluate

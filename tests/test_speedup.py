@@ -1,0 +1,84 @@
+"""Levers change how fast a network is computed, not what it computes."""
+
+import pytest
+import torch
+from torch import nn
+
+from senet_ablate.complexity import count_complexity
+from senet_ablate.levers import in_use
+from senet_ablate.resnet import ResNet
+from senet_ablate.specs import Network
+from senet_ablate.speedup import PointwiseConv2d, speed_up
+from senet_ablate.streams import initialise
+from senet_ablate.suite import all_ablations, arms, declarations_dir
+
+ARMS = list(dict.fromkeys(arm.variant for arm in arms(all_ablations(declarations_dir()))))
+NETWORK = Network(backbone="resnet14", width=16, stem="small")
+
+
+def built(variant, levers):
+    model = ResNet(NETWORK, variant, in_channels=3, classes=10).double()
+    initialise(model, 0)
+    speed_up(model, levers)
+    return model
+
+
+def gradients(model, images, labels):
+    logits = model(images)
+    nn.functional.cross_entropy(logits, labels).backward()
+    return logits.detach(), {name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+@pytest.mark.parametrize("variant", ARMS, ids=lambda variant: variant.slug)
+def test_each_arm_computes_the_same_with_and_without_levers(variant):
+    torch.manual_seed(0)
+    images, labels = torch.randn(4, 3, 8, 8, dtype=torch.double), torch.tensor([0, 3, 3, 9])
+    fast, slow = built(variant, in_use("cpu")), built(variant, ())
+    assert list(fast.state_dict()) == list(slow.state_dict())
+    (logits, with_levers), (expected, without) = gradients(fast, images, labels), gradients(slow, images, labels)
+    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
+    assert with_levers.keys() == without.keys()
+    for name, gradient in with_levers.items():
+        torch.testing.assert_close(gradient, without[name], rtol=1e-7, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 2), (4, 4), (5, 7), (8, 8)])
+def test_a_pointwise_convolution_is_a_convolution_at_every_size(size, stride, bias):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(6, 5, 1, stride=stride, bias=bias).double()
+    quick = PointwiseConv2d(6, 5, 1, stride=stride, bias=bias).double()
+    quick.load_state_dict(plain.state_dict())
+    x = torch.randn(3, 6, *size, dtype=torch.double).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(quick(x), plain(x))
+    assert quick(x).is_contiguous(memory_format=torch.channels_last)
+
+
+def convolutions(layer, x):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        layer(x)
+    return sum(event.count for event in profile.key_averages() if event.key == "aten::conv2d")
+
+
+def test_small_maps_are_multiplied_and_large_ones_convolved():
+    layer = PointwiseConv2d(4, 4, 1)
+    assert convolutions(layer, torch.zeros(1, 4, 2, 2)) == 0
+    assert convolutions(layer, torch.zeros(1, 4, 8, 8)) == 1
+
+
+def test_levers_pay_where_they_were_measured_and_each_can_be_left_out():
+    assert in_use("cpu") == ("kept-memory", "matrix-product")
+    assert in_use("cpu", ["kept-memory"]) == ("matrix-product",)
+    assert in_use("cuda") == ("kept-memory",)
+    kinds = [type(built(ARMS[0], levers).layer1[0].conv1) for levers in ((), ("matrix-product",))]
+    assert kinds == [nn.Conv2d, PointwiseConv2d]
+
+
+def test_multiply_adds_are_counted_alike():
+    for variant in ARMS[:3]:
+        counts = [
+            count_complexity(built(variant, levers).float(), in_channels=3, resolution=8)
+            for levers in (in_use("cpu"), ())
+        ]
+        assert counts[0] == counts[1]
