@@ -1,6 +1,6 @@
 """One timed training for `bench.py`, in a process of its own: ours, or a bare loop with all levers and nothing else.
 
-    python benchmarks/one.py ours|bare --protocol digits --epochs N [--data FOLDER] [--seed 0]
+    python benchmarks/one.py ours|bare --protocol digits --epochs N [--data FOLDER] [--without LEVER]
 
 Prints seconds per epoch of training and a look at the validation part: ours with Lightning, curve, progress file and
 checkpoint, as the suite runs it; the bare loop with nothing more.
@@ -13,6 +13,8 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -28,17 +30,17 @@ from senet_ablate.speedup import speed_up
 from senet_ablate.store import Study
 from senet_ablate.streams import initialise
 from senet_ablate.suite import declarations_dir, load_ablations, load_protocol
-from senet_ablate.training import resolve_precision, train_run
+from senet_ablate.training import EpochFiles, resolve_precision, train_run
 
 
-def bare(spec: RunSpec, data: Path | None) -> float:
+def bare(spec: RunSpec, data: Path | None, levers: tuple[str, ...]) -> float:
     """Seconds per epoch of a plain loop: images resident, channels last, one thread, no framework, no file."""
     torch.set_num_threads(1)
     loaded = load_data(spec.data, data, stream=False, announce=lambda text: None)
     model = ResNet(spec.network, spec.variant, in_channels=loaded.facts.channels, classes=loaded.facts.classes)
     initialise(model, spec.seed)
     model.to(memory_format=torch.channels_last)
-    speed_up(model, in_use("cpu"))
+    speed_up(model, levers)
     model.train()
     recipe = spec.recipe
     optimizer = torch.optim.SGD(
@@ -49,7 +51,7 @@ def bare(spec: RunSpec, data: Path | None) -> float:
     own_order = EpochSampler(len(loaded.validation), seed=None, batch_size=recipe.batch_size)
     validation = loaded.validation.loader(own_order, None, torch.device("cpu"), 0)
     bf16 = resolve_precision(spec.precision, "cpu") == "bf16"
-    begun = time.perf_counter()
+    ends = []
     for epoch in range(recipe.epochs):
         order.set_epoch(epoch)
         for step, (images, labels) in enumerate(batches):
@@ -65,34 +67,22 @@ def bare(spec: RunSpec, data: Path | None) -> float:
             wrong = sum(int((model(images).argmax(1) != labels).sum()) for images, labels in validation)
         assert 0 <= wrong <= len(loaded.validation)
         model.train()
-    return (time.perf_counter() - begun) / recipe.epochs
+        ends.append(time.perf_counter())
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def ours(spec: RunSpec, data: Path | None) -> float:
-    """Seconds per epoch of the suite's own run, start and test left out: a longer run less a shorter one."""
+def ours(spec: RunSpec, data: Path | None, levers: tuple[str, ...]) -> float:
+    """Seconds per epoch of the suite's own run, the first epoch left out: the time between the ends of its epochs."""
+    ends = []
+    finish_epoch = EpochFiles.on_train_epoch_end
 
-    def seconds(epochs: int) -> float:
-        recipe = spec.recipe.model_copy(update={"epochs": epochs})
-        with tempfile.TemporaryDirectory() as folder:
-            run = Study(Path(folder)).run("run")
-            request = RunRequest(
-                spec=spec.model_copy(update={"recipe": recipe}),
-                folder=run,
-                data_path=data,
-                data_fingerprint=None,
-                device="cpu",
-                devices=1,
-                threads=1,
-                loader_workers=0,
-                levers=in_use("cpu"),
-            )
-            begun = time.perf_counter()
-            train_run(request)
-            return time.perf_counter() - begun
+    def noted(self: EpochFiles, *arguments: Any) -> None:
+        finish_epoch(self, *arguments)
+        ends.append(time.perf_counter())
 
-    epochs = spec.recipe.epochs
-    seconds(1)  # imports, data, caches
-    return (seconds(epochs + 1) - seconds(1)) / epochs
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(EpochFiles, "on_train_epoch_end", noted):
+        train_run(RunRequest(spec=spec, folder=Study(Path(folder)).run("run"), data_path=data, levers=levers))
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
 def main() -> None:
@@ -103,12 +93,16 @@ def main() -> None:
     parser.add_argument("--row", default="r16")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--without", action="append", default=[], help="a lever")
+    parser.add_argument("--precision")
     chosen = parser.parse_args()
-    overrides = [f"recipe.epochs={chosen.epochs}", "recipe.schedule.warmup_epochs=0"]
+    overrides = [f"recipe.epochs={chosen.epochs + 1}", "recipe.schedule.warmup_epochs=0"]
+    overrides += [f"precision={chosen.precision}"] if chosen.precision else []
     protocol = load_protocol(declarations_dir(), chosen.protocol, overrides)
     variant = load_ablations(declarations_dir(), ["ratio"])[0].row(chosen.row).variant
     way = {"ours": ours, "bare": bare}[chosen.way]
-    print(json.dumps({"epoch_s": way(protocol.run_spec(variant, 0), chosen.data)}))
+    levers = in_use("cpu", chosen.without)
+    print(json.dumps({"epoch_s": way(protocol.run_spec(variant, 0), chosen.data, levers)}))
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from senet_ablate.resnet import ResNet
 from senet_ablate.schedules import learning_rate
+from senet_ablate.se import SqueezeExcitation
 from senet_ablate.specs import Protocol, Variant
 from senet_ablate.suite import declarations_dir, load_ablations, load_protocol
 
@@ -65,6 +67,9 @@ class UsualModule(pl.LightningModule):
         super().__init__()
         self.recipe = protocol.recipe
         self.model = ResNet(protocol.network, variant, in_channels=channels, classes=classes)
+        for block in self.model.modules():
+            if isinstance(block, SqueezeExcitation):
+                block.squeeze = nn.AdaptiveAvgPool2d(1)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> torch.Tensor:
         images, labels = batch

@@ -1,0 +1,123 @@
+"""How the benchmarks measure: processes, the machine's idle time, memory, and ratios of rounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from senet_ablate.levers import ALLOCATOR
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+HERE = Path(__file__).parent
+
+
+def say(text: str) -> None:
+    """Tell how far it is."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def tuned(*, kept_memory: bool = True) -> dict[str, str]:
+    """The environment that the suite gives to its workers."""
+    return {**os.environ, **(ALLOCATOR if kept_memory else {}), "OMP_NUM_THREADS": "1"}
+
+
+def together(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> list[dict]:
+    """Run commands at the same time; the JSON line that each prints last."""
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    outputs = [process.communicate() for process in running]
+    for process, (_, errors) in zip(running, outputs, strict=True):
+        if process.returncode:
+            raise SystemExit(f"{commands[0]} failed:\n{errors[-2000:]}")
+    return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+
+
+def rounds(ways: dict[str, Callable[[], float]], count: int) -> dict[str, list[float]]:
+    """Measure all ways in turn, `count` times, so that whatever else the machine does hits all of them."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(count):
+        for name, measured in ways.items():
+            found[name].append(measured())
+        say(f"  round {number + 1} of {count}: " + ", ".join(f"{name} {each[-1]:.4g}" for name, each in found.items()))
+    return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least, largest and number."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
+    """The ratios of the rounds, summed up."""
+    return spread([a / b for a, b in zip(over, under, strict=True)])
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One call of `run`: seconds, the share of the cores that was busy once workers were up, and memory per worker."""
+
+    wall_s: float
+    busy: float
+    worker_mb: float
+
+
+def run_study(arguments: Sequence[str]) -> StudyRun:
+    """Time `senet-ablate run` with these arguments in an empty folder.
+
+    A worker is up when the first run's folder appears; the share of idle time is taken from there to the end.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "senet_ablate", "run", *arguments, "--results", folder, "--study", "bench"]
+        begun, memory, first = time.perf_counter(), 0.0, None
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None:
+            time.sleep(0.2)
+            memory = max(memory, _largest_worker(process.pid))
+            if first is None and list(Path(folder).glob("bench/*/progress.json")):
+                first = _ticks()
+        wall, last = time.perf_counter() - begun, _ticks()
+        assert process.stderr is not None
+        if process.returncode or first is None:
+            raise SystemExit(f"{command} failed:\n{process.stderr.read()[-2000:]}")
+    return StudyRun(wall, (last[0] - first[0]) / (last[1] - first[1]), memory)
+
+
+def _ticks() -> tuple[int, int]:
+    """Ticks that all cores of a Linux machine spent at work, and all their ticks."""
+    ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # idle, iowait
+
+
+def _largest_worker(driver: int) -> float:
+    """Megabytes of the largest process below the driver, memory shared with others counted in parts."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):  # it ended meanwhile
+            continue
+
+    def below(pid: int) -> bool:
+        while pid in parents and pid != driver:
+            pid = parents[pid]
+        return pid == driver
+
+    largest = 0
+    for pid in parents:
+        if pid != driver and below(pid):
+            try:
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            except OSError:
+                continue
+            largest = max(largest, next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0))
+    return largest / 1024

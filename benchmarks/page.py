@@ -1,0 +1,134 @@
+"""The benchmark's result as a page and figures."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+HEADINGS = {
+    "epoch_vs_usual_script": "An epoch, times as fast as the usual script",
+    "epoch_vs_bare_loop": "An epoch, times as fast as a bare loop",
+    "study_vs_usual_script": "`run ratio` with 3 seeds, times as fast as the usual script 18 times",
+    "cores_busy": "Share of the cores that is busy while a study trains",
+}
+DATA = ("digits", "images")
+AXES = {
+    "arms": "networks (2 seeds each)",
+    "seeds": "seeds (2 networks)",
+    "images": "training images (16x16)",
+    "pixels": "side of the images (2,000 of them)",
+}
+
+
+def page(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    made = result["hardware"]
+    lines = [
+        "# Speed",
+        "",
+        f"Measured by `make bench` on {made['cpu']}, {made['cores']} cores, torch {made['torch']}, Lightning "
+        f"{made['pytorch-lightning']}. Ratios of one run each, sides in turn; images: {result['images']}. The usual "
+        "script is Lightning with torchvision transforms in a DataLoader, float32, default threads "
+        "(`benchmarks/usual_script.py`); the bare loop has all levers and nothing else (`benchmarks/one.py`).",
+        "",
+        "| comparison | data | median | least | largest | rounds |",
+        "|:--|:--|--:|--:|--:|--:|",
+    ]
+    rows = [(heading, data, result.get(f"{key}_{data}")) for key, heading in HEADINGS.items() for data in DATA]
+    lines += [f"| {heading} | {data} | {_three(found)} | {found['n']} |" for heading, data, found in rows if found]
+    lines += ["", *_levers(result), *_growth(result), *_block(result)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _three(found: dict[str, float]) -> str:
+    return " | ".join(f"{found[key]:.2f}" for key in ("median", "min", "max"))
+
+
+def _levers(result: dict[str, Any]) -> list[str]:
+    lines = []
+    for data in DATA:
+        for lever, found in result.get(f"without_lever_{data}", {}).items():
+            lines.append(f"| {lever} | {data} | {_three(found)} |")
+    if not lines:
+        return []
+    head = ["## Levers", "", "Seconds per epoch without the lever, as a multiple of those with all.", ""]
+    return [*head, "| without | data | median | least | largest |", "|:--|:--|--:|--:|--:|", *lines, ""]
+
+
+def _growth(result: dict[str, Any]) -> list[str]:
+    if "growth" not in result:
+        return []
+    lines = ["## Growth", "", "![Seconds of a study against what grows](growth.svg)", ""]
+    lines += ["| what | value | seconds of the study | MB per worker |", "|:--|--:|--:|--:|"]
+    for what, points in result["growth"].items():
+        for point in points:
+            lines.append(f"| {AXES[what]} | {point['value']:,} | {point['wall_s']:.1f} | {point['worker_mb']:.0f} |")
+    lines += ["", "| command | processor seconds to start | least | largest |", "|:--|--:|--:|--:|"]
+    lines += [f"| {name} | {_three(found)} |" for name, found in result["start_up_s"].items()]
+    return [*lines, ""]
+
+
+def _block(result: dict[str, Any]) -> list[str]:
+    if "block_ms" not in result:
+        return []
+    names = {"small": "ResNet-14, width 16, 32x32", "paper": "ResNet-50, 224x224"}
+    lines = [
+        "## What the SE block costs",
+        "",
+        "![Time of each network as a multiple of the plain one's](block.svg)",
+        "",
+    ]
+    lines += [
+        "Milliseconds on one thread, eager, float32, and the median of the rounds' ratios to the plain network.",
+        "",
+    ]
+    lines += ["| network | work | block | ms | times plain | least | largest |", "|:--|:--|:--|--:|--:|--:|--:|"]
+    for network, kinds in result["block_ms"].items():
+        for kind, arms in kinds.items():
+            for arm, milliseconds in arms.items():
+                ratios = _to_plain(arms, arm)
+                three = f"{statistics.median(ratios):.2f} | {min(ratios):.2f} | {max(ratios):.2f}"
+                lines.append(f"| {names[network]} | {kind} | {arm} | {statistics.median(milliseconds):.1f} | {three} |")
+    lines += [
+        "",
+        "The paper (section 6.1) prints 164 ms for ResNet-50 and 167 ms for SE-ResNet-50 on its processor: 1.02.",
+    ]
+    return [*lines, ""]
+
+
+def _to_plain(arms: dict[str, list[float]], arm: str) -> list[float]:
+    return [mine / plain for mine, plain in zip(arms[arm], arms["plain"], strict=True)]
+
+
+def draw(result: dict[str, Any], folder: Path) -> None:
+    """Draw what has been measured: growth.svg and block.svg."""
+    if "growth" in result:
+        figure = Figure(figsize=(9, 2.6), layout="constrained")
+        for axes, (what, points) in zip(figure.subplots(1, 4), result["growth"].items(), strict=True):
+            axes.plot(
+                [point["value"] for point in points], [point["wall_s"] for point in points], "o-", color="#0072B2"
+            )
+            axes.set(xlabel=AXES[what], ylim=(0, None), xlim=(0, None))
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.axes[0].set_ylabel("seconds of the study")
+        figure.savefig(folder / "growth.svg", metadata={"Date": None})
+    if "block_ms" in result:
+        panels = [
+            (network, kind, arms) for network, kinds in result["block_ms"].items() for kind, arms in kinds.items()
+        ]
+        figure = Figure(figsize=(9, 2.8), layout="constrained")
+        for axes, (network, kind, arms) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
+            names = [arm for arm in arms if arm != "plain"][::-1]
+            for height, arm in enumerate(names):
+                ratios = _to_plain(arms, arm)
+                axes.plot([min(ratios), max(ratios)], [height, height], color="#56B4E9", lw=4, solid_capstyle="round")
+                axes.plot(statistics.median(ratios), height, "o", color="#0072B2")
+            axes.axvline(1, color="0.6", lw=1)
+            axes.set(yticks=range(len(names)), yticklabels=names)
+            axes.set_title(f"{'ResNet-50' if network == 'paper' else 'ResNet-14'}\n{kind}", fontsize=9)
+            axes.set_xlabel("times the plain network")
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(folder / "block.svg", metadata={"Date": None})
