@@ -295,6 +295,8 @@ def train_run(request: RunRequest) -> RunRecord:
     torch.set_num_threads(request.threads)
     # fp32 means fp32, not TF32. By the older name: a newer one set here would make whoever reads the older fail.
     torch.backends.cudnn.allow_tf32 = False
+    # Deterministic mode would write NaN over each new tensor before it is written, a pass over memory for nothing.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     precision = resolve_precision(spec.precision, request.device)
     data = request_data(request)
     check_fit(spec.recipe, spec.data, data.facts, request.devices)
