@@ -20,7 +20,7 @@ RUN = $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(JOBS),--jobs '$(JOBS)')
 TABLES := ratio squeeze gate stage integration inner nosqueeze controls
 
 .DEFAULT_GOAL := help
-.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate bench report readme check lint test test-all clean
+.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate bench report readme check lint test test-all test-browser latency clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%$$().:_-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -90,7 +90,14 @@ test: $(VENV)/installed-dev ## The tests (minutes)
 	$(VENV)/bin/python -m pytest
 
 test-all: $(VENV)/installed-dev ## The tests with the long ones
-	$(VENV)/bin/python -m pytest -m ''
+	$(VENV)/bin/python -m pytest -m 'not browser'
+
+test-browser: $(VENV)/installed-dev ## The report's page in Chromium, which must be installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
+	$(VENV)/bin/python -m pytest -m browser
+
+latency: $(VENV)/installed ## How long each network takes on this machine; reports then show it
+	@$(CLI) latency $(CHOICE) $(if $(DEVICE),--device '$(DEVICE)') $(ARGS)
 
 clean: ## Remove .venv and caches; results and reports stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

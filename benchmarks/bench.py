@@ -21,11 +21,11 @@ from growth import growth, start_up
 from images import make, subset
 from measure import CORES, HERE, say, together, tuned
 from page import draw, page
-from speed import Setting, epochs, levers, study
+from speed import Setting, ablate, epochs, levers, study
 
 from senet_ablate import provenance
 
-PARTS = ("epoch", "levers", "study", "growth", "block")
+PARTS = ("epoch", "levers", "study", "ablate", "growth", "block")
 IMAGES = 10_000
 
 
@@ -49,10 +49,12 @@ def block(count: int) -> dict[str, Any]:
     return {name: together([[*command, "--network", name]], tuned())[0] for name in ("small", "paper")}
 
 
-def measure(part: str, settings: list[Setting], count: int) -> dict[str, Any]:
+def measure(part: str, settings: list[Setting], count: int, output: Path) -> dict[str, Any]:
     """One part of the benchmark; what has a figure for each data set is keyed by it, the last one also without."""
     if part == "growth":
         return {"growth": growth(), "start_up_s": start_up(count)}
+    if part == "ablate":
+        return ablate(output / "unharmed.md")
     if part == "block":
         return {"block_ms": block(max(3, count))}
     found: dict[str, Any] = {}
@@ -71,10 +73,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--data", type=Path, help=f"your image folder, of which {IMAGES:,} are used [default: made ones]"
+        "--data",
+        type=Path,
+        help=f"your image folder, of which {IMAGES:,} are used [default: made ones]",
     )
     parser.add_argument(
-        "--parts", default=",".join(PARTS), help="measure these again and keep the others [%(default)s]"
+        "--parts",
+        default=",".join(PARTS),
+        help="measure these again and keep the others [%(default)s]",
     )
     parser.add_argument("--output", type=Path, default=Path("reports/bench"))
     chosen = parser.parse_args()
@@ -89,11 +95,17 @@ def main() -> None:
             subset(chosen.data.resolve(), some, IMAGES, 2_000)
         else:
             make(some, IMAGES, 2_000)
-        settings = [Setting("digits", "digits", None, 20, None), Setting("images", "cifar10-folder", some, 2, 2)]
+        settings = [
+            Setting("digits", "digits", None, 20, None),
+            Setting("images", "cifar10-folder", some, 2, 2),
+        ]
         for part in chosen.parts.split(","):
-            found = measure(part, settings, chosen.rounds)
+            found = measure(part, settings, chosen.rounds, chosen.output)
             source = "a folder of photographs" if chosen.data else "made images"
-            result |= found | {"hardware": hardware(), "images": f"{IMAGES:,} of {source}"}
+            result |= found | {
+                "hardware": hardware(),
+                "images": f"{IMAGES:,} of {source}",
+            }
             file.write_text(json.dumps(result, indent=1) + "\n")
             (chosen.output / "bench.md").write_text(page(result))
             draw(result, chosen.output)

@@ -34,8 +34,7 @@ def growth() -> dict[str, list[dict[str, float]]]:
     for seeds in (1, 2, 4):
         point("seeds", seeds, ["ratio", "--seeds", str(seeds), "--rows", "original", *SHORT])
     with tempfile.TemporaryDirectory() as folder:
-        common = ["ratio", "--protocol", "cifar10-folder", "--seeds", "1", "--rows", "original", *SHORT[:3]]
-        common[-1] = "recipe.schedule.warmup_epochs=0"
+        common = ["ratio", "--protocol", "cifar10-folder", "--seeds", "1", "--rows", "original", *SHORT[:2]]
         for images in (2_000, 4_000, 8_000):
             data = make(Path(folder) / str(images), images, 1_000)
             point("images", images, [*common, "--set", "recipe.epochs=2", "--data", str(data)])

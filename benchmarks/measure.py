@@ -32,7 +32,13 @@ def tuned(*, kept_memory: bool = True) -> dict[str, str]:
 def together(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> list[dict]:
     """Run commands at the same time; the JSON line that each prints last."""
     running = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for command in commands
     ]
     outputs = [process.communicate() for process in running]
@@ -54,7 +60,12 @@ def rounds(ways: dict[str, Callable[[], float]], count: int) -> dict[str, list[f
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, least, largest and number."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+    return {
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+        "n": len(values),
+    }
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
@@ -72,23 +83,38 @@ class StudyRun:
 
 
 def run_study(arguments: Sequence[str]) -> StudyRun:
-    """Time `senet-ablate run` with these arguments in an empty folder.
-
-    A worker is up when the first run's folder appears; the share of idle time is taken from there to the end.
-    """
+    """Time `senet-ablate run` with these arguments in an empty folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "senet_ablate", "run", *arguments, "--results", folder, "--study", "bench"]
-        begun, memory, first = time.perf_counter(), 0.0, None
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        while process.poll() is None:
-            time.sleep(0.2)
-            memory = max(memory, _largest_worker(process.pid))
-            if first is None and list(Path(folder).glob("bench/*/progress.json")):
-                first = _ticks()
-        wall, last = time.perf_counter() - begun, _ticks()
-        assert process.stderr is not None
-        if process.returncode or first is None:
-            raise SystemExit(f"{command} failed:\n{process.stderr.read()[-2000:]}")
+        return run_study_in(Path(folder), "bench", arguments)
+
+
+def run_study_in(results: Path, study: str, arguments: Sequence[str]) -> StudyRun:
+    """Time `senet-ablate run` with these arguments.
+
+    Workers are up when the first run shows progress; the share of busy cores is taken from there to the end.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "senet_ablate",
+        "run",
+        *arguments,
+        "--results",
+        str(results),
+        "--study",
+        study,
+    ]
+    begun, memory, first = time.perf_counter(), 0.0, None
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None:
+        time.sleep(0.2)
+        memory = max(memory, _largest_worker(process.pid))
+        if first is None and list(results.glob(f"{study}/*/progress.json")):
+            first = _ticks()
+    wall, last = time.perf_counter() - begun, _ticks()
+    assert process.stderr is not None
+    if process.returncode or first is None:
+        raise SystemExit(f"{command} failed:\n{process.stderr.read()[-2000:]}")
     return StudyRun(wall, (last[0] - first[0]) / (last[1] - first[1]), memory)
 
 
@@ -119,5 +145,11 @@ def _largest_worker(driver: int) -> float:
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             except OSError:
                 continue
-            largest = max(largest, next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0))
+            largest = max(
+                largest,
+                next(
+                    (int(line.split()[1]) for line in lines if line.startswith("Pss:")),
+                    0,
+                ),
+            )
     return largest / 1024

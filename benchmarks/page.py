@@ -39,6 +39,13 @@ def page(result: dict[str, Any]) -> str:
     ]
     rows = [(heading, data, result.get(f"{key}_{data}")) for key, heading in HEADINGS.items() for data in DATA]
     lines += [f"| {heading} | {data} | {_three(found)} | {found['n']} |" for heading, data, found in rows if found]
+    if "ablate_s" in result:
+        lines += [
+            "",
+            f"`make ablate` on digits (17 networks, 3 seeds): {result['ablate_s'] / 60:.1f} minutes, "
+            f"{result['cores_busy_ablate']:.0%} of the cores busy once workers are up; without levers "
+            f"{result['ablate_without_levers_s'] / 60:.1f} minutes. [Both learn the same](unharmed.md).",
+        ]
     lines += ["", *_levers(result), *_growth(result), *_block(result)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -54,19 +61,42 @@ def _levers(result: dict[str, Any]) -> list[str]:
             lines.append(f"| {lever} | {data} | {_three(found)} |")
     if not lines:
         return []
-    head = ["## Levers", "", "Seconds per epoch without the lever, as a multiple of those with all.", ""]
-    return [*head, "| without | data | median | least | largest |", "|:--|:--|--:|--:|--:|", *lines, ""]
+    head = [
+        "## Levers",
+        "",
+        "Seconds per epoch without the lever, as a multiple of those with all.",
+        "",
+    ]
+    return [
+        *head,
+        "| without | data | median | least | largest |",
+        "|:--|:--|--:|--:|--:|",
+        *lines,
+        "",
+    ]
 
 
 def _growth(result: dict[str, Any]) -> list[str]:
     if "growth" not in result:
         return []
-    lines = ["## Growth", "", "![Seconds of a study against what grows](growth.svg)", ""]
-    lines += ["| what | value | seconds of the study | MB per worker |", "|:--|--:|--:|--:|"]
+    lines = [
+        "## Growth",
+        "",
+        "![Seconds of a study against what grows](growth.svg)",
+        "",
+    ]
+    lines += [
+        "| what | value | seconds of the study | MB per worker |",
+        "|:--|--:|--:|--:|",
+    ]
     for what, points in result["growth"].items():
         for point in points:
             lines.append(f"| {AXES[what]} | {point['value']:,} | {point['wall_s']:.1f} | {point['worker_mb']:.0f} |")
-    lines += ["", "| command | processor seconds to start | least | largest |", "|:--|--:|--:|--:|"]
+    lines += [
+        "",
+        "| command | processor seconds to start | least | largest |",
+        "|:--|--:|--:|--:|",
+    ]
     lines += [f"| {name} | {_three(found)} |" for name, found in result["start_up_s"].items()]
     return [*lines, ""]
 
@@ -85,7 +115,10 @@ def _block(result: dict[str, Any]) -> list[str]:
         "Milliseconds on one thread, eager, float32, and the median of the rounds' ratios to the plain network.",
         "",
     ]
-    lines += ["| network | work | block | ms | times plain | least | largest |", "|:--|:--|:--|--:|--:|--:|--:|"]
+    lines += [
+        "| network | work | block | ms | times plain | least | largest |",
+        "|:--|:--|:--|--:|--:|--:|--:|",
+    ]
     for network, kinds in result["block_ms"].items():
         for kind, arms in kinds.items():
             for arm, milliseconds in arms.items():
@@ -109,7 +142,10 @@ def draw(result: dict[str, Any], folder: Path) -> None:
         figure = Figure(figsize=(9, 2.6), layout="constrained")
         for axes, (what, points) in zip(figure.subplots(1, 4), result["growth"].items(), strict=True):
             axes.plot(
-                [point["value"] for point in points], [point["wall_s"] for point in points], "o-", color="#0072B2"
+                [point["value"] for point in points],
+                [point["wall_s"] for point in points],
+                "o-",
+                color="#0072B2",
             )
             axes.set(xlabel=AXES[what], ylim=(0, None), xlim=(0, None))
             axes.spines[["top", "right"]].set_visible(False)
@@ -124,11 +160,20 @@ def draw(result: dict[str, Any], folder: Path) -> None:
             names = [arm for arm in arms if arm != "plain"][::-1]
             for height, arm in enumerate(names):
                 ratios = _to_plain(arms, arm)
-                axes.plot([min(ratios), max(ratios)], [height, height], color="#56B4E9", lw=4, solid_capstyle="round")
+                axes.plot(
+                    [min(ratios), max(ratios)],
+                    [height, height],
+                    color="#56B4E9",
+                    lw=4,
+                    solid_capstyle="round",
+                )
                 axes.plot(statistics.median(ratios), height, "o", color="#0072B2")
             axes.axvline(1, color="0.6", lw=1)
             axes.set(yticks=range(len(names)), yticklabels=names)
-            axes.set_title(f"{'ResNet-50' if network == 'paper' else 'ResNet-14'}\n{kind}", fontsize=9)
+            axes.set_title(
+                f"{'ResNet-50' if network == 'paper' else 'ResNet-14'}\n{kind}",
+                fontsize=9,
+            )
             axes.set_xlabel("times the plain network")
             axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(folder / "block.svg", metadata={"Date": None})

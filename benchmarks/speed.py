@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import CORES, HERE, ratio, rounds, run_study, say, spread, together, tuned
+from measure import (
+    CORES,
+    HERE,
+    ratio,
+    rounds,
+    run_study,
+    run_study_in,
+    say,
+    spread,
+    together,
+    tuned,
+)
+from unharmed import compare
 
 from senet_ablate.suite import declarations_dir, load_ablations
 
@@ -19,23 +32,51 @@ SEEDS = 3
 class Setting:
     """A protocol with its images and how many epochs to time."""
 
-    def __init__(self, name: str, protocol: str, data: Path | None, epochs: int, study_epochs: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        protocol: str,
+        data: Path | None,
+        epochs: int,
+        study_epochs: int | None,
+    ) -> None:
         self.name, self.epochs, self.study_epochs = name, epochs, study_epochs
         self.choice = ["--protocol", protocol, *(["--data", str(data)] if data else [])]
 
     def one(self, way: str, *extra: str) -> list[str]:
         """The command that times one training, our way or as a bare loop."""
-        return [sys.executable, str(HERE / "one.py"), way, *self.choice, "--epochs", str(self.epochs), *extra]
+        return [
+            sys.executable,
+            str(HERE / "one.py"),
+            way,
+            *self.choice,
+            "--epochs",
+            str(self.epochs),
+            *extra,
+        ]
 
     def usual(self, row: str, epochs: int | None) -> list[str]:
         """The command of the usual script for one row."""
         some = ["--epochs", str(epochs)] if epochs else []
-        return [sys.executable, str(HERE / "usual_script.py"), *self.choice, "--row", row, *some]
+        return [
+            sys.executable,
+            str(HERE / "usual_script.py"),
+            *self.choice,
+            "--row",
+            row,
+            *some,
+        ]
 
     def study(self) -> list[str]:
         """Arguments of `run` for the ratio table."""
         short = ["recipe.schedule.warmup_epochs=0", f"recipe.epochs={self.study_epochs}"] if self.study_epochs else []
-        return ["ratio", *self.choice, "--seeds", str(SEEDS), *(word for key in short for word in ("--set", key))]
+        return [
+            "ratio",
+            *self.choice,
+            "--seeds",
+            str(SEEDS),
+            *(word for key in short for word in ("--set", key)),
+        ]
 
 
 def epochs(setting: Setting, count: int) -> dict[str, Any]:
@@ -91,7 +132,10 @@ def study(setting: Setting, count: int) -> dict[str, Any]:
         ours.append(run_study(setting.study()))
         # One row a round stands for all trainings: the rows differ by a tenth in cost.
         begun = time.perf_counter()
-        together([setting.usual(rows[number % len(rows)], setting.study_epochs)], dict(os.environ))
+        together(
+            [setting.usual(rows[number % len(rows)], setting.study_epochs)],
+            dict(os.environ),
+        )
         usual.append((time.perf_counter() - begun) * len(rows) * SEEDS)
         say(f"  ours {ours[-1].wall_s:.0f} s, {ours[-1].busy:.0%} of the cores busy; usual {usual[-1]:.0f} s")
     return {
@@ -99,4 +143,22 @@ def study(setting: Setting, count: int) -> dict[str, Any]:
         "cores_busy": spread([each.busy for each in ours]),
         "study_s": [each.wall_s for each in ours],
         "worker_mb": max(each.worker_mb for each in ours),
+    }
+
+
+def ablate(page: Path) -> dict[str, Any]:
+    """All tables of the default protocol, with all levers and without, and whether the same was learnt.
+
+    One round: it takes as long as `make ablate` twice. The comparison goes to `page`.
+    """
+    say("digits: all tables, with all levers and without")
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder)
+        with_levers = run_study_in(results, "with-levers", [])
+        without = run_study_in(results, "without-levers", ["--without", "all"])
+        page.write_text(compare(results / "without-levers", results / "with-levers"))
+    return {
+        "cores_busy_ablate": with_levers.busy,
+        "ablate_s": with_levers.wall_s,
+        "ablate_without_levers_s": without.wall_s,
     }

@@ -41,32 +41,66 @@ def scores(outcomes: Outcomes, arm: Arm) -> dict[int, np.ndarray]:
     }
 
 
+def described(outcomes: Outcomes) -> str:
+    """A study in words: runs, levers, precision, where."""
+    made = [record.provenance for record in outcomes.records]
+    levers = {"not noted" if each.levers is None else ", ".join(each.levers) or "none" for each in made}
+    facts = (
+        levers,
+        {each.precision for each in made},
+        {each.hardware for each in made},
+    )
+    words = [" and ".join(sorted(values)) for values in facts]
+    hours = sum(each.wall_s for each in made) / 60
+    return f"{len(made)} runs, levers {words[0]}, {words[1]}, on {words[2]}, {hours:.1f} minutes of one worker"
+
+
+def compare(first: Path, second: Path) -> str:
+    """The comparison of two studies as a page."""
+    one, other = load(first), load(second)
+    arms = [arm for arm in one.runs if arm in other.runs]
+    sample = Sample.of([scores(study, arm) for arm in arms for study in (one, other)])
+    noise = fit_noise(sample, Rules())
+    if noise is None:
+        raise SystemExit("two seeds of some network are needed")
+    contrasts = np.kron(np.eye(len(arms)), [-1.0, 1.0])
+    covariance = noise.covariance_of_means(range(2 * len(arms)), paired=True)
+    differences = [noise.contrast({2 * place: -1.0, 2 * place + 1: 1.0}) for place in range(len(arms))]
+    pointwise = max_t(contrasts, covariance, max(each.df for each in differences)).pointwise(0.05)
+    share = 1 / len(arms)
+    average = noise.contrast(
+        {2 * place + side: (2 * side - 1) * share for place in range(len(arms)) for side in (0, 1)}
+    )
+    half = student.quantile(0.025, average.df) * average.se
+    lines = []
+    clear = 0
+    for arm, each in zip(arms, differences, strict=True):
+        own = student.quantile(pointwise / 2, each.df) * each.se
+        clear += abs(each.estimate) > own
+        lines.append(f"| {arm.slug} | {each.estimate:+.2f} ± {own:.2f} |")
+    page = [
+        "# Do the levers change what is learnt?",
+        "",
+        f"- `{first.name}`: {described(one)}.",
+        f"- `{second.name}`: {described(other)}.",
+        f"- Average difference of {len(arms)} networks, the second less the first: {average.estimate:+.2f} ± "
+        f"{half:.2f} points of test error (95 % interval).",
+        f"- Networks whose own difference is outside the noise: {clear} of {len(arms)} (simultaneous 95 % intervals).",
+        "",
+        "| network | difference, points |",
+        "|:--|--:|",
+        *lines,
+    ]
+    return "\n".join(page) + "\n"
+
+
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("one", type=Path)
     parser.add_argument("other", type=Path)
     chosen = parser.parse_args()
-    one, other = load(chosen.one), load(chosen.other)
-    arms = [arm for arm in one.runs if arm in other.runs]
-    sample = Sample.of([scores(study, arm) for arm in arms for study in (one, other)])
-    noise = fit_noise(sample, Rules())
-    assert noise is not None, "two seeds of some arm are needed"
-    contrasts = np.kron(np.eye(len(arms)), [-1.0, 1.0])
-    covariance = noise.covariance_of_means(range(2 * len(arms)), paired=True)
-    differences = [noise.contrast({2 * place: -1.0, 2 * place + 1: 1.0}) for place in range(len(arms))]
-    pointwise = max_t(contrasts, covariance, max(each.df for each in differences)).pointwise(0.05)
-    clear = 0
-    for arm, each in zip(arms, differences, strict=True):
-        half = student.quantile(pointwise / 2, each.df) * each.se
-        clear += abs(each.estimate) > half
-        print(f"{arm.slug:20s} {each.estimate:+.2f} ± {half:.2f}")
-    share = 1 / len(arms)
-    all_arms = {2 * place + side: (2 * side - 1) * share for place in range(len(arms)) for side in (0, 1)}
-    average = noise.contrast(all_arms)
-    half = student.quantile(0.025, average.df) * average.se
-    print(f"average of {len(arms)} networks: {average.estimate:+.2f} ± {half:.2f} points")
-    print(f"outside the noise: {clear} of {len(arms)}")
+    print(compare(chosen.one, chosen.other), end="")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from senet_ablate import machine
 from senet_ablate.errors import UserError
 from senet_ablate.options import (
     ABLATIONS,
@@ -29,7 +30,10 @@ from senet_ablate.options import (
 from senet_ablate.planning import channels_and_classes
 from senet_ablate.specs import Complexity, Variant
 from senet_ablate.suite import arms, check_arms, declarations_dir, load_ablations, load_protocol
-from senet_ablate.terminal import say, show_calibration, show_counts
+from senet_ablate.terminal import say, show_calibration, show_counts, show_latency, tell
+
+BUSY = 0.3
+"""Load per core from which a measurement of time is called doubtful."""
 
 
 @click.command()
@@ -59,6 +63,51 @@ def audit(classes: int | None, **choice: Any) -> None:
         f"{len(found) - others} declared differences, {others} others."
     )
     sys.exit(1 if others else 0)
+
+
+@click.command()
+@options(
+    TABLES,
+    PROTOCOL,
+    SET,
+    PRECISION,
+    STUDY,
+    CLASSES,
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+    click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Processor threads."),
+    RESULTS,
+    ABLATIONS,
+)
+def latency(classes: int | None, device: str, threads: int, **choice: Any) -> None:
+    """Measure how long each network takes: one image, a batch, a training step (minutes). Reports then show it.
+
+    Networks are measured in turn, for several rounds, and only while no study trains on this machine.
+    """
+    from senet_ablate.latency import ROUNDS, measure_latency
+    from senet_ablate.runner import find_machine
+    from senet_ablate.timings import write_latency
+    from senet_ablate.training import resolve_precision
+
+    chosen = choose(**choice)
+    shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
+    variants = list(dict.fromkeys(arm.variant for arm in arms(chosen.ablations)))
+    kind = find_machine(device).device
+    console = Console(stderr=True)
+    with machine.alone(), Progress(console=console, disable=not console.is_terminal) as display:
+        busy = machine.load_of_others()
+        if busy is not None and busy > BUSY:
+            tell(f"caution: other processes keep this machine busy (load {busy:.1f} per core); times will be longer")
+        task = display.add_task(f"{len(variants)} networks in turn", total=ROUNDS)
+        found = measure_latency(
+            chosen.protocol,
+            variants,
+            shape,
+            device=kind,
+            precision=resolve_precision(chosen.protocol.precision, kind),
+            threads=threads,
+            tell=lambda done: display.update(task, completed=done),
+        )
+    show_latency(write_latency(chosen.study, found))
 
 
 @click.command()

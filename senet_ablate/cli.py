@@ -10,7 +10,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from senet_ablate.checks import audit, calibrate, count
+from senet_ablate import machine
+from senet_ablate.checks import audit, calibrate, count, latency
 from senet_ablate.errors import UserError
 from senet_ablate.levers import LEVERS
 from senet_ablate.options import (
@@ -41,6 +42,7 @@ from senet_ablate.terminal import (
     show_prospects,
     show_status,
     show_table,
+    tell,
 )
 
 INTERRUPTED = 130
@@ -69,11 +71,6 @@ class Shell(click.Group):
         except KeyboardInterrupt:
             tell("stopped")
             sys.exit(INTERRUPTED)
-
-
-def tell(text: str) -> None:
-    """Say on standard error what happens, so that standard output holds results alone."""
-    say(text, error=True)
 
 
 @click.group(
@@ -216,7 +213,7 @@ def run(
     if chosen.study.pin() is None or _plan(chosen, seeds).todo:
         runner.warm_up(left_out)
     resources = runner.share_out(runner.find_machine(device), jobs, devices_per_run, threads, left_out)
-    with chosen.study.driver_lock():
+    with chosen.study.driver_lock(), machine.shared():
         code = _train(chosen, seeds, data, resources)
     if report:
         _report(chosen, reports)
@@ -303,5 +300,5 @@ def _report(chosen: Chosen, reports: Path) -> None:
     say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")
 
 
-for command in (count, audit, calibrate):
+for command in (count, audit, latency, calibrate):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""Plots of error against parameter overhead and against multiply-add overhead, ours above the paper's.
+"""Plots of error against added parameters, added multiply-adds and measured time, ours above the paper's.
 
 Arms are told apart by marker and direct label, not by colour, so that they can be read in grey print.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
@@ -44,62 +45,124 @@ LABEL_HEIGHT = 0.075
 """Least distance of two labels, in heights of the axes."""
 
 
+THIS_STUDY, PAPER = "this study", "the paper"
+
+COSTS = {"params": "added parameters", "macs": "added multiply-adds", "one_image_ms": "ms of one image"}
+"""What an error is drawn against; the last only where it was measured, and never the paper's."""
+
+
 @dataclass(frozen=True)
 class Point:
-    """One arm in a panel: overhead, error in percent, half of its interval (None: not known) and its name."""
+    """One arm in a panel: cost, error in percent, half of its interval (None: not known) and its name."""
 
     x: float
     y: float
     spread: float | None
     label: str
     marker: str
+    filled: bool = False
+
+
+def table_points(table: Table) -> pd.DataFrame:
+    """What `plot_table` draws: source, cost and row with x, error and half of its interval, for arms that have runs."""
+    network, resolution = table.pin.protocol.network, table.pin.protocol.data.resolution
+    lines = []
+    for line in table.frame.to_dict("records"):
+        variant = table.ablation.row(line["row"]).variant
+        named = {"row": line["row"], "label": line["label"]}
+        ours, paper = added_cost(network, variant, resolution), added_cost(PAPER_NETWORK, variant, PAPER_RESOLUTION)
+        for cost in COSTS:
+            x = line.get(cost) if cost == "one_image_ms" else getattr(ours, cost)
+            if line["n"] and x is not None and not pd.isna(x):
+                error = {"error": line["top1_err_mean"], "half": line["top1_err_half"]}
+                lines.append({"source": THIS_STUDY, "cost": cost, **named, "x": x, **error})
+            if cost != "one_image_ms" and not pd.isna(line["paper_top1_err"]):
+                error = {"error": line["paper_top1_err"], "half": None}
+                lines.append({"source": PAPER, "cost": cost, **named, "x": getattr(paper, cost), **error})
+    return pd.DataFrame(lines, columns=["source", "cost", "row", "label", "x", "error", "half"])
 
 
 def plot_table(table: Table) -> Figure:
-    """Draw a filled table: error against added parameters (left) and added multiply-adds (right).
+    """Draw a filled table: error against each cost, this study above, the paper's single runs at its own scale below.
 
-    Arms of equal cost stand side by side. The upper panels are this study (mean and its 95 % interval), the lower ones
-    the paper's single runs at its own scale. Arms without a run are left out above and named in the title.
+    Costs are added parameters, added multiply-adds and, where it was measured, the time of one image. Arms of equal
+    cost stand side by side. Arms without a run are left out above and named in the title.
     """
+    points, lines = table_points(table), table.frame.to_dict("records")
+    seeds = sorted({line["n"] for line in lines if line["n"]})
+    counts = " to ".join(str(n) for n in sorted({seeds[0], seeds[-1]})) if seeds else "0"
+    missing = [line["label"] for line in lines if not line["n"]]
+    absent = f"; not run: {', '.join(missing)}" if missing else ""
+    title = table.ablation.heading
+    if table.frame["added_params"].duplicated().any():
+        title += " (arms of equal cost stand side by side)"
+    rows = {THIS_STUDY: f"This study: {table.pin.protocol.name}, n = {counts} seeds, mean and 95 % interval{absent}"}
+    if any(row.paper for row in table.ablation.rows):
+        rows[PAPER] = "The paper: ResNet-50 on ImageNet, one run each"
+    return plot_points(points, title, rows, [line["row"] for line in lines])
+
+
+def plot_networks(tables: Sequence[Table]) -> tuple[Figure, pd.DataFrame]:
+    """Draw every network of several tables once, by its own name, this study alone; the figure and what it shows."""
+    parts = []
+    for table in tables:
+        slugs = {row.id: row.arm.slug for row in table.ablation.rows}
+        points = table_points(table)
+        own = points[points["source"] == THIS_STUDY]
+        parts.append(own.assign(row=own["row"].map(slugs)))
+    points = pd.concat(parts, ignore_index=True).drop_duplicates(["cost", "row"])
+    points["label"] = points["row"]
+    order = list(dict.fromkeys(row.arm.slug for table in tables for row in table.ablation.rows))
+    name = tables[0].pin.protocol.name
+    title = "Every network of the tables"
+    return plot_points(points, title, {THIS_STUDY: f"This study: {name}, mean and 95 % interval"}, order), points
+
+
+def plot_points(points: pd.DataFrame, title: str, rows: Mapping[str, str], order: Sequence[str]) -> Figure:
+    """Draw errors against costs: a row of panels for each source, with its title, and a panel for each cost.
+
+    `order` are the arms' names; each keeps its marker in all panels.
+    """
+    markers = {name: (MARKERS[n % len(MARKERS)], n >= len(MARKERS)) for n, name in enumerate(order)}
+    costs = [cost for cost in COSTS if cost != "one_image_ms" or (points["cost"] == cost).any()]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 5.4), layout="constrained")
-        in_paper = any(row.paper for row in table.ablation.rows)
-        figure.set_size_inches(7.2, 5.4 if in_paper else 2.9)
-        axes = figure.subplots(2 if in_paper else 1, 2, sharey="row", squeeze=False)
-        network, resolution = table.pin.protocol.network, table.pin.protocol.data.resolution
-        frame = table.frame
-        lines = frame.to_dict("records")
-        for column, (field, quantity) in enumerate((("params", "parameters"), ("macs", "multiply-adds"))):
-            ours, paper = [], []
-            for number, line in enumerate(lines):
-                variant = table.ablation.row(line["row"]).variant
-                marker = MARKERS[number % len(MARKERS)]
-                x = getattr(added_cost(network, variant, resolution), field)
-                if line["n"]:
-                    half = line["top1_err_half"]
-                    spread = None if half is None or np.isnan(half) else half
-                    ours.append(Point(x, line["top1_err_mean"], spread, line["label"], marker))
-                x = getattr(added_cost(PAPER_NETWORK, variant, PAPER_RESOLUTION), field)
-                if table.ablation.row(line["row"]).paper:
-                    paper.append(Point(x, line["paper_top1_err"], None, line["label"], marker))
-            for panel, points in zip(axes[:, column], (ours, paper), strict=False):  # a table of ours has no second
-                _panel(panel, points, quantity)
-        missing = [line["label"] for line in lines if not line["n"]]
-        seeds = sorted({line["n"] for line in lines if line["n"]})
-        counts = " to ".join(str(n) for n in sorted({seeds[0], seeds[-1]})) if seeds else "0"
-        absent = f"; not run: {', '.join(missing)}" if missing else ""
-        axes[0, 0].set_title(
-            f"This study: {table.pin.protocol.name}, n = {counts} seeds, mean and 95 % interval{absent}"
-        )
-        if in_paper:
-            axes[1, 0].set_title("The paper: ResNet-50 on ImageNet, one run each")
-        for row in axes:
-            row[0].set_ylabel("top-1 error, %")
-        title = table.ablation.heading
-        if frame["added_params"].duplicated().any():
-            title += " (arms of equal cost stand side by side)"
+        height = max(2.5, 0.17 * len(order))
+        figure = Figure(figsize=(7.2, 0.4 + height * len(rows)), layout="constrained")
+        axes = figure.subplots(len(rows), len(costs), sharey="row", squeeze=False)
+        for line, (source, heading) in zip(axes, rows.items(), strict=True):
+            own = points[points["source"] == source]
+            shown = [cost for cost in costs if source != PAPER or cost != "one_image_ms"]
+            for panel, cost in zip(line, costs, strict=True):
+                panel.set_visible(cost in shown)
+                _panel(panel, _points(own[own["cost"] == cost], markers), COSTS[cost])
+            if not own.empty:
+                everyone = _points(own[own["cost"] == costs[0]], markers)
+                _fit_height(line[0], everyone)
+                _labels(line[len(shown) - 1], everyone)
+            line[0].set_title(heading)
+            line[0].set_ylabel("top-1 error, %")
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)
         return figure
+
+
+def _points(frame: pd.DataFrame, markers: Mapping[str, tuple[str, bool]]) -> list[Point]:
+    return [
+        Point(
+            line["x"],
+            line["error"],
+            None if pd.isna(line["half"]) else line["half"],
+            line["label"],
+            *markers[line["row"]],
+        )
+        for line in frame.to_dict("records")
+    ]
+
+
+def _fit_height(axes: Axes, points: Sequence[Point]) -> None:
+    low = min(point.y - (point.spread or 0) for point in points)
+    high = max(point.y + (point.spread or 0) for point in points)
+    margin = 0.12 * (high - low) or 0.5
+    axes.set_ylim(low - margin, high + margin)
 
 
 def _panel(axes: Axes, points: Sequence[Point], quantity: str) -> None:
@@ -107,29 +170,32 @@ def _panel(axes: Axes, points: Sequence[Point], quantity: str) -> None:
     units = ((1e9, ", billion"), (1e6, ", million"), (1e3, ", thousand"), (0, ""))
     least, unit = next(pair for pair in units if largest >= pair[0])
     scale = least or 1.0
-    axes.set_xlabel(f"added {quantity}{unit}")
+    axes.set_xlabel(f"{quantity}{unit}")
     if not points:
         axes.text(0.5, 0.5, "no finished run yet", transform=axes.transAxes, ha="center", color="0.4")
         axes.set(xticks=[], yticks=[])
         return
-    width = 1.2 * (largest / scale or 1.0)
-    low = min(point.y - (point.spread or 0) for point in points)
-    high = max(point.y + (point.spread or 0) for point in points)
-    margin = 0.12 * (high - low) or 0.5
-    axes.set(xlim=(-0.08 * width, 0.92 * width), ylim=(low - margin, high + margin))
+    places = [point.x / scale for point in points]
+    # Overheads start at nothing added; a time has no such zero.
+    start = 0.0 if quantity.startswith("added") else min(places)
+    width = 1.2 * ((max(places) - start) or 1.0)
+    axes.set_xlim(start - 0.08 * width, start + 0.92 * width)
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-    for point, aside in zip(points, side_by_side([point.x for point in points]), strict=True):
+    for point, place, aside in zip(points, places, side_by_side(places), strict=True):
         axes.errorbar(
-            point.x / scale + SIDE_STEP * width * aside,
+            place + SIDE_STEP * width * aside,
             point.y,
             yerr=point.spread,
             fmt=point.marker,
-            **MARKER_STYLE,
+            **_marker_style(point),
             elinewidth=0.8,
             capsize=2.5,
         )
-    _labels(axes, points)
+
+
+def _marker_style(point: Point) -> dict[str, Any]:
+    return MARKER_STYLE | ({"markerfacecolor": "black"} if point.filled else {})
 
 
 def side_by_side(positions: Sequence[float]) -> list[float]:
@@ -149,7 +215,7 @@ def _labels(axes: Axes, points: Sequence[Point]) -> None:
     order = sorted(points, key=lambda point: point.y)
     wished = np.array([(point.y - low) / (high - low) for point in order])
     for point, place in zip(order, spread_out(wished, LABEL_HEIGHT), strict=True):
-        axes.plot(1.05, place, point.marker, transform=axes.transAxes, clip_on=False, **MARKER_STYLE)
+        axes.plot(1.05, place, point.marker, transform=axes.transAxes, clip_on=False, **_marker_style(point))
         axes.text(1.09, place, point.label, transform=axes.transAxes, va="center", fontsize=7)
 
 

@@ -91,7 +91,7 @@ def to_markdown(assessment: Assessment) -> str:
         _glance(assessment, family),
         *_by_table(assessment),
         "## What the runs can decide",
-        *_power(assessment),
+        "\n".join(f"- {line}" for line in power_lines(assessment)),
         "## Agreement with the paper in order",
         _ranks(assessment),
         "## Plan",
@@ -128,7 +128,7 @@ def _by_table(assessment: Assessment) -> list[str]:
     return paragraphs
 
 
-def _power(assessment: Assessment) -> list[str]:
+def power_lines(assessment: Assessment) -> list[str]:
     """The gain over the noise, by each metric: the quantity that decides what a study can resolve."""
     lines = []
     judge = next((judge for judge in assessment.judges.values() if judge.ablation.claims), None)
@@ -141,14 +141,15 @@ def _power(assessment: Assessment) -> list[str]:
             continue
         one_seed = float(evidence.noise.variance[plain] + evidence.noise.variance[se]) ** 0.5
         lines.append(
-            f"- By {METRIC_NAMES[metric]} the SE gain is {gain.estimate:+.3g} and a difference of two runs scatters by "
+            f"By {METRIC_NAMES[metric]} the SE gain is {gain.estimate:+.3g} and a difference of two runs scatters by "
             f"{one_seed:.3g}: gain over noise {gain.estimate / one_seed:+.2f}, over-dispersion "
             f"{evidence.noise.phi:.1f}."
         )
-    return ["\n".join(lines) or "No two networks have runs to compare."]
+    return lines or ["No two networks have runs to compare."]
 
 
-def _ranks(assessment: Assessment) -> str:
+def rank_cells(assessment: Assessment) -> list[dict[str, str]]:
+    """Agreement of each table's order with the paper's, as text: Kendall's tau-b, its interval, the noise ceiling."""
     lines = []
     everything = np.full(len(next(iter(assessment.judges.values())).evidence.arms), np.nan)
     for judge in assessment.judges.values():
@@ -159,7 +160,7 @@ def _ranks(assessment: Assessment) -> str:
         )
         lines.append((judge.ablation.heading, rank_agreement(judge.evidence, own)))
     lines.append(("All networks", rank_agreement(judge.evidence, everything)))
-    cells = [
+    return [
         {
             "table": name,
             "networks": str(found.arms),
@@ -170,27 +171,39 @@ def _ranks(assessment: Assessment) -> str:
         for name, found in lines
         if found is not None and found.arms > 2
     ]
+
+
+RANKS_NOTE = (
+    "Kendall's tau-b between our mean errors and the paper's. The ceiling is what runs as noisy as these would reach "
+    "if the paper's figures were the exact truth; it is no verdict."
+)
+
+
+def _ranks(assessment: Assessment) -> str:
+    cells = rank_cells(assessment)
     if not cells:
         return "No table has runs to rank."
-    table = pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True, colalign=["left"] + ["right"] * 4)
-    return (
-        f"{table}\n\nKendall's tau-b between our mean errors and the paper's. The ceiling is what runs as noisy as "
-        "these would reach if the paper's figures were the exact truth; it is no verdict."
-    )
+    sides = ["left"] + ["right"] * 4
+    return f"{pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True, colalign=sides)}\n\n{RANKS_NOTE}"
 
 
-def _plan(assessment: Assessment) -> str:
+def plan_sentence(assessment: Assessment) -> str:
+    """The plan and the rules by which findings are judged."""
     rules, plan = assessment.rules, assessment.plan
     margin = f"{rules.margin_abs:g} points" if rules.margin_abs else f"{rules.margin_rho:.0%} of the SE gain"
-    told = "\n".join(f"- {line}" for line in assessment.deviations) or "- Deviations from the plan: none."
-    audit = "\n".join(f"- {line}" for line in assessment.cautions)
     counted = sum(isinstance(atom.atom, Fewer) for finding in assessment.all_findings for atom in finding.atoms)
     return (
         f"Plan {plan.digest}{' of ' + plan.written if plan.written else ' (no file)'}: {rules.looks} "
         f'{"look" if rules.looks == 1 else "looks"}, alpha {rules.alpha:g} by {rules.family}, "the same" is within '
         f"{margin}, {rules.pairing} credit for seeds in common, verdicts for {_ESTIMAND[rules.estimand]}; exact "
-        f"counts: {counted}.\n\n{told}" + (f"\n{audit}" if audit else "")
+        f"counts: {counted}."
     )
+
+
+def _plan(assessment: Assessment) -> str:
+    told = "\n".join(f"- {line}" for line in assessment.deviations) or "- Deviations from the plan: none."
+    audit = "\n".join(f"- {line}" for line in assessment.cautions)
+    return f"{plan_sentence(assessment)}\n\n{told}" + (f"\n{audit}" if audit else "")
 
 
 _ESTIMAND = {"benchmark": "these test images", "population": "new images of the same kind"}

@@ -12,7 +12,7 @@ from collections.abc import Collection
 LEVERS = {"kept-memory": ("cpu", "cuda", "mps"), "matrix-product": ("cpu",)}
 """The levers and the kinds of device on which each was found to pay.
 
-`kept-memory`: workers keep freed memory instead of handing it back at each step (`ALLOCATOR`). `matrix-product`: 1x1
+`kept-memory`: workers keep freed memory instead of handing it back at each step (`ALLOCATOR`). `matrix-product`:
 convolutions of small maps are computed as matrix products (`speedup.py`).
 """
 

@@ -1,4 +1,4 @@
-"""Write what people look at: `reports/<study>/tables/` and `reports/<study>/figures/`, from records alone."""
+"""Write what people look at into `reports/<study>/`, from records alone: page, tables, figures and their data."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from senet_ablate import findings
+import pandas as pd
+from matplotlib.figure import Figure
+
+from senet_ablate import findings, page
 from senet_ablate.assessment import Assessment
+from senet_ablate.curves import curves_frame, plot_curves
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.figures import plot_table, save
+from senet_ablate.figures import plot_networks, plot_table, save, table_points
+from senet_ablate.page import Page, Picture
 from senet_ablate.store import write_atomic
-from senet_ablate.tables import Table, build_table, cost_markdown, to_csv, to_latex, to_markdown
+from senet_ablate.tables import (
+    Table,
+    build_table,
+    cost_markdown,
+    table_in_words,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 
 
 @dataclass(frozen=True)
@@ -24,37 +37,55 @@ class Report:
 
 
 def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] = ()) -> Report:
-    """Fill the tables from a judged study, finished or half-way, and write tables, findings and figures.
+    """Fill the tables from a judged study, finished or half-way, and write tables, findings, figures and the page.
 
     Args:
         assessment: the study with its verdicts.
         reports: the folder of all reports.
-        slugs: the tables to write, by default all; the page of findings is always on the whole study.
+        slugs: the tables to write to files of their own, by default all; findings and page are on the whole study.
     """
     study = assessment.outcomes.study
+    home = reports / study.name
+    files: list[Path] = []
+
+    def write(name: str, content: str | bytes) -> None:
+        write_atomic(home / name, content)
+        files.append(home / name)
+
+    def picture(name: str, figure: Figure, shown: pd.DataFrame, alt: str, *, keep: bool = True) -> Picture:
+        svg = save(figure, "svg")
+        if keep:
+            write(f"figures/{name}.svg", svg)
+            write(f"figures/{name}.png", save(figure, "png"))
+            write(f"figures/{name}.csv", shown.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        return Picture(name, svg.decode(), alt)
+
     ablations = [judge.ablation for judge in assessment.judges.values()]
-    tables, files = [], []
-
-    def write(folder: str, name: str, content: str | bytes) -> None:
-        path = reports / study.name / folder / name
-        write_atomic(path, content)
-        files.append(path)
-
-    for ablation in ablations:
-        if slugs and ablation.slug not in slugs:
-            continue
-        table = build_table(ablation, assessment)
-        tables.append(table)
-        figure = plot_table(table)
-        write("tables", f"{ablation.name}.md", to_markdown(table))
-        write("tables", f"{ablation.name}.csv", to_csv(table))
-        write("tables", f"{ablation.name}.tex", to_latex(table))
-        write("figures", f"{ablation.name}.svg", save(figure, "svg"))
-        write("figures", f"{ablation.name}.png", save(figure, "png"))
-    write("tables", "cost.md", cost_markdown(ablations, assessment.outcomes))
-    write("tables", "findings.md", findings.to_markdown(assessment))
-    write("tables", "findings.csv", findings.to_csv(assessment))
-    return Report(tuple(tables), tuple(files))
+    tables = [build_table(ablation, assessment) for ablation in ablations]
+    pictures = {}
+    for table in tables:
+        ablation = table.ablation
+        wanted = not slugs or ablation.slug in slugs
+        pictures[ablation.name] = picture(
+            ablation.name, plot_table(table), table_points(table), table_in_words(table), keep=wanted
+        )
+        curves = curves_frame(ablation, assessment.outcomes)
+        if not curves.empty:
+            name, alt = f"{ablation.name}_curves", f"Learning curves of {ablation.heading}."
+            pictures[name] = picture(name, plot_curves(curves, ablation.heading), curves, alt, keep=wanted)
+        if wanted:
+            write(f"tables/{ablation.name}.md", to_markdown(table))
+            write(f"tables/{ablation.name}.csv", to_csv(table))
+            write(f"tables/{ablation.name}.tex", to_latex(table))
+    networks, shown = plot_networks(tables)
+    pictures["networks"] = picture("networks", networks, shown, "Error of every network against what it costs.")
+    write("tables/cost.md", cost_markdown(ablations, assessment.outcomes))
+    write("tables/findings.md", findings.to_markdown(assessment))
+    write("tables/findings.csv", findings.to_csv(assessment))
+    whole = Page(assessment, tables, pictures, home)
+    write("index.html", page.to_html(whole))
+    write("REPORT.md", page.to_markdown(whole))
+    return Report(tuple(table for table in tables if not slugs or table.ablation.slug in slugs), tuple(files))
 
 
 def fill(text: str, tables: Path) -> str:

@@ -6,8 +6,9 @@ Errors are percentages. `params` and `macs` are raw integers here and become mil
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from senet_ablate.planning import row_states
 from senet_ablate.power import noncentrality
 from senet_ablate.records import RunRecord, StudyPin
 from senet_ablate.suite import Ablation, Row, arms
+from senet_ablate.timings import Latency, read_latency
 from senet_ablate.verdicts import FindingVerdict
 from senet_ablate.words import in_words, percent
 
@@ -48,12 +50,14 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
 
     The frame has, per row: table, row, label, n, n_diverged, top1_err_mean, top1_err_half (half the width of the mean's
     95 % interval), top1_err_sd (over its own seeds), top5_err_mean, diff_to_reference, diff_half (of its simultaneous
-    95 % interval), may_be_best, params, params_with_bn_stats, added_params, macs, added_macs, the paper's columns with
-    its own difference, and note (why runs are missing). Means, intervals and differences are in the rules' metric.
+    95 % interval), may_be_best, params, params_with_bn_stats, added_params, macs, added_macs, measured milliseconds
+    with their range, the paper's columns with its own difference, and note (why runs are missing). Means, intervals
+    and differences are in the rules' metric.
     """
     judge, outcomes, pin = assessment.judges[ablation.slug], assessment.outcomes, assessment.pin
     evidence = judge.evidence
     best = may_be_best(judge)
+    latency = read_latency(outcomes.study)
     to_reference = judge.contrasts.to_reference()
     reference = ablation.row(ablation.reference).paper
     seeds = {record.spec.seed for row in ablation.rows for record in outcomes.runs.get(row.arm, ())}
@@ -85,6 +89,7 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
                 **total.model_dump(),
                 "added_params": added.params,
                 "added_macs": added.macs,
+                **_times(latency, row),
                 "paper_top1_err": paper.top1_err if paper else None,
                 "paper_top5_err": paper.top5_err if paper else None,
                 "paper_diff_to_reference": paper.top1_err - reference.top1_err if paper and reference else None,
@@ -95,6 +100,18 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
         )
     findings = tuple(assessment.findings[ablation.slug])
     return Table(ablation, pin, pd.DataFrame(lines), findings, tuple(_remarks(ablation, assessment)))
+
+
+def _times(latency: Latency | None, row: Row) -> dict[str, float | None]:
+    """Milliseconds of one image and of a training step with their ranges, where they were measured."""
+    times = latency.networks.get(row.arm.variant.slug, {}) if latency else {}
+    cells: dict[str, float | None] = {}
+    for kind in ("one_image", "training_step"):
+        timing = times.get(kind)
+        cells[f"{kind}_ms"] = timing.median if timing else None
+        cells[f"{kind}_ms_low"] = timing.low if timing else None
+        cells[f"{kind}_ms_high"] = timing.high if timing else None
+    return cells
 
 
 def may_be_best(judge: TableJudge) -> set[str]:
@@ -150,14 +167,15 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
         ("precision", {record.provenance.precision for record in records}),
         ("hardware", {_hardware(record) for record in records}),
         ("devices per run", {str(record.provenance.devices) for record in records}),
-        ("levers of speed", {_levers(record) for record in records}),
+        ("levers of speed", {levers_in_words(record) for record in records}),
         ("torch", {record.provenance.libraries.get("torch", "?") for record in records}),
     ):
         if len(values) > 1:
             remarks.append(f"Caution: the runs differ in {what}: {', '.join(sorted(values))}.")
         elif what == "hardware" and values:
             remarks.append(f"Trained on {values.pop()}.")
-    return remarks
+    latency = read_latency(outcomes.study)
+    return [*remarks, f"Times: {latency.setting}."] if latency else remarks
 
 
 def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
@@ -204,7 +222,8 @@ def smallest_effect(judge: TableJudge) -> float | None:
     return statistics.median(sizes) if sizes else None
 
 
-def _levers(record: RunRecord) -> str:
+def levers_in_words(record: RunRecord) -> str:
+    """The levers of speed that a run had in use."""
     levers = record.provenance.levers
     return "not noted" if levers is None else " and ".join(levers) or "none"
 
@@ -223,6 +242,12 @@ def _spread(mean: float | None, half: float | None, form: str = ".2f") -> str:
     return text if half is None or pd.isna(half) else f"{text} ± {half:.2f}"
 
 
+def _range(line: Mapping[str, Any], name: str) -> str:
+    if line[name] is None or pd.isna(line[name]):
+        return MISSING
+    return f"{line[name]:.3g} ({line[f'{name}_low']:.3g}–{line[f'{name}_high']:.3g})"
+
+
 def _number(value: float | None, form: str) -> str:
     return MISSING if value is None or pd.isna(value) else format(value, form).replace("-0.00", "+0.00")
 
@@ -234,7 +259,7 @@ def printed(table: Table, *, compact: bool = False) -> pd.DataFrame:
     """
     frame, lines = table.frame, []
     large = bool((frame["macs"] > 1e9).any())
-    for line in frame.to_dict("records"):
+    for line in cast("list[dict[str, Any]]", frame.to_dict("records")):
         is_reference = line["row"] == table.ablation.reference
         cells = {
             "network": line["label"],
@@ -246,6 +271,7 @@ def printed(table: Table, *, compact: bool = False) -> pd.DataFrame:
             "params M": f"{line['params'] / 1e6:.3f}",
         }
         cells |= {"MACs G": f"{line['macs'] / 1e9:.3f}"} if large else {"MACs M": f"{line['macs'] / 1e6:.3f}"}
+        cells |= {"ms, 1 image": _range(line, "one_image_ms"), "ms, step": _range(line, "training_step_ms")}
         cells |= {
             "paper top-1": _number(line["paper_top1_err"], ".2f"),
             "paper diff.": MISSING if is_reference else _number(line["paper_diff_to_reference"], "+.2f"),
@@ -257,12 +283,22 @@ def printed(table: Table, *, compact: bool = False) -> pd.DataFrame:
         lines.append(cells)
     text = pd.DataFrame(lines)
     paper = [name for name in text.columns if name.startswith("paper")]
-    empty = [name for name in (*paper, "top-5 err. %") if (text[name] == MISSING).all()]
+    empty = [name for name in (*paper, "top-5 err. %", "ms, 1 image", "ms, step") if (text[name] == MISSING).all()]
     empty += [name for name in ("note", "best?") if not text[name].any()]
     if compact:
         kept = ["network", "n", "top-1 err. %", "best?", "diff.", "params M", "paper diff."]
         return text[[name for name in kept if name not in empty]]
     return text.drop(columns=empty)
+
+
+def table_in_words(table: Table) -> str:
+    """The errors of a table in a sentence, for those who do not see its figure."""
+    errors = [
+        f"{line['label']} {_spread(line['top1_err_mean'], line['top1_err_half'])}"
+        for line in table.frame.to_dict("records")
+        if line["n"]
+    ]
+    return f"{table.ablation.heading}, top-1 error in percent: {', '.join(errors) or 'no finished run yet'}."
 
 
 def to_markdown(table: Table) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from senet_ablate.planner import LaidOut
     from senet_ablate.tables import Table
+    from senet_ablate.timings import Latency
 
 
 def make_grid(title: str | None = None) -> Grid:
@@ -27,6 +28,11 @@ def make_grid(title: str | None = None) -> Grid:
 
 def _console() -> Console:
     return Console(markup=False)  # a user's text may hold brackets
+
+
+def tell(text: str) -> None:
+    """Say on standard error what happens, so that standard output holds results alone."""
+    say(text, error=True)
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -152,6 +158,17 @@ def show_calibration(frame: DataFrame) -> None:
             f"{line['right']:.1f}",
             "yes" if line["holds"] else "NO",
         )
+    _console().print(grid)
+
+
+def show_latency(latency: Latency) -> None:
+    """Milliseconds of each network and kind of work, with the range of the rounds."""
+    grid = make_grid(latency.setting)
+    grid.add_column("network", no_wrap=True)
+    for heading in ("1 image, ms", f"batch of {latency.batch}", "training step"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for slug, times in latency.networks.items():
+        grid.add_row(slug, *(f"{each.median:.3g} ({each.low:.3g}–{each.high:.3g})" for each in times.values()))
     _console().print(grid)
 
 

@@ -14,11 +14,13 @@ from senet_ablate.store import Study
 from senet_ablate.tables import cost_markdown, to_csv, to_latex, to_markdown
 
 
-def test_report_writes_five_files_per_table_the_same_bytes_each_time(full: Study, tmp_path: Path) -> None:
+def test_report_writes_tables_figures_and_page_the_same_bytes_each_time(full: Study, tmp_path: Path) -> None:
     write_record(full, make_record(R4, 3, None))
     runs = [write_report(assess([ABLATION], full), tmp_path / name) for name in ("one", "two")]
     expected = {f"tables/table10_ratio.{suffix}" for suffix in ("md", "csv", "tex")}
-    expected |= {f"figures/table10_ratio.{suffix}" for suffix in ("svg", "png")}
+    figures = ("table10_ratio", "table10_ratio_curves", "networks")
+    expected |= {f"figures/{name}.{suffix}" for name in figures for suffix in ("svg", "png", "csv")}
+    expected |= {"index.html", "REPORT.md"}
     expected |= {f"tables/{name}" for name in ("cost.md", "findings.md", "findings.csv")}
     for name, report in zip(("one", "two"), runs, strict=True):
         written = {path.relative_to(tmp_path / name / "first").as_posix() for path in report.files}
@@ -27,7 +29,11 @@ def test_report_writes_five_files_per_table_the_same_bytes_each_time(full: Study
         assert on_disk == set(report.files)
     for one, two in zip(runs[0].files, runs[1].files, strict=True):
         assert one.read_bytes() == two.read_bytes()
-    by_suffix = {path.suffix: path.read_bytes() for path in runs[0].files if path.stem == ABLATION.name}
+    by_suffix = {
+        path.suffix: path.read_bytes()
+        for path in runs[0].files
+        if path.stem == ABLATION.name and (path.parent.name == "tables" or path.suffix != ".csv")
+    }
     assert by_suffix[".png"].startswith(b"\x89PNG\r\n")
     assert b"<svg" in by_suffix[".svg"]
     assert by_suffix[".md"].decode() == to_markdown(table(full))

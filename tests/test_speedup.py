@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from senet_ablate.complexity import count_complexity
 from senet_ablate.levers import in_use
 from senet_ablate.resnet import ResNet
 from senet_ablate.specs import Network
-from senet_ablate.speedup import PointwiseConv2d, speed_up
+from senet_ablate.speedup import SmallMapConv2d, speed_up
 from senet_ablate.streams import initialise
 from senet_ablate.suite import all_ablations, arms, declarations_dir
 
@@ -42,17 +41,25 @@ def test_each_arm_computes_the_same_with_and_without_levers(variant):
         torch.testing.assert_close(gradient, without[name], rtol=1e-7, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kernel", [1, 3, 7])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 2), (4, 4), (5, 7), (8, 8)])
-def test_a_pointwise_convolution_is_a_convolution_at_every_size(size, stride, bias):
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (3, 2), (4, 4), (5, 7), (8, 8)])
+def test_a_product_is_the_convolution_at_every_size(size, stride, kernel):
     torch.manual_seed(0)
-    plain = nn.Conv2d(6, 5, 1, stride=stride, bias=bias).double()
-    quick = PointwiseConv2d(6, 5, 1, stride=stride, bias=bias).double()
+    plain = nn.Conv2d(6, 5, kernel, stride=stride, padding=kernel // 2).double()
+    quick = SmallMapConv2d(6, 5, kernel, stride=stride, padding=kernel // 2).double()
     quick.load_state_dict(plain.state_dict())
     x = torch.randn(3, 6, *size, dtype=torch.double).to(memory_format=torch.channels_last)
-    torch.testing.assert_close(quick(x), plain(x))
-    assert quick(x).is_contiguous(memory_format=torch.channels_last)
+    ways = []
+    for layer in (quick, plain):
+        own = x.clone().requires_grad_()
+        out = layer(own)
+        out.square().sum().backward()
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        assert own.grad.is_contiguous(memory_format=torch.channels_last)
+        ways.append([out.detach(), own.grad, layer.weight.grad, layer.bias.grad])
+    for fast, slow in zip(*ways, strict=True):
+        torch.testing.assert_close(fast, slow)
 
 
 def convolutions(layer, x):
@@ -62,9 +69,12 @@ def convolutions(layer, x):
 
 
 def test_small_maps_are_multiplied_and_large_ones_convolved():
-    layer = PointwiseConv2d(4, 4, 1)
+    layer = SmallMapConv2d(4, 4, 1)
     assert convolutions(layer, torch.zeros(1, 4, 2, 2)) == 0
     assert convolutions(layer, torch.zeros(1, 4, 8, 8)) == 1
+    around = SmallMapConv2d(4, 4, 3, padding=1)
+    assert convolutions(around, torch.zeros(1, 4, 1, 1)) == 0
+    assert convolutions(around, torch.zeros(1, 4, 2, 2)) == 1
 
 
 def test_levers_pay_where_they_were_measured_and_each_can_be_left_out():
@@ -72,13 +82,4 @@ def test_levers_pay_where_they_were_measured_and_each_can_be_left_out():
     assert in_use("cpu", ["kept-memory"]) == ("matrix-product",)
     assert in_use("cuda") == ("kept-memory",)
     kinds = [type(built(ARMS[0], levers).layer1[0].conv1) for levers in ((), ("matrix-product",))]
-    assert kinds == [nn.Conv2d, PointwiseConv2d]
-
-
-def test_multiply_adds_are_counted_alike():
-    for variant in ARMS[:3]:
-        counts = [
-            count_complexity(built(variant, levers).float(), in_channels=3, resolution=8)
-            for levers in (in_use("cpu"), ())
-        ]
-        assert counts[0] == counts[1]
+    assert kinds == [nn.Conv2d, SmallMapConv2d]

@@ -1,0 +1,136 @@
+"""The report's page: what it says, that it is valid and whole, and the same content as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from helpers import ABLATION, R4, R16, make_record, write_record
+
+from senet_ablate.assessment import assess
+from senet_ablate.page import Picture, inline
+from senet_ablate.report import write_report
+from senet_ablate.store import Study
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """What a browser would see: elements with their attributes, text, and whether every tag is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.text.append(data)
+
+
+@pytest.fixture
+def pages(full: Study, tmp_path: Path) -> tuple[Path, str, str]:
+    """The report's folder, its page, its Markdown."""
+    write_report(assess([ABLATION], full), tmp_path / "reports")
+    home = tmp_path / "reports" / "first"
+    return home, (home / "index.html").read_text(), (home / "REPORT.md").read_text()
+
+
+def test_the_page_is_well_formed_and_its_ids_are_unique(pages: tuple[Path, str, str]) -> None:
+    reader = Reader(pages[1])
+    assert reader.open == []
+    ids = Counter(found["id"] for _, found in reader.elements if "id" in found)
+    assert ids
+    assert set(ids.values()) == {1}
+
+
+def test_every_link_of_the_page_leads_somewhere_and_none_asks_the_network(pages: tuple[Path, str, str]) -> None:
+    home, html, _ = pages
+    reader = Reader(html)
+    ids = {found["id"] for _, found in reader.elements if "id" in found}
+    links = [found["href"] or "" for tag, found in reader.elements if tag == "a"]
+    assert len(links) > 20
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in ids, link
+        else:
+            assert (home / link).resolve().is_file(), link
+    fetched = [found.get("src") or "" for _, found in reader.elements if "src" in found]
+    fetched += [found["href"] or "" for tag, found in reader.elements if tag == "link"]
+    assert all(address.startswith("data:") for address in fetched)
+    assert not re.search(r"@import|url\((?!#)", html)
+
+
+def test_tables_have_headers_and_figures_say_what_they_show(pages: tuple[Path, str, str]) -> None:
+    reader = Reader(pages[1])
+    headers = [found.get("scope") for tag, found in reader.elements if tag == "th"]
+    assert headers
+    assert set(headers) == {"col", "row"}
+    figures = [found for tag, found in reader.elements if tag == "svg"]
+    assert len(figures) == 3  # the table, its curves, all networks
+    assert all(found["role"] == "img" and found["aria-label"] for found in figures)
+    # 13 is the mean of r = 4's errors, 10, 12 and 17.
+    assert "r_4, 25% 13.00" in (figures[0]["aria-label"] or "")
+
+
+def test_page_and_markdown_say_the_same(pages: tuple[Path, str, str], full: Study) -> None:
+    _, html, markdown = pages
+    text = " ".join(" ".join(Reader(html).text).split())
+    assessment = assess([ABLATION], full)
+    for finding in assessment.all_findings:
+        assert finding.claim.statement in text
+        assert finding.claim.statement in markdown
+    for record in assessment.outcomes.records:
+        assert record.run_id in text
+        assert f"[{record.run_id}](../../results/first/{record.run_id}/record.json)" in markdown
+    assert "13.00" in text
+    assert "| 13.00" in markdown
+
+
+def test_markdown_tables_have_as_many_cells_in_each_line(pages: tuple[Path, str, str]) -> None:
+    blocks = re.findall(r"(?:^\|.*\n)+", pages[2], re.MULTILINE)
+    assert len(blocks) >= 4  # findings, the table, audit, provenance
+    for block in blocks:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
+
+
+def test_what_a_user_names_cannot_break_the_page(study: Study, tmp_path: Path) -> None:
+    hostile = ABLATION.rows[0].model_copy(update={"label": "<script>alert(1)</script> | x"})
+    ablation = ABLATION.model_copy(update={"rows": (hostile, *ABLATION.rows[1:])})
+    for variant in (R4, R16):
+        for seed in range(2):
+            write_record(study, make_record(variant, seed, 10.0 + seed))
+    write_report(assess([ablation], study), tmp_path / "reports")
+    html = (tmp_path / "reports" / "first" / "index.html").read_text()
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert Reader(html).open == []
+
+
+def test_a_study_without_a_run_has_a_page(study: Study, tmp_path: Path) -> None:
+    write_report(assess([ABLATION], study), tmp_path)
+    assert "no finished run yet" in (tmp_path / "first" / "index.html").read_text()
+
+
+def test_figures_on_one_page_do_not_share_ids() -> None:
+    svg = '<?xml version="1.0"?><svg viewBox="0 0 1 1"><g id="a"/><use xlink:href="#a"/><g clip-path="url(#a)"/></svg>'
+    assert inline(Picture("one", svg, 'a "b"')) == (
+        '<svg role="img" aria-label="a &#34;b&#34;" viewBox="0 0 1 1"><g id="one-a"/><use xlink:href="#one-a"/>'
+        '<g clip-path="url(#one-a)"/></svg>'
+    )
