@@ -17,6 +17,9 @@ COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E
 MEASURES = {"train_loss": "training loss, nats", "val_top1_err": "validation error, %"}
 LABEL_DISTANCE = 0.07
 
+EARLY = 0.2
+"""Share of the epochs at the start that may leave the panel, so that what is decided later can be seen."""
+
 
 def curves_frame(ablation: Ablation, outcomes: Outcomes) -> pd.DataFrame:
     """All epochs of all finished runs of a table: row, label, seed and the columns of `curve.csv`."""
@@ -44,13 +47,17 @@ def plot_curves(frame: pd.DataFrame, heading: str) -> Figure:
                 axes.plot(middle.index, middle, color=colour, linewidth=1.1)
                 ends.append((float(middle.iloc[-1]), str(label), colour))
             axes.set(xlabel="epoch", ylabel=name, xlim=(1, max(2, frame["epoch"].max())))
-            if np.isfinite(frame[measure]).all() and measure == "val_top1_err":
-                axes.set_ylim(0, min(100, 1.1 * frame[measure].max() + 1))
+            later = frame.loc[frame["epoch"] > EARLY * frame["epoch"].max(), measure].replace([np.inf, -np.inf], np.nan)
+            if later.notna().any():
+                low, high = later.min(), later.max()
+                axes.set_ylim(low - 0.08 * (high - low) - 1e-9, high + 0.08 * (high - low) + 1e-9)
             axes.grid(axis="y", color="0.9", linewidth=0.6)
             low_end, high_end = axes.get_ylim()
             ends.sort()
             wished = np.array([(end - low_end) / (high_end - low_end) for end, _, _ in ends])
-            for (_, label, colour), place in zip(ends, spread_out(wished, LABEL_DISTANCE), strict=True):
+            places = spread_out(wished, LABEL_DISTANCE)
+            places += max(0.0, -places.min())  # none beside the ticks of the axis
+            for (_, label, colour), place in zip(ends, places, strict=True):
                 axes.text(1.02, place, label, color=colour, transform=axes.transAxes, va="center", fontsize=7)
         figure.suptitle(f"{heading}: median of the seeds, and their range", x=0.01, ha="left", fontsize=9)
         return figure

@@ -270,7 +270,8 @@ def inline(picture: Picture) -> Markup:
 
 
 def _inline_markdown(text: str) -> Markup:
-    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text))))
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", bold))
 
 
 def _environment(*, html: bool) -> Environment:

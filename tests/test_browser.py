@@ -66,7 +66,7 @@ def test_the_page_loads_without_error_or_request_and_fits_the_screen(
 def test_every_disclosure_opens_and_closes(browser: Any, address: str) -> None:
     page, troubles = opened(browser, address)
     summaries = page.query_selector_all("summary")
-    assert len(summaries) > 4
+    assert len(summaries) >= 4  # a finding at least, the setting, two networks
     for summary in summaries:
         state = summary.evaluate_handle("s => s.parentElement")
         summary.click()
@@ -93,5 +93,5 @@ def test_print_shows_what_is_folded_on_the_screen(browser: Any, address: str) ->
     page, _ = opened(browser, address)
     page.emulate_media(media="print")
     folded = "[...document.querySelectorAll('details > *:not(summary)')]"
-    assert page.evaluate(f"{folded}.length") > 4
+    assert page.evaluate(f"{folded}.length") >= 4
     assert page.evaluate(f"{folded}.filter(e => e.getBoundingClientRect().height === 0).length") == 0
