@@ -17,7 +17,7 @@ ARGS ?=
 CHOICE = $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(if $(ROWS),--rows '$(ROWS)') $(if $(STUDY),--study '$(STUDY)')
 RUN = $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(JOBS),--jobs '$(JOBS)') \
       $(if $(DEVICE),--device '$(DEVICE)') $(if $(DATA),--data '$(DATA)') $(ARGS)
-TABLES := ratio squeeze gate stage integration inner nosqueeze controls
+TABLES := ratio squeeze gate stage integration inner nosqueeze controls pruning
 
 .DEFAULT_GOAL := help
 .PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate bench report readme check lint test test-all clean
@@ -51,6 +51,7 @@ ablate-integration: ## Table 14: standard, pre, post, identity
 ablate-inner: ## Table 15: after the 3x3 convolution
 ablate-nosqueeze: ## Table 16: without the squeeze
 ablate-controls: ## Controls: other seeds, constant, random and no gate
+ablate-pruning: ## Ours: SE in stages 2 to 4, none in the last
 
 $(TABLES:%=ablate-%): ablate-%: $(VENV)/installed
 	@$(CLI) run $* $(RUN) --report
