@@ -204,7 +204,7 @@ def last_stage(numbers: pd.DataFrame) -> str:
     if len(others):
         spans = (f"{others[name].min():.3f} to {others[name].max():.3f}" for name in ("mean", "between_sd"))
         words += " (other blocks: " + " and ".join(spans) + ")"
-    return f"{words}; saturated: {here['saturated %']} %."
+    return f"{words}." if here["saturated %"] == MISSING else f"{words}; saturated: {here['saturated %']} %."
 
 
 def _sentences(subject: Sequence[str]) -> str:

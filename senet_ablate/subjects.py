@@ -39,6 +39,8 @@ PAPER_PAIR = ("goldfish", "plane")
 
 CLASSES_SHOWN = 5
 
+RELEASED = "a released model; its protocol is imagenet-resnet50 (for another depth --set network.backbone=resnet101)"
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -143,7 +145,7 @@ def of_file(path: Path, arm: Arm, protocol: Protocol) -> Subject:
     else:
         network, variant = protocol.network, arm.variant
         kind = f"Weights of {arm.slug}, protocol {protocol.name}"
-    model = build(network, variant, state, str(path))
+    model = build(network, variant, state, f"{path}: {RELEASED}" if released else str(path))
     return Subject(model, path.stem, (path.stem, f"{kind}, from the file `{path.name}`."), released)
 
 
@@ -171,7 +173,7 @@ def build(network: Network, variant: Variant, state: State, place: str) -> ResNe
     Raises:
         UserError: the weights are those of another network.
     """
-    other = f"{place}: not the weights of {variant.slug} on {network.backbone}, width {network.width}"
+    other = f"{place}: these are not the weights of {variant.slug} on {network.backbone}, width {network.width}"
     if "conv1.weight" not in state or "fc.weight" not in state:
         raise UserError(f"{other}: conv1 or fc is missing")
     channels, classes = state["conv1.weight"].shape[1], state["fc.weight"].shape[0]
@@ -181,7 +183,7 @@ def build(network: Network, variant: Variant, state: State, place: str) -> ResNe
     except RuntimeError as error:
         details = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
         cause = details[0] if len(details[0]) < 200 else details[0][:200] + "…"
-        raise UserError(f"{other} ({cause}); another depth would be --set network.backbone=resnet101") from None
+        raise UserError(f"{other} ({cause})") from None
     # As in training, whose sums run in this order of memory.
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
