@@ -123,11 +123,13 @@ def train_again(
         if (again.path / name).read_bytes() == (folder.path / name).read_bytes():
             write_atomic(folder.weights_file, again.weights_file.read_bytes())
             return state, f"its predictions equal the recorded ones; the weights are kept in {folder.weights_file}"
-        ours, theirs = (Predictions.from_file(place.path / name).wrong for place in (again, folder))
-        differing = int(np.count_nonzero(ours != theirs))
+        here, there = (Predictions.from_file(place.path / name) for place in (again, folder))
+    differing = int(np.count_nonzero(here.wrong != there.wrong))
+    gap = np.abs(here.cross_entropy.astype(float) - there.cross_entropy.astype(float)).max()
     return state, (
-        f"{differing} of {len(ours)} test outcomes differ from the recorded ones (recorded on {then.hardware}, torch "
-        f"{then.libraries['torch']}; here torch {torch.__version__}), so these weights are used but not kept"
+        f"{differing} of {len(here.wrong)} test outcomes differ from the recorded ones, and losses by up to {gap:.2g} "
+        f"(recorded on {then.hardware} with torch {then.libraries.get('torch')}; here torch {torch.__version__}), so "
+        "these weights are looked at but not kept"
     )
 
 

@@ -152,7 +152,7 @@ def test_a_run_without_weights_is_trained_again_and_told_apart_from_one_that_com
 
 
 @pytest.fixture
-def released(tmp_path, monkeypatch):
+def released(tmp_path, monkeypatch, decode_cache):
     """Random weights in the released layout, and a tiny folder of the paper's four classes and two others."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
