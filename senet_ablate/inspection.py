@@ -113,10 +113,8 @@ def prune(**call: Any) -> None:
     """
     from senet_ablate.excitation_report import printed_pruning, write_pruning
     from senet_ablate.pruning import prune_table
-    from senet_ablate.subjects import check_classes
 
-    for looked in _look(**call):
-        check_classes(looked.subject, looked.images.facts)
+    for looked in _look(errors=True, **call):
         table = prune_table(looked.subject.model, looked.images.loader, looked.blocks)
         files = write_pruning(looked.folder, looked.words, table)
         show_text(looked.words[0], printed_pruning(table))
@@ -152,9 +150,13 @@ def _look(
     device: str,
     reports: Path,
     ablations: Path | None,
+    errors: bool = False,
     **choice: Any,
 ) -> Iterator[Looked]:
-    """Find each network's weights and images and sum up its gates, one network after the other."""
+    """Find each network's weights and images and sum up its gates, one network after the other.
+
+    With `errors` its classes must be those of the images.
+    """
     found = find_arms(names or USUAL, all_ablations(ablations or declarations_dir()))
     chosen = choose(tables=list(dict.fromkeys(found.values())), ablations=ablations, **choice)
     if weights and len(found) > 1:
@@ -184,6 +186,8 @@ def _look(
             images[wanted] = subjects.find_images(chosen.protocol, wanted, data, fingerprint, machine, _tell)
         here = images[wanted]
         subjects.check_channels(subject.model, here.facts)
+        if errors:
+            subjects.check_classes(subject, here.facts)
         subject.model.to(machine.device)
         console = Console(stderr=True)
         batches = track(
