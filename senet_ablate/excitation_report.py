@@ -102,7 +102,8 @@ def write_excitation(
     }
     for name, (frame, figure) in figures.items():
         files[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
-        files |= {f"{name}.{kind}": save(figure, kind) for kind in ("svg", "png")}
+        for kind in ("svg", "png"):
+            files[f"{name}.{kind}"] = save(figure, kind)
     return _write(folder, files)
 
 

@@ -49,7 +49,8 @@ def switched_off(
         for name, (block, se) in taken.items():
             assert se is not None
             place = se.reduce.weight.device
-            block.se = FixedGate(gates[name], se.gating.combine).to(place) if gates else None
+            stand_in = FixedGate(gates[name], se.gating.combine).to(place) if gates else None
+            block.se = stand_in  # type: ignore[assignment]  # for as long as this context lasts
         yield
     finally:
         for block, se in taken.values():
@@ -73,16 +74,19 @@ def prune_table(model: ResNet, loader: Loader, blocks: Collection[BlockExcitatio
     if len(groups) > 1:
         groups["all"] = [block.name for block in blocks]
     gates = {block.name: block.mean for block in blocks}
-    carried = model.se_blocks()
+    params = {
+        name: sum(parameter.numel() for parameter in block.se.parameters())
+        for name, block in model.se_blocks().items()
+        if block.se is not None
+    }
     before = evaluate(model, loader, "fp32")[0].wrong
 
     def line(off: str, way: str, names: Collection[str], wrong: np.ndarray) -> dict[str, object]:
-        weights = [parameter.numel() for name in names for parameter in carried[name].se.parameters()]  # type: ignore[union-attr]
         return {
             "off": off,
             "way": way,
             "blocks": len(names),
-            "params": sum(weights),
+            "params": sum(params[name] for name in names),
             "images": len(wrong),
             "top1_err": 100 * float(wrong.mean()),
             "change": 100 * float(wrong.mean() - before.mean()),

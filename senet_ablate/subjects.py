@@ -186,8 +186,8 @@ def build(network: Network, variant: Variant, state: State, place: str) -> ResNe
         details = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
         cause = details[0] if len(details[0]) < 200 else details[0][:200] + "…"
         raise UserError(f"{other} ({cause})") from None
-    # As in training, whose sums run in this order of memory.
-    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)  # as in training: sums in another order have other last bits
+    return model.eval()
 
 
 def find_images(
