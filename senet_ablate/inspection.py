@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
+from rich.progress import track
 
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.options import (
@@ -115,7 +117,8 @@ def prune(**call: Any) -> None:
     from senet_ablate.pruning import prune_table
 
     for looked in _look(errors=True, **call):
-        table = prune_table(looked.subject.model, looked.images.loader, looked.blocks)
+        with Console(stderr=True).status("reading the images anew for each stage that is off"):
+            table = prune_table(looked.subject.model, looked.images.loader, looked.blocks)
         files = write_pruning(looked.folder, looked.words, table)
         show_text(looked.words[0], printed_pruning(table))
         say(f"wrote {len(files)} files to {looked.folder}")
@@ -161,9 +164,6 @@ def _look(
     chosen = choose(tables=list(dict.fromkeys(found.values())), ablations=ablations, **choice)
     if weights and len(found) > 1:
         raise UserError(f"--weights {weights}: the file is of one network, and {len(found)} are named")
-    from rich.console import Console
-    from rich.progress import track
-
     from senet_ablate import runner, subjects
     from senet_ablate.excitation import collect
 
