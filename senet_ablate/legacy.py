@@ -2,7 +2,8 @@
 
 That layout is the Caffe models' (Cadene's conversion): the stride in the first convolution of a block, biases in both
 SE layers, and a stem whose pooling has no padding but may hang over the edge. All three are options of our network, so
-conversion is a matter of names.
+conversion is a matter of names. Released were bottleneck networks. timm's `legacy_seresnet18` and `34` are another
+network, with one more ReLU before each SE block.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from senet_ablate.backbones import BACKBONES
+from senet_ablate.errors import UserError
 from senet_ablate.specs import Network, SEConfig, Variant
 
 LEGACY_VARIANT = Variant(se=SEConfig(bias=True))
@@ -23,9 +25,14 @@ _INSIDE = ((".se_module.fc1.", ".se.reduce."), (".se_module.fc2.", ".se.expand."
 
 
 def legacy_network(backbone: str) -> Network:
-    """The network that the released weights of this depth belong to, at the paper's width."""
-    basic = BACKBONES[backbone].block == "basic"
-    return Network(backbone=backbone, stride_in="3x3" if basic else "1x1", stem_pool="ceil")
+    """The network that the released weights of this depth belong to, at the paper's width.
+
+    Raises:
+        UserError: it is made of basic blocks, of which none was released.
+    """
+    if BACKBONES[backbone].block == "basic":
+        raise UserError(f"{backbone}: released SE-ResNets are resnet50, resnet101 and resnet152 (network.backbone)")
+    return Network(backbone=backbone, stem_pool="ceil")
 
 
 def is_legacy(state: Mapping[str, Tensor]) -> bool:
