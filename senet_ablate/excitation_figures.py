@@ -37,12 +37,13 @@ def plot_lines(frame: pd.DataFrame, title: str, *, limits: tuple[float, float] |
     """
     names = list(dict.fromkeys(frame["block"]))
     classes = list(dict.fromkeys(frame["class"]))
-    rows = math.ceil(len(names) / COLUMNS)
+    columns = COLUMNS if len(names) > 4 else min(2, len(names))
+    rows = math.ceil(len(names) / columns)
     looks = itertools.cycle(zip(itertools.cycle(COLOURS), itertools.cycle(DASHES), strict=False))
     style = {name: ("black", "-") if name == ALL else next(looks) for name in classes}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, ROW_HEIGHT * rows + HEAD), layout="constrained")
-        axes = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False)
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for panel, block in itertools.zip_longest(axes.flat, names):
             if block is None:
                 panel.remove()
@@ -62,7 +63,7 @@ def plot_lines(frame: pd.DataFrame, title: str, *, limits: tuple[float, float] |
                 panel.set_ylim(limits[0] - 0.02, limits[1] + 0.02)
         for row in axes:
             row[0].set_ylabel("gate")
-        for panel in (axes.flat[number] for number in range(max(0, len(names) - COLUMNS), len(names))):
+        for panel in (axes.flat[number] for number in range(max(0, len(names) - columns), len(names))):
             panel.set_xlabel("channel")
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)
         handles, labels = axes.flat[0].get_legend_handles_labels()

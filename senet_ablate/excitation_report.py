@@ -30,8 +30,8 @@ HEADINGS = {
     "blocks": "blocks",
     "channels": "channels",
     "mean": "mean gate",
-    "between_sd": "SD between classes",
-    "within_sd": "SD within a class",
+    "between_sd": "between SD",
+    "within_sd": "within SD",
     "specificity": "specificity",
     "saturated": "saturated %",
     "dead": "dead %",
@@ -169,8 +169,8 @@ def to_markdown(
 
 {last_stage(numbers)}
 
-- *SD between classes*: of the class means around the mean of all images; *SD within a class*: of the images around the
-  mean of their class. Both are over all channels, in units of the gate.
+- *Between SD*: of the class means around the mean of all images; *within SD*: of the images around the mean of their
+  class. Both are over all channels, in units of the gate.
 - *Specificity* = between² / (between² + within²): the share of a gate's variation that the class explains. Classes
   drawn by lot would get {chance_specificity(blocks):.3f} on average, with this many images and classes.
 - *Saturated* are channels whose mean magnitude |s| over all images is {saturation}; *dead* are those below {DEAD:g}.
@@ -198,9 +198,7 @@ def last_stage(numbers: pd.DataFrame) -> str:
     if not is_it.any():
         return f"{paper}; this network has no SE_5_2."
     here = printed(numbers[is_it]).to_dict("records")[0]
-    words = (
-        f"{paper}. Here its mean gate is {here['mean gate']} and its SD between classes {here['SD between classes']}"
-    )
+    words = f"{paper}. Here its mean gate is {here['mean gate']} and its SD between classes {here['between SD']}"
     others = numbers[~is_it]
     if len(others):
         spans = (f"{others[name].min():.3f} to {others[name].max():.3f}" for name in ("mean", "between_sd"))

@@ -101,7 +101,7 @@ def excitation(classes: str, **call: Any) -> None:
     for looked in _look(**call):
         shown = choose_classes(looked.images.facts, wanted)
         files = write_excitation(looked.folder, looked.words, looked.blocks, shown, choose_pair(shown))
-        show_text(looked.words[0], printed(block_table(looked.blocks)))
+        show_text(looked.words[0], printed(block_table(looked.blocks)).drop(columns="stage"))
         say(f"wrote {len(files)} files to {looked.folder}")
 
 

@@ -128,8 +128,8 @@ def train_again(
     gap = np.abs(here.cross_entropy.astype(float) - there.cross_entropy.astype(float)).max()
     return state, (
         f"{differing} of {len(here.wrong)} test outcomes differ from the recorded ones, and losses by up to {gap:.2g} "
-        f"(recorded on {then.hardware} with torch {then.libraries.get('torch')}; here torch {torch.__version__}), so "
-        "these weights are looked at but not kept"
+        f"(recorded on {then.hardware}, torch {then.libraries.get('torch')}, commit {(then.commit or 'unknown')[:7]}; "
+        "only equal processors, libraries and code train alike to the last bit); these weights are used but not kept"
     )
 
 
