@@ -17,10 +17,13 @@ ARGS ?=
 CHOICE = $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(if $(ROWS),--rows '$(ROWS)') $(if $(STUDY),--study '$(STUDY)')
 RUN = $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(JOBS),--jobs '$(JOBS)') \
       $(if $(DEVICE),--device '$(DEVICE)') $(if $(DATA),--data '$(DATA)') $(ARGS)
-TABLES := ratio squeeze gate stage integration inner nosqueeze controls
+LOOK = $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(if $(STUDY),--study '$(STUDY)') \
+       $(if $(DEVICE),--device '$(DEVICE)') $(if $(DATA),--data '$(DATA)') $(ARGS)
+TABLES := ratio squeeze gate stage integration inner nosqueeze controls pruning
 
 .DEFAULT_GOAL := help
-.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate bench report readme check lint test test-all test-browser latency clean
+.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate excitation prune latency bench report readme \
+        check lint test test-all test-browser clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%$$().:_-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +54,7 @@ ablate-integration: ## Table 14: standard, pre, post, identity
 ablate-inner: ## Table 15: after the 3x3 convolution
 ablate-nosqueeze: ## Table 16: without the squeeze
 ablate-controls: ## Controls: other seeds, constant, random and no gate
+ablate-pruning: ## Ours: SE in stages 2 to 4, none in the last
 
 $(TABLES:%=ablate-%): ablate-%: $(VENV)/installed
 	@$(CLI) run $* $(RUN) --report
@@ -69,6 +73,12 @@ audit: $(VENV)/installed ## What differs between each arm and its reference; fai
 
 calibrate: $(VENV)/installed ## Is the printed confidence deserved? Judge simulated studies (minutes)
 	@$(CLI) calibrate $(ARGS)
+
+excitation: $(VENV)/installed ## What the SE blocks of a trained network do: ARGS='gate:sigmoid gate:tanh'
+	@$(CLI) excitation $(LOOK)
+
+prune: $(VENV)/installed ## Its error with the SE blocks of each stage switched off: ARGS='ratio:r16'
+	@$(CLI) prune $(LOOK)
 
 bench: $(VENV)/installed ## How fast the suite is, as ratios to the usual script and to a bare loop (DATA=: images, too)
 	@$(VENV)/bin/python benchmarks/bench.py $(if $(DATA),--data '$(DATA)') $(ARGS)

@@ -13,10 +13,13 @@ from rich.console import Console
 from senet_ablate import machine
 from senet_ablate.checks import audit, calibrate, count, latency
 from senet_ablate.errors import UserError
+from senet_ablate.inspection import excitation, prune
 from senet_ablate.levers import LEVERS
 from senet_ablate.options import (
     ABLATIONS,
     CLASSES,
+    DATA,
+    DEVICE,
     PRECISION,
     PROTOCOL,
     REPORTS,
@@ -82,7 +85,7 @@ def main() -> None:
 
     A table's rows differ in one factor while a protocol (network, data, recipe) is held fixed. Each distinct
     network is trained once per seed, whatever number of tables it serves. Tables are called ratio, squeeze,
-    gate, stage, integration, inner and nosqueeze (no table means these seven), and controls.
+    gate, stage, integration, inner and nosqueeze (no table means these seven), controls and pruning.
 
     \b
     senet-ablate list                   what there is
@@ -90,6 +93,8 @@ def main() -> None:
     senet-ablate run ratio --report     train (or go on); write table, plot and verdicts
     senet-ablate audit                  what differs between the arms, and whether it is declared
     senet-ablate count                  parameters and multiply-adds beside the paper's
+    senet-ablate excitation gate:tanh   what the SE blocks of a trained network do (Figures 6 and 7)
+    senet-ablate prune ratio:r16        its error with the SE blocks of each stage switched off
     """  # noqa: D301 - click wants the character itself
 
 
@@ -171,8 +176,8 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     ROWS,
     SEEDS,
     STUDY,
-    click.option("--data", type=click.Path(path_type=Path), help="The image folder, or where torchvision's sets lie."),
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+    DATA,
+    DEVICE,
     click.option("--jobs", type=click.IntRange(1), help="Runs at once.  [default: one per core, or per GPU]"),
     click.option(
         "--devices-per-run", type=click.IntRange(1), default=1, show_default=True, help="Share a run's batch (DDP)."
@@ -185,6 +190,7 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
         metavar="LEVER",
         help=f"Leave out a lever of speed: {', '.join(LEVERS)} or all.",
     ),
+    click.option("--keep-weights", is_flag=True, help="Leave the trained weights in each run's folder (weights.pt)."),
     click.option("--report", is_flag=True, help="Write tables and plots at the end, even half-way."),
     RESULTS,
     REPORTS,
@@ -198,6 +204,7 @@ def run(
     devices_per_run: int,
     threads: int,
     without: tuple[str, ...],
+    keep_weights: bool,
     report: bool,
     reports: Path,
     **choice: Any,
@@ -214,7 +221,7 @@ def run(
         runner.warm_up(left_out)
     resources = runner.share_out(runner.find_machine(device), jobs, devices_per_run, threads, left_out)
     with chosen.study.driver_lock(), machine.shared():
-        code = _train(chosen, seeds, data, resources)
+        code = _train(chosen, seeds, data, resources, keep_weights)
     if report:
         _report(chosen, reports)
     sys.exit(code)
@@ -225,12 +232,12 @@ def _plan(chosen: Chosen, seeds: int | None) -> Plan:
     return make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
 
 
-def _train(chosen: Chosen, seeds: int | None, data: Path | None, resources: Any) -> int:
+def _train(chosen: Chosen, seeds: int | None, data: Path | None, resources: Any, keep_weights: bool) -> int:
     from senet_ablate import runner
 
     fingerprint = runner.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     planned = _plan(chosen, seeds)
-    todo = runner.requests(planned, chosen.study, data, fingerprint, resources)
+    todo = runner.requests(planned, chosen.study, data, fingerprint, resources, keep_weights=keep_weights)
     done = f"{len(planned.done)} of {planned.runs} runs were finished"
     if not todo:
         tell(f"{done}; nothing to train")
@@ -300,5 +307,5 @@ def _report(chosen: Chosen, reports: Path) -> None:
     say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")
 
 
-for command in (count, audit, latency, calibrate):
+for command in (count, audit, latency, excitation, prune, calibrate):
     main.add_command(command)

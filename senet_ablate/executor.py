@@ -25,6 +25,7 @@ class RunRequest:
 
     With `data_fingerprint` the run refuses other images than those of its study.
     `devices` share each batch of the run; `threads` and `loader_workers` are for each of them; `levers` are in use.
+    `keep_weights` leaves the trained weights beside the record.
     """
 
     spec: RunSpec
@@ -36,6 +37,7 @@ class RunRequest:
     threads: int = 1
     loader_workers: int = 0
     levers: tuple[str, ...] = ()
+    keep_weights: bool = False
 
 
 @dataclass(frozen=True)

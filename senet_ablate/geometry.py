@@ -34,10 +34,18 @@ def halved(side: int) -> int:
     return (side + 1) // 2
 
 
+def stem_side(network: Network, resolution: int) -> int:
+    """Side in pixels of the map that the stem gives to stage 2."""
+    if network.stem == "small":
+        return resolution
+    side = halved(resolution)
+    return side // 2 if network.stem_pool == "ceil" else halved(side)
+
+
 def block_shapes(network: Network, resolution: int) -> Iterator[BlockShape]:
     """Yield every residual block of `network` for square images of side `resolution`, first to last."""
     backbone = BACKBONES[network.backbone]
-    side = halved(halved(resolution)) if network.stem == "imagenet" else resolution
+    side = stem_side(network, resolution)
     channels = network.width
     for number, depth in enumerate(backbone.depths):
         mid = network.width * 2**number

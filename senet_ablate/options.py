@@ -72,6 +72,12 @@ CLASSES = click.option(
 )
 
 
+DATA = click.option(
+    "--data", type=click.Path(path_type=Path), help="The image folder, or where torchvision's sets lie."
+)
+DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

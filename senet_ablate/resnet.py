@@ -113,7 +113,9 @@ class ResNet(nn.Module):
         large = network.stem == "imagenet"
         self.conv1, self.bn1 = conv_bn(in_channels, network.width, *((7, 2) if large else (3, 1)))
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool: nn.Module = nn.MaxPool2d(3, 2, padding=1) if large else nn.Identity()
+        over = network.stem_pool == "ceil"
+        pooling = nn.MaxPool2d(3, 2, padding=0 if over else 1, ceil_mode=over)
+        self.maxpool: nn.Module = pooling if large else nn.Identity()
         stages: dict[int, list[nn.Module]] = {2: [], 3: [], 4: [], 5: []}
         for shape in block_shapes(network, 32):
             channels = gated.get((shape.stage, shape.index))
@@ -122,6 +124,16 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = (nn.Sequential(*blocks) for blocks in stages.values())
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(network.width * 8 * EXPANSION[shape.kind], classes)
+
+    def se_blocks(self) -> dict[str, ResidualBlock]:
+        """The residual blocks that carry SE, first to last, by the paper's names: SE_stage_block (section 7.2)."""
+        stages = enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=2)
+        return {
+            f"SE_{stage}_{index}": block
+            for stage, blocks in stages
+            for index, block in enumerate(blocks, start=1)
+            if isinstance(block, ResidualBlock) and block.se is not None
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, in_channels, H, W)."""

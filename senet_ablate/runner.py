@@ -125,7 +125,13 @@ def prepare(protocol: Protocol, study: Study, data_path: Path | None, devices: i
 
 
 def requests(
-    plan: Plan, study: Study, data_path: Path | None, fingerprint: str | None, resources: Resources
+    plan: Plan,
+    study: Study,
+    data_path: Path | None,
+    fingerprint: str | None,
+    resources: Resources,
+    *,
+    keep_weights: bool = False,
 ) -> list[RunRequest]:
     """The open runs as plain data for the workers; relative paths become absolute, a worker may sit elsewhere."""
     absolute = Study(study.root.resolve())
@@ -140,6 +146,7 @@ def requests(
             threads=resources.threads,
             loader_workers=resources.loader_workers,
             levers=resources.levers,
+            keep_weights=keep_weights,
         )
         for spec in plan.todo
     ]

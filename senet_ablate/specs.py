@@ -120,13 +120,16 @@ class Network(Spec):
 
     `width` is the width of the stem and of the first 3x3 convolutions (64 in the paper). `stem` is 7x7/2
     with 3x3/2 max pooling, or 3x3/1 for small images. `stride_in` says which convolution of a bottleneck
-    halves the map: the first 1x1 (the paper; its GFLOPs confirm it) or the 3x3 (torchvision, timm).
+    halves the map: the first 1x1 (the paper; its GFLOPs confirm it) or the 3x3 (torchvision, timm). `stem_pool` says
+    how the pooling of the stem meets the map's edge: padded all around (torchvision), or as Caffe and the released
+    models have it, without padding and with a last window that may hang over the edge.
     """
 
     backbone: str
     width: Annotated[int, Field(ge=1)] = 64
     stem: Literal["imagenet", "small"] = "imagenet"
     stride_in: Literal["1x1", "3x3"] = "1x1"
+    stem_pool: Literal["padded", "ceil"] = "padded"
 
     @field_validator("backbone")
     @classmethod
@@ -139,6 +142,12 @@ class Network(Spec):
     def _stride_has_a_place(self) -> Self:
         if BACKBONES[self.backbone].block == "basic" and self.stride_in != "3x3":
             raise ValueError(f'{self.backbone} has basic blocks, without a 1x1 convolution: set stride_in = "3x3"')
+        return self
+
+    @model_validator(mode="after")
+    def _pooling_has_a_stem(self) -> Self:
+        if self.stem == "small" and self.stem_pool != "padded":
+            raise ValueError(f'stem = "small" has no pooling; leave stem_pool = "{self.stem_pool}" out')
         return self
 
 

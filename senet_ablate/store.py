@@ -1,8 +1,8 @@
 """Where results lie: one folder per run, `results/<study>/<run_id>/`, written so that a file is whole or absent.
 
 `record.json` is written last and means finished. `curve.csv` has a line per epoch, `predictions.npz` the
-outcome of every test image. `last.ckpt` and `progress.json` exist while a run is under way, `failure.json`
-after one that failed. `study.json` pins what all runs of the study share.
+outcome of every test image, `weights.pt` (if asked for) the trained weights. `last.ckpt` and `progress.json` exist
+while a run is under way, `failure.json` after one that failed. `study.json` pins what all runs of the study share.
 """
 
 from __future__ import annotations
@@ -77,6 +77,14 @@ class RunFolder:
         return self.path / "last.ckpt"
 
     @property
+    def weights_file(self) -> Path:
+        """The trained weights, if they were kept.
+
+        The record knows nothing of them: they stay on the machine that trained, and a folder is valid without.
+        """
+        return self.path / "weights.pt"
+
+    @property
     def failure_file(self) -> Path:
         """Why the last try failed."""
         return self.path / "failure.json"
@@ -90,6 +98,8 @@ class RunFolder:
         """Write the result, the record last, then remove what only an unfinished run needs."""
         for name, content in files.items():
             write_atomic(self.path / name, content)
+        if self.weights_file.name not in files:
+            self.weights_file.unlink(missing_ok=True)  # of an earlier run of this name, whose record was removed
         write_atomic(self.record_file, record.model_dump_json(indent=1) + "\n")
         hidden = self.path.glob(".*")  # half written by a process that was killed
         for leftover in (self.checkpoint_file, self.failure_file, self.progress_file, *hidden):

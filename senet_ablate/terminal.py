@@ -196,3 +196,13 @@ def show_counts(frame: DataFrame, convention: str) -> None:
             printed = f"{line['slug']}:{line['row']}, printed {line['paper_params_m']}M"
             say(f"{printed}, would need another count: {line['params_explained']}.")
     say(f"Convention: {convention}.")
+
+
+def show_text(title: str, frame: DataFrame) -> None:
+    """A table that is text already, its first column to the left."""
+    grid = make_grid(title)
+    for number, name in enumerate(frame.columns):
+        grid.add_column(str(name), justify="right" if number else "left", overflow="fold")
+    for line in frame.itertuples(index=False):
+        grid.add_row(*line)
+    _console().print(grid)

@@ -6,6 +6,7 @@ progress, and the checkpoint holds weights, optimiser and curve, so a resumed ru
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import os
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
 
 from senet_ablate import provenance
 from senet_ablate.complexity import count_complexity
@@ -313,6 +314,7 @@ def train_run(request: RunRequest) -> RunRecord:
         load_checkpoint(folder.checkpoint_file, module)
 
     files = {"curve.csv": curve_csv(module.curve).encode()}
+    kept = {folder.weights_file.name: weights_bytes(module.model)} if request.keep_weights else {}
     metrics = None
     if not diverged(module.model, module.curve, spec.recipe, data):
         device = torch.device(request.device)
@@ -347,7 +349,7 @@ def train_run(request: RunRequest) -> RunRecord:
         ),
         sha256=digests(files),
     )
-    folder.finish(record, files)
+    folder.finish(record, files | kept)  # no digest of the weights: a record is whole without them
     return record
 
 
@@ -378,6 +380,13 @@ def begin_or_resume(request: RunRequest, precision: Literal["fp32", "bf16"]) -> 
                 f"begun, or remove {request.folder.path}"
             )
     return module, len(module.curve)
+
+
+def weights_bytes(model: nn.Module) -> bytes:
+    """The state dict of a network as `torch.save` writes it, on the processor, loadable with `weights_only=True`."""
+    buffer = io.BytesIO()
+    torch.save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, buffer)
+    return buffer.getvalue()
 
 
 def load_checkpoint(path: Path, module: TrainingModule) -> None:

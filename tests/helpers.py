@@ -15,6 +15,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from torch import nn
 
 from senet_ablate.assessment import assess
 from senet_ablate.data import LoadedData
@@ -249,3 +250,22 @@ def spoil_header(path: Path) -> None:
 def markdown_cells(text: str) -> list[list[str]]:
     lines = [text_line for text_line in text.splitlines() if text_line.startswith("|")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", text_line)[1:-1]] for text_line in lines]
+
+
+@torch.no_grad()
+def scrambled(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give biases, normalisations and their statistics values at which nothing is hidden by a 0 or a 1."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.running_var):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            for tensor in (module.bias, module.running_mean):
+                tensor.normal_(0, 0.3, generator=generator)
+        elif isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+            module.bias.normal_(0, 0.5, generator=generator)
+    return model
+
+
+def layout(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}

@@ -35,7 +35,9 @@ def invoke(tmp_path, monkeypatch):
     return lambda *arguments: CliRunner().invoke(main, arguments)
 
 
-@pytest.mark.parametrize("command", ["", "list", "plan", "run", "status", "report", "count", "audit", "calibrate"])
+@pytest.mark.parametrize(
+    "command", ["", "list", "plan", "run", "status", "report", "count", "audit", "calibrate", "excitation", "prune"]
+)
 def test_help_teaches_each_command(invoke, command):
     result = invoke(*command.split(), "--help")
     assert result.exit_code == 0

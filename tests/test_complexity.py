@@ -14,7 +14,7 @@ from senet_ablate.specs import Complexity, Network, SEConfig, Variant
 from senet_ablate.suite import arms, load_ablations
 
 DECLARED = Path(__file__).parents[1] / "ablations"
-TABLES = load_ablations(DECLARED) + load_ablations(DECLARED, ["controls"])
+TABLES = load_ablations(DECLARED) + load_ablations(DECLARED, ["controls", "pruning"])
 NETWORKS = list(dict.fromkeys(arm.variant for arm in arms(TABLES)))
 
 

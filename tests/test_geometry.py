@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from senet_ablate.backbones import BACKBONES
-from senet_ablate.geometry import block_shapes, gated_sites, halved, site_channels, site_side
+from senet_ablate.geometry import block_shapes, gated_sites, halved, site_channels, site_side, stem_side
 from senet_ablate.resnet import ResNet
 from senet_ablate.se import SqueezeExcitation
 from senet_ablate.specs import Network, Placement, SEConfig, Variant
@@ -72,6 +72,15 @@ def test_a_backbone_is_named_after_its_number_of_weighted_layers(backbone, layer
 def test_sides_of_the_four_stages(stem, resolution, sides):
     network = Network(backbone="resnet14", stem=stem)
     assert [shape.out_side for shape in block_shapes(network, resolution)] == sides
+
+
+@pytest.mark.parametrize("pool", ["padded", "ceil"])
+@pytest.mark.parametrize("resolution", [4, 5, 7, 32, 33, 34, 35, 45, 223, 224, 225, 226])
+def test_the_stem_gives_the_side_that_torchs_pooling_gives(pool, resolution):
+    network = Network(backbone="resnet14", width=2, stem_pool=pool)
+    model = ResNet(network, Variant(), in_channels=1, classes=2)
+    side = model.maxpool(model.conv1(torch.zeros(1, 1, resolution, resolution))).shape[-1]
+    assert stem_side(network, resolution) == side == next(block_shapes(network, resolution)).in_side
 
 
 @given(st.integers(1, 1000))

@@ -15,7 +15,7 @@ from senet_ablate.specs import CHANNELS_AND_CLASSES, Complexity, Network, Placem
 from senet_ablate.suite import arms, load_ablations, load_protocol
 
 ABLATIONS = Path(__file__).parents[1] / "ablations"
-TABLES = load_ablations(ABLATIONS) + load_ablations(ABLATIONS, ["controls"])
+TABLES = load_ablations(ABLATIONS) + load_ablations(ABLATIONS, ["controls", "pruning"])
 NETWORKS = list(dict.fromkeys(arm.variant for arm in arms(TABLES)))
 PROTOCOLS = [load_protocol(ABLATIONS, path.stem) for path in sorted((ABLATIONS / "protocols").glob("*.toml"))]
 RESNET50 = Network(backbone="resnet50")
@@ -71,10 +71,12 @@ def test_imagenet_protocols_have_the_papers_network():
 def test_any_network_costs_what_its_trace_counts(data):
     backbone = data.draw(st.sampled_from(["resnet14", "resnet18", "resnet26", "resnet34"]))
     basic = backbone in ("resnet18", "resnet34")
+    stem, stem_pool = data.draw(st.sampled_from([("imagenet", "padded"), ("imagenet", "ceil"), ("small", "padded")]))
     network = Network(
         backbone=backbone,
         width=data.draw(st.integers(2, 9)),
-        stem=data.draw(st.sampled_from(["imagenet", "small"])),
+        stem=stem,
+        stem_pool=stem_pool,
         stride_in="3x3" if basic else data.draw(st.sampled_from(["1x1", "3x3"])),
     )
     positions = ["standard", "pre", "post", "identity", "inner-3x3"][: 4 if basic else 5]

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from helpers import layout, scrambled
 from timm.layers import SEModule
 from torch import Tensor, nn
 
@@ -22,25 +23,6 @@ PLAIN = Variant()
 
 def build(backbone: str, variant: Variant = PLAIN, *, classes: int = 10, in_channels: int = 3, **network) -> ResNet:
     return ResNet(Network(backbone=backbone, **network), variant, in_channels=in_channels, classes=classes)
-
-
-@torch.no_grad()
-def scrambled(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give biases, normalisations and their statistics values at which nothing is hidden by a 0 or a 1."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.running_var):
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            for tensor in (module.bias, module.running_mean):
-                tensor.normal_(0, 0.3, generator=generator)
-        elif isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
-            module.bias.normal_(0, 0.5, generator=generator)
-    return model
-
-
-def layout(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50"])

@@ -96,6 +96,7 @@ WRONG = {
     (Network, "width"): [0, 64.0],
     (Network, "stem"): ["cifar"],
     (Network, "stride_in"): ["first"],
+    (Network, "stem_pool"): ["same"],
     (DataConfig, "dataset"): ["mnist"],
     (DataConfig, "resolution"): [3, 8.0],
     (DataConfig, "validation"): [0.0, 0.6],
@@ -159,6 +160,11 @@ def test_plain_network_has_no_placement(placement):
     [
         (Network, {"backbone": "resnet5"}, "no backbone 'resnet5'; did you mean 'resnet50'? allowed: resnet14, resn"),
         (Network, {"backbone": "resnet18"}, 'has basic blocks, without a 1x1 convolution: set stride_in = "3x3"'),
+        (
+            Network,
+            {"stem": "small", "stem_pool": "ceil"},
+            'stem = "small" has no pooling; leave stem_pool = "ceil" out',
+        ),
         (DataConfig, {"resize": 7}, "smaller than resolution = 8, the crop; use at least that or leave it out"),
         (Augmentation, {"resized_crop": True, "crop_padding": 1}, "resized_crop and crop_padding are two ways to crop"),
         (Schedule, {"kind": "step"}, "milestones are missing: kind = 'step' needs the epochs"),
@@ -238,6 +244,7 @@ DEFAULT_AND_OTHER = {
     "network.width": (64, 32),
     "network.stem": ("imagenet", "small"),
     "network.stride_in": ("1x1", "3x3"),
+    "network.stem_pool": ("padded", "ceil"),
     "data.resize": (0, 9),
     "data.validation": (0.1, 0.2),
     "recipe.momentum": (0.9, 0.8),

@@ -8,8 +8,11 @@ import torch
 from senet_ablate import training
 from senet_ablate.data import load_data
 from senet_ablate.errors import UserError
+from senet_ablate.evaluation import evaluate
 from senet_ablate.executor import RunRequest
+from senet_ablate.loaders import EpochSampler
 from senet_ablate.records import Predictions
+from senet_ablate.resnet import ResNet
 from senet_ablate.specs import (
     Augmentation,
     DataConfig,
@@ -132,6 +135,34 @@ def test_the_same_seed_repeats_itself_and_another_does_not(tmp_path):
     _, other = train(tmp_path / "other", spec(seed=1))
     assert outcome(first) == outcome(again)
     assert outcome(first)[1] != outcome(other)[1]
+
+
+def test_weights_are_kept_when_asked_for_and_are_no_part_of_the_run(tmp_path):
+    record, folder = train(tmp_path / "kept", spec(), keep_weights=True)
+    bare, without = train(tmp_path / "bare", spec())
+    assert not without.weights_file.exists()
+    assert (record.run_id, record.sha256) == (bare.run_id, bare.sha256)
+    assert outcome(folder) == outcome(without)
+    assert not list(folder.path.glob("*.ckpt"))
+
+    state = torch.load(folder.weights_file, weights_only=True)
+    model = ResNet(NETWORK, SE, in_channels=1, classes=10)
+    model.load_state_dict(state)
+    test = load_data(spec().data, None).test
+    loader = test.loader(EpochSampler(len(test), seed=None, batch_size=128), None, torch.device("cpu"), 0)
+    predictions, _ = evaluate(model, loader, "fp32")
+    recorded = Predictions.from_file(folder.path / "predictions.npz")
+    assert (predictions.wrong == recorded.wrong).all()
+
+    folder.weights_file.unlink()
+    assert folder.record() is not None, "a folder is whole without them"
+
+
+def test_weights_of_an_earlier_run_do_not_stay_beside_a_new_record(tmp_path):
+    _, folder = train(tmp_path, spec(), keep_weights=True)
+    folder.record_file.unlink()
+    train(tmp_path, spec())
+    assert not folder.weights_file.exists()
 
 
 def test_the_record_says_what_the_predictions_say(tmp_path):
