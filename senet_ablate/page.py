@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -166,10 +167,25 @@ class Page:
         return f"Times: {latency.setting}; in brackets the least and the largest round."
 
     @property
-    def gates(self) -> list[dict[str, str]]:
-        """The pages on what the gates learnt, as far as there are any."""
-        pages = sorted((self.here / "excitation").glob("*/*.md"))
-        return [{"name": page.parent.name, "link": page.relative_to(self.here).as_posix()} for page in pages]
+    def gates(self) -> list[dict[str, Any]]:
+        """What the gates of some networks learnt, as far as `excitation` was asked: numbers by block, and a figure."""
+        found = []
+        for numbers in sorted((self.here / "excitation").glob("*/blocks.csv")):
+            home = numbers.parent
+            frame = pd.read_csv(numbers).map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
+            svg, alt = home / "class_means.svg", f"Mean gate of each class, block by block: {home.name}"
+            picture = Picture(f"gates-{home.name}", svg.read_text(), alt) if svg.is_file() else None
+            found.append(
+                {
+                    "name": home.name,
+                    "folder": home.relative_to(self.here).as_posix(),
+                    "columns": [name.replace("_", " ") for name in frame.columns],
+                    "rows": frame.replace("nan", "–").to_numpy().tolist(),
+                    "picture": inline(picture) if picture else "",
+                    "alt": alt,
+                }
+            )
+        return found
 
     @property
     def power(self) -> list[str]:

@@ -110,6 +110,22 @@ def test_markdown_tables_have_as_many_cells_in_each_line(pages: tuple[Path, str,
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
 
 
+def test_what_the_gates_learnt_is_on_the_page_once_it_was_asked(full: Study, tmp_path: Path) -> None:
+    home = tmp_path / "first"
+    place = home / "excitation" / "se-r16"
+    place.mkdir(parents=True)
+    (place / "blocks.csv").write_text("block,channels,dead\nSE_2_1,64,0.25\nSE_3_1,128,\n")
+    (place / "excitation.md").write_text("more")
+    (place / "class_means.svg").write_text('<svg viewBox="0 0 1 1"><g id="a"/></svg>')
+    write_report(assess([ABLATION], full), tmp_path)
+    html, markdown = (home / "index.html").read_text(), (home / "REPORT.md").read_text()
+    assert '<tr><th scope="row">SE_3_1</th><td>128</td><td>–</td></tr>' in html
+    assert '<g id="gates-se-r16-a"/>' in html
+    assert "| SE_2_1 | 64 | 0.25 |" in markdown
+    assert "](excitation/se-r16/class_means.png)" in markdown
+    assert Reader(html).open == []
+
+
 def test_what_a_user_names_cannot_break_the_page(study: Study, tmp_path: Path) -> None:
     hostile = ABLATION.rows[0].model_copy(update={"label": "<script>alert(1)</script> | x"})
     ablation = ABLATION.model_copy(update={"rows": (hostile, *ABLATION.rows[1:])})
