@@ -416,7 +416,8 @@ def test_inner_place_is_refused_on_basic_blocks():
 
 DESCRIBING = (
     "specs, backbones, geometry, declarations, claims, suite, rules, contrasts, overhead, counting, records, store, "
-    "planning, provenance, tables, figures, report, executor, pool, runner, terminal, cli"
+    "planning, provenance, tables, figures, report, executor, lease, sharing, merging, verification, pool, runner, "
+    "terminal, exchange, cli"
 )
 
 
