@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def merge(sources: Sequence[Path], target: Study) -> Merged:
                 _join(target, record, files, merged)
             elif not problems:
                 merged.unfinished += 1
-    merged.cautions += mixtures(target.records())
+    merged.cautions += mixtures(_readable(target))
     return merged
 
 
@@ -144,8 +145,16 @@ def _join(target: Study, record: RunRecord, files: dict[str, bytes], merged: Mer
     if ours.metrics and record.metrics:
         one, other = (Predictions.from_file(folder.path / PREDICTIONS_FILE) for folder in (place, beside))
         images = int((one.wrong != other.wrong).sum())
-    errors = (each.metrics.top1_err if each.metrics else None for each in (ours, record))
-    merged.conflicts.append(Conflict(record.run_id, *errors, images, beside.path))
+    here, there = (each.metrics.top1_err if each.metrics else None for each in (ours, record))
+    merged.conflicts.append(Conflict(record.run_id, here, there, images, beside.path))
+
+
+def _readable(study: Study) -> Iterator[RunRecord]:
+    for folder in study.folders():
+        with suppress(UserError):  # damaged: told when its run was to be joined, else by `verify`
+            record = folder.record()
+            if record is not None:
+                yield record
 
 
 def outcome_digest(record: RunRecord) -> str:

@@ -137,9 +137,11 @@ def read_everything(study: Study) -> None:
     ):
         assert refusal(read) != ""
     with a_study() as other:
-        merged = merge([study.root], other)
-        inside = sorted(path.name for path in other.root.iterdir())
-        assert inside == sorted(["study.json", *merged.added])
+        try:
+            added = merge([study.root], other).added
+        except UserError:  # of a plan that is damaged: nothing is taken
+            added = []
+        assert sorted(path.name for path in other.root.iterdir()) == sorted(["study.json", *added])
 
 
 def check_record(tree: dict[str, Any]) -> None:
@@ -154,7 +156,7 @@ def check_record(tree: dict[str, Any]) -> None:
         read_everything(study)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(changed_records())
 def test_no_record_makes_a_reader_fail(tree: dict[str, Any]) -> None:
     check_record(tree)
@@ -204,7 +206,7 @@ def check_file(name: str, content: bytes, *, vouched: bool) -> None:
             verify(study)
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(changed_files(), st.booleans())
 def test_no_file_makes_a_reader_fail(changed: tuple[str, bytes], vouched: bool) -> None:
     check_file(*changed, vouched=vouched)

@@ -195,10 +195,10 @@ class CutOffError(Exception):
     """Ends a run in the middle."""
 
 
-@pytest.fixture
-def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRequest:
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory: pytest.TempPathFactory) -> RunRequest:
     """A run of five epochs that ended after the third, and was noted as failed; with a checkpoint of each epoch."""
-    one = request(tmp_path / "cut", 0, epochs=5)
+    one = request(tmp_path_factory.mktemp("cut"), 0, epochs=5)
     save = training.save_checkpoint
 
     def save_then_end(trainer, path):
@@ -206,11 +206,19 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRequest:
         if trainer.current_epoch + 1 == 3:
             raise CutOffError("in the middle")
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "save_checkpoint", save_then_end)
         patch.setattr(training, "CHECKPOINT_SHARE", float("inf"))
         assert attempt(one).cause == "CutOffError: in the middle"
     assert names(one.folder.path) == ["failure.json", "last.ckpt", "previous.ckpt"]
+    return one
+
+
+@pytest.fixture
+def interrupted(cut_off: RunRequest, tmp_path: Path) -> RunRequest:
+    """A copy of it."""
+    one = request(tmp_path, 0, epochs=5)
+    shutil.copytree(cut_off.folder.path, one.folder.path)
     return one
 
 
