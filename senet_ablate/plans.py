@@ -82,7 +82,7 @@ def read_plan(study: Study) -> StudyPlan | None:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except ValidationError as error:
-        raise UserError(f"{path}: damaged: {first_mistake(error)}") from None
+        raise UserError(f"{path}: cannot be read: {first_mistake(error)}") from None
 
 
 def write_plan(study: Study, plan: StudyPlan) -> None:
