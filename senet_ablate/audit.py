@@ -180,13 +180,13 @@ def _matched(
 
 def _values(runs: Sequence[RunRecord]) -> dict[str, frozenset[object]]:
     """For each fact the set of its values over the runs."""
-    facts = [_facts(run) for run in runs]
+    told = [facts(run) for run in runs]
     return {
-        name: frozenset(each.get(name, ABSENT) for each in facts) for name in dict.fromkeys(n for f in facts for n in f)
+        name: frozenset(each.get(name, ABSENT) for each in told) for name in dict.fromkeys(n for f in told for n in f)
     }
 
 
-def _facts(record: RunRecord) -> dict[str, object]:
+def facts(record: RunRecord) -> dict[str, object]:
     """How a run came to be, by aspect; its network change and its seed are what arms are for, and left out."""
     spec, origin = record.spec.model_dump(exclude={"variant", "seed"}), record.provenance
     levers = "not noted" if origin.levers is None else ", ".join(origin.levers) or "none"

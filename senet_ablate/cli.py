@@ -13,6 +13,7 @@ from rich.console import Console
 from senet_ablate import machine
 from senet_ablate.checks import audit, calibrate, count, latency
 from senet_ablate.errors import UserError
+from senet_ablate.exchange import merge, verify
 from senet_ablate.inspection import excitation, prune
 from senet_ablate.levers import LEVERS
 from senet_ablate.options import (
@@ -52,8 +53,8 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it; 1 is a run that failed, 2 a mistake in the call or its files."""
 
 EPILOG = """
-Exit codes: 0 done; 1 at least one run failed (audit, calibrate: what was checked does not hold); 2 a mistake
-in the call, a file or the data; 130 stopped by Ctrl-C
+Exit codes: 0 done; 1 at least one run failed (audit, calibrate, verify: what was checked does not hold; merge: a run
+came out differently or was refused); 2 a mistake in the call, a file or the data; 130 stopped by Ctrl-C
 (nothing finished is lost: the same command goes on).
 """
 
@@ -211,7 +212,8 @@ def run(
 ) -> None:
     """Train what the tables need and is not finished; continue what was interrupted.
 
-    Each finished run is a folder in results/<study>/. The same command may be given again at any time.
+    Each finished run is a folder in results/<study>/. The same command may be given again at any time, also while it
+    is at work elsewhere, here or on another machine that shares the folder: they divide the runs between them.
     """
     from senet_ablate import runner
 
@@ -220,7 +222,7 @@ def run(
     if chosen.study.pin() is None or _plan(chosen, seeds).todo:
         runner.warm_up(left_out)
     resources = runner.share_out(runner.find_machine(device), jobs, devices_per_run, threads, left_out)
-    with chosen.study.driver_lock(), machine.shared():
+    with machine.shared():
         code = _train(chosen, seeds, data, resources, keep_weights)
     if report:
         _report(chosen, reports)
@@ -249,8 +251,9 @@ def _train(chosen: Chosen, seeds: int | None, data: Path | None, resources: Any,
     except KeyboardInterrupt:
         tell("stopped; finished runs are kept, the same command continues the others")
         return INTERRUPTED
+    found = f", {summary.found} were done by another driver" if summary.found else ""
     failed = f", {len(summary.failed)} failed" if summary.failed else ""
-    tell(f"trained {summary.trained} runs in {duration(summary.wall_s)}{failed}; results in {chosen.study.root}")
+    tell(f"trained {summary.trained} runs in {duration(summary.wall_s)}{found}{failed}; results in {chosen.study.root}")
     return 1 if summary.failed else 0
 
 
@@ -307,5 +310,5 @@ def _report(chosen: Chosen, reports: Path) -> None:
     say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")
 
 
-for command in (count, audit, latency, excitation, prune, calibrate):
+for command in (count, audit, latency, excitation, prune, merge, verify, calibrate):
     main.add_command(command)

@@ -23,7 +23,8 @@ DeviceKind = Literal["cpu", "cuda", "mps"]
 class RunRequest:
     """All that a worker needs to do one run.
 
-    With `data_fingerprint` the run refuses other images than those of its study.
+    With `data_fingerprint` the run refuses other images than those of its study. `overdue` is a lease on it that the
+    driver saw unchanged for so long that its holder counts as dead (see `lease.py`).
     `devices` share each batch of the run; `threads` and `loader_workers` are for each of them; `levers` are in use.
     `keep_weights` leaves the trained weights beside the record.
     """
@@ -38,13 +39,17 @@ class RunRequest:
     loader_workers: int = 0
     levers: tuple[str, ...] = ()
     keep_weights: bool = False
+    overdue: bytes | None = None
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a run. A failure has its cause in one line."""
+    """What happened to a run. A failure has its cause in one line.
 
-    kind: Literal["started", "finished", "failed"]
+    `busy`: another driver does it, and nothing was done here. `found`: another driver has finished it.
+    """
+
+    kind: Literal["started", "finished", "failed", "busy", "found"]
     request: RunRequest
     cause: str = ""
 
@@ -54,6 +59,17 @@ class Executor(Protocol):
 
     def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
         """Do all runs, yielding events as they happen and None at least every half second."""
+
+
+def is_done(request: RunRequest) -> bool:
+    """Whether the run's folder has its result, on the images that are asked for.
+
+    Raises:
+        UserError: there is a record but it is damaged.
+    """
+    record = request.folder.record()
+    asked = request.data_fingerprint
+    return record is not None and record.spec == request.spec and asked in (None, record.data_fingerprint)
 
 
 def note_failure(request: RunRequest, failure: Failure) -> None:

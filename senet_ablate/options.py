@@ -136,11 +136,21 @@ def choose(
     name = study or loaded.name
     if changes and not study:
         name += "-" + hashlib.blake2b(" ".join(sorted(changes)).encode(), digest_size=3).hexdigest()
-    if Path(name).name != name or name.startswith("."):
-        raise UserError(f"--study {name!r}: expected a plain folder name, such as digits-2")
+    plain_name("--study", name)
     chosen = Chosen(named, _declared(directory, named, Study(results / name)), loaded, Study(results / name))
     chosen.study.check_protocol(loaded)
     return chosen
+
+
+def plain_name(option: str, name: str) -> str:
+    """The name of a study, if it can be one.
+
+    Raises:
+        UserError: it would lead elsewhere than into the results folder.
+    """
+    if Path(name).name != name or name.startswith("."):
+        raise UserError(f"{option} {name!r}: expected a plain folder name, such as digits-2")
+    return name
 
 
 def _declared(directory: Path, named: Sequence[Ablation], study: Study) -> list[Ablation]:

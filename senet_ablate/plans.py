@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from senet_ablate.errors import UserError
 from senet_ablate.rules import Rules
 from senet_ablate.specs import Protocol, Spec
-from senet_ablate.store import Study, write_atomic
+from senet_ablate.store import Study, first_mistake, write_atomic
 from senet_ablate.suite import Ablation, Arm, arms
 
 if TYPE_CHECKING:  # what comes before the first run needs no statistics
@@ -79,8 +79,10 @@ def read_plan(study: Study) -> StudyPlan | None:
         return StudyPlan.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: cannot be read: {first_mistake(error)}") from None
 
 
 def write_plan(study: Study, plan: StudyPlan) -> None:

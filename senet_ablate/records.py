@@ -8,15 +8,19 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from senet_ablate.errors import UserError
 from senet_ablate.specs import Complexity, DataFacts, Protocol, RunSpec, Spec
+
+CURVE_FILE, PREDICTIONS_FILE = FILES = ("curve.csv", "predictions.npz")
 
 
 class CurvePoint(Spec):
@@ -31,13 +35,17 @@ class CurvePoint(Spec):
     val_top1_err: float
 
 
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
 class Metrics(Spec):
     """The test set, read once after the last epoch: errors in percent and mean cross-entropy in nats."""
 
     model_config = ConfigDict(allow_inf_nan=True)  # the loss of a test image may overflow
 
-    top1_err: float
-    top5_err: float | None
+    top1_err: Percent
+    top5_err: Percent | None
     cross_entropy: float
 
 
@@ -51,14 +59,14 @@ class Provenance(Spec):
     libraries: dict[str, str]
     device: str
     cpu: str
-    devices: int
-    threads: int
+    devices: Count
+    threads: Count
     precision: Literal["fp32", "bf16"]
     levers: tuple[str, ...] | None = None  # of speed; not noted before they could be left out
     pipeline: Literal["resident", "streamed"]
     started: str
-    wall_s: float
-    resumed_at_epoch: int | None
+    wall_s: Annotated[float, Field(ge=0)]
+    resumed_at_epoch: Annotated[int, Field(ge=0)] | None
 
     @property
     def hardware(self) -> str:
@@ -67,7 +75,11 @@ class Provenance(Spec):
 
 
 class RunRecord(Spec):
-    """One finished training. Reading it recomputes the identity, so a changed default cannot pass in silence."""
+    """One finished training. Reading it recomputes the identity, so a changed default cannot pass in silence.
+
+    `sha256` has the checksums of the files beside it, whose names are given: a record of somebody else's cannot name
+    files elsewhere.
+    """
 
     schema_version: Literal[1] = 1
     run_id: str
@@ -76,9 +88,9 @@ class RunRecord(Spec):
     metrics: Metrics | None
     complexity: Complexity
     data_fingerprint: str
-    n_test: int
+    n_test: Count
     provenance: Provenance
-    sha256: dict[str, str]
+    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
 
     @model_validator(mode="after")
     def _identity_holds(self) -> Self:
@@ -86,7 +98,16 @@ class RunRecord(Spec):
             raise ValueError(f"run_id {self.run_id} is not that of its spec, {self.spec.run_id}")
         if (self.status == "ok") != (self.metrics is not None):
             raise ValueError("a run has metrics exactly if it did not diverge")
+        if min(self.complexity.params, self.complexity.params_with_bn_stats, self.complexity.macs) < 1:
+            raise ValueError("complexity: a network has parameters and multiply-adds")
+        if others := sorted(self.sha256.keys() - set(FILES)):
+            raise ValueError(f"sha256: {others[0]!r} is no file of a run; allowed: {', '.join(FILES)}")
         return self
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that belong to the record; a run that diverged need not have predictions."""
+        return tuple(name for name in FILES if self.status == "ok" or name in self.sha256 or name == CURVE_FILE)
 
 
 class Failure(Spec):
@@ -134,18 +155,33 @@ class Predictions:
 
     @classmethod
     def from_file(cls, path: Path) -> Predictions:
-        """Read what `to_bytes` wrote; never executes what it reads."""
+        """Read what `to_bytes` wrote; never executes what it reads.
+
+        Raises:
+            UserError: the file is damaged, or is none of ours.
+        """
+        try:
+            return cls._read(path)
+        except Exception as error:  # whatever a garbled file makes zipfile and NumPy raise
+            raise UserError(f"{path}: damaged predictions: {error}; remove the folder to run it again") from None
+
+    @classmethod
+    def _read(cls, path: Path) -> Predictions:
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("compressed")  # by us never; by others perhaps to fill the memory
         with np.load(path, allow_pickle=False) as arrays:
-            n = int(arrays["n"])
+            losses, n = arrays["ce"], int(arrays["n"])
+            if losses.dtype != np.float16 or losses.shape != (n,):
+                raise ValueError(f"losses of {n} images expected, {losses.dtype} of shape {losses.shape} found")
 
             def bits(name: str) -> np.ndarray:
-                return np.unpackbits(arrays[name], count=n).astype(bool)
+                packed = arrays[name]
+                if packed.dtype != np.uint8 or packed.shape != ((n + 7) // 8,):
+                    raise ValueError(f"{name}: outcomes of {n} images expected")
+                return np.unpackbits(packed, count=n).astype(bool)
 
-            return cls(
-                wrong=bits("wrong"),
-                cross_entropy=arrays["ce"],
-                wrong_top5=bits("wrong_top5") if "wrong_top5" in arrays else None,
-            )
+            return cls(bits("wrong"), losses, bits("wrong_top5") if "wrong_top5" in arrays else None)
 
 
 def curve_csv(curve: Iterable[CurvePoint]) -> str:
@@ -155,6 +191,20 @@ def curve_csv(curve: Iterable[CurvePoint]) -> str:
     writer.writeheader()
     writer.writerows(point.model_dump() for point in curve)
     return buffer.getvalue()
+
+
+def read_curve(path: Path) -> list[CurvePoint]:
+    """Read what `curve_csv` wrote.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
+        return [CurvePoint.model_validate_strings(row) for row in rows]
+    except Exception as error:  # whatever a garbled file makes csv and pydantic raise
+        why = next(iter(str(error).splitlines()), "")
+        raise UserError(f"{path}: damaged curve: {why}; remove the folder to run it again") from None
 
 
 def digests(files: Mapping[str, bytes]) -> dict[str, str]:

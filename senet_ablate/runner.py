@@ -16,6 +16,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.executor import DeviceKind, Executor, RunRequest
 from senet_ablate.levers import ALLOCATOR, in_use
 from senet_ablate.planning import Plan, check_fit
+from senet_ablate.sharing import share
 from senet_ablate.specs import Protocol
 from senet_ablate.store import Study
 
@@ -96,9 +97,10 @@ def share_out(
 
 @dataclass(frozen=True)
 class Summary:
-    """What a call of `run` did."""
+    """What a call of `run` did; `found` are the runs that other drivers finished meanwhile."""
 
     trained: int
+    found: int
     failed: dict[str, str]
     wall_s: float
 
@@ -153,16 +155,16 @@ def requests(
 
 
 def execute(executor: Executor, todo: Sequence[RunRequest], plan: Plan, console: Console) -> Summary:
-    """Do the runs; show progress on a terminal, say nothing but failures elsewhere.
+    """Do the runs, beside other drivers; show progress on a terminal, say nothing but failures elsewhere.
 
-    Progress is read from the files of the runs, so it does not matter where they are done.
+    Progress is read from the files of the runs, so it does not matter where they are done, or by whom.
     """
     start = time.monotonic()
     work = {run.run_id: arm.complexity.macs * run.recipe.epochs for arm in plan.arms for run in arm.runs}
     total = sum(work[request.spec.run_id] for request in todo)
     active: dict[str, RunRequest] = {}
     finished = 0.0
-    trained, failed = 0, {}
+    trained, found, failed = 0, 0, {}
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -173,27 +175,28 @@ def execute(executor: Executor, todo: Sequence[RunRequest], plan: Plan, console:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=600) as display:
         bar = display.add_task(f"0 of {len(todo)} runs", total=total)
-        for event in executor.execute(todo):
+        for event in share(executor, todo):
             if event is not None:
                 run_id = event.request.spec.run_id
-                if event.kind == "started":
+                if event.kind in ("started", "busy"):
                     active[run_id] = event.request
                 else:
                     active.pop(run_id, None)
                     finished += work[run_id]
                     trained += event.kind == "finished"
+                    found += event.kind == "found"
                 if event.kind == "failed":
                     failed[run_id] = event.cause
                     console.print(f"failed {run_id}: {event.cause}", highlight=False, markup=False, soft_wrap=True)
             if display.disable:
                 continue
-            done = trained + len(failed)
+            done = trained + found + len(failed)
             partial = 0.0
             for run_id, request in active.items():
                 progress = request.folder.progress()
                 partial += work[run_id] * progress.epoch / progress.epochs if progress else 0.0
             display.update(bar, completed=finished + partial, description=f"{done} of {len(todo)} runs")
-    return Summary(trained, failed, time.monotonic() - start)
+    return Summary(trained, found, failed, time.monotonic() - start)
 
 
 def warm_up(without: Collection[str]) -> None:

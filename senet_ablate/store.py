@@ -1,8 +1,10 @@
 """Where results lie: one folder per run, `results/<study>/<run_id>/`, written so that a file is whole or absent.
 
 `record.json` is written last and means finished. `curve.csv` has a line per epoch, `predictions.npz` the
-outcome of every test image, `weights.pt` (if asked for) the trained weights. `last.ckpt` and `progress.json` exist
-while a run is under way, `failure.json` after one that failed. `study.json` pins what all runs of the study share.
+outcome of every test image, `weights.pt` (if asked for) the trained weights. `last.ckpt`, the one before it and
+`progress.json` exist while a run is under way, `lease-N.json` while a process does it, `failure.json` after one that
+failed. `study.json` pins what all runs of the study share. `conflicts/` has results that `merge` found to differ from
+those that are there; no reader of runs looks into it.
 """
 
 from __future__ import annotations
@@ -11,8 +13,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,19 +21,24 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
+from senet_ablate.lease import seems_held
 from senet_ablate.records import Failure, Progress, RunRecord, StudyPin
 from senet_ablate.specs import DataFacts, Protocol, RunSpec, Spec
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+CONFLICTS = "conflicts"
+"""Folder in a study for results of runs that have another one (see `merging.py`)."""
+
+RUN_NAME = re.compile(r"(.+)-s(\d+)-[0-9a-f]{10}")
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file that is whole or absent, whatever kills the process: temp, fsync, rename, fsync of the folder."""
+    """Write a file that is whole or absent, whatever kills the process: temp, fsync, rename, fsync of the folder.
+
+    Raises:
+        OSError: it cannot be written, for want of space for one; the error names the file, and the old one is there.
+    """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -44,8 +50,10 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         scratch.chmod(0o644)
         scratch.replace(path)
-    except BaseException:
+    except BaseException as error:
         scratch.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = str(path)  # a write that fails knows no name
         raise
     sync_folder(path.parent)
 
@@ -85,6 +93,11 @@ class RunFolder:
         return self.path / "weights.pt"
 
     @property
+    def previous_file(self) -> Path:
+        """The checkpoint before the last, for when the last was cut off."""
+        return self.path / "previous.ckpt"
+
+    @property
     def failure_file(self) -> Path:
         """Why the last try failed."""
         return self.path / "failure.json"
@@ -101,8 +114,10 @@ class RunFolder:
         if self.weights_file.name not in files:
             self.weights_file.unlink(missing_ok=True)  # of an earlier run of this name, whose record was removed
         write_atomic(self.record_file, record.model_dump_json(indent=1) + "\n")
+        checkpoints = (self.checkpoint_file, self.previous_file)
         hidden = self.path.glob(".*")  # half written by a process that was killed
-        for leftover in (self.checkpoint_file, self.failure_file, self.progress_file, *hidden):
+        leases = self.path.glob("lease-*.json")  # last: while they are there nobody else looks at the run
+        for leftover in (*checkpoints, self.failure_file, self.progress_file, *hidden, *leases):
             leftover.unlink(missing_ok=True)
 
     def fail(self, failure: Failure) -> None:
@@ -123,11 +138,12 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.record_file}: cannot be read: {error}") from None
         except ValidationError as error:
-            raise UserError(f"{self.record_file}: damaged record: {error}; remove the folder to run it again") from None
+            why = first_mistake(error)
+            raise UserError(f"{self.record_file}: damaged record: {why}; remove the folder to run it again") from None
         if record.run_id != self.path.name:
             raise UserError(f"{self.record_file}: the record of {record.run_id} in another run's folder")
-        for name, digest in record.sha256.items():
-            if _digest_of(self.path / name) != digest:
+        for name in record.files:
+            if _digest_of(self.path / name) != record.sha256.get(name, ""):
                 raise UserError(f"{self.path / name}: not what its record says; remove the folder to run it again")
         return record
 
@@ -140,14 +156,28 @@ class RunFolder:
         return _read(Progress, self.progress_file)
 
 
+def first_mistake(error: ValidationError) -> str:
+    """The first thing that is wrong with a file, in one line: `metrics.top1_err: input should be …`."""
+    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+    place = ".".join(map(str, first["loc"]))
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{place}{': ' if place else ''}{first['msg'].removeprefix('Value error, ')}{more}"
+
+
 def _digest_of(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _read(model: type[SpecT], path: Path) -> SpecT | None:
     try:
         return model.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
+    except (OSError, ValidationError):
         return None
 
 
@@ -166,10 +196,17 @@ class Study:
         """The folder of the run with this identity, whether it exists or not."""
         return RunFolder(self.root / run_id)
 
+    def folders(self) -> list[RunFolder]:
+        """The folders of all runs, finished or not, and of whatever else has a record, by name."""
+        return [
+            RunFolder(path)
+            for path in sorted(self.root.glob("*/"))
+            if RUN_NAME.fullmatch(path.name) or (path / "record.json").exists()
+        ]
+
     def begun(self) -> set[tuple[str, int]]:
         """The slug of the network and the seed of each run that was ever begun, whatever became of it."""
-        name = re.compile(r"(.+)-s(\d+)-[0-9a-f]{10}")
-        found = (name.fullmatch(path.name) for path in self.root.glob("*/"))
+        found = (RUN_NAME.fullmatch(path.name) for path in self.root.glob("*/"))
         return {(match[1], int(match[2])) for match in found if match}
 
     def record(self, spec: RunSpec) -> RunRecord | None:
@@ -214,30 +251,7 @@ class Study:
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error}") from None
         except ValidationError as error:
-            raise UserError(f"{path}: damaged: {error}") from None
-
-    @contextmanager
-    def driver_lock(self) -> Iterator[None]:
-        """Keep a second `run` on this machine out of the study while one is at work.
-
-        Raises:
-            UserError: one is at work; the message has its process id.
-        """
-        if fcntl is None:  # not on this platform
-            yield
-            return
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                holder = file.read().strip() or "?"
-                raise UserError(f"another `run` (process {holder}) is at work in {self.root}; wait for it") from None
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
-            yield
+            raise UserError(f"{path}: damaged: {first_mistake(error)}") from None
 
     def begin(self, protocol: Protocol, data: DataFacts) -> None:
         """Pin protocol and images before the first run, and hold every later one to them.
@@ -253,8 +267,7 @@ class Study:
             write_atomic(self.root / "study.json", pin.model_dump_json(indent=1) + "\n")
             return
         self.check_protocol(protocol)
-        found = {"skipped", "grey"}  # files beside the images may come and go
-        changed = _changes(old.data.model_dump(exclude=found), data.model_dump(exclude=found), "data")
+        changed = changes(_images(old.data), _images(data), "data")
         if changed:
             raise UserError(self._other_study("other images", changed))
 
@@ -266,12 +279,13 @@ class Study:
         """
         pin = self.pin()
         if pin is not None and self._has_runs():
-            changed = _changes(_held_fixed(pin.protocol), _held_fixed(protocol), "")
+            changed = changes(_held_fixed(pin.protocol), _held_fixed(protocol))
             if changed:
                 raise UserError(self._other_study("another protocol", changed))
 
     def _has_runs(self) -> bool:
-        return any(self.root.glob("*/record.json")) or any(self.root.glob("*/last.ckpt"))
+        begun = any(any(self.root.glob(f"*/{name}")) for name in ("record.json", "last.ckpt", "previous.ckpt"))
+        return begun or any(seems_held(folder.path) for folder in self.folders())
 
     def _other_study(self, what: str, changed: list[str]) -> str:
         return (
@@ -281,17 +295,33 @@ class Study:
         )
 
 
-def _held_fixed(protocol: Protocol) -> dict[str, object]:
-    return protocol.model_dump(exclude={"name", "description", "seeds"})
+def pin_changes(one: StudyPin, other: StudyPin, words: tuple[str, str]) -> list[str]:
+    """What keeps the runs of two studies apart: a line for each fact of protocol or images that differs.
+
+    `words` say which is which in each line, as in `recipe.lr: here 0.1, there 0.2`.
+    """
+    protocols = changes(_held_fixed(one.protocol), _held_fixed(other.protocol), "", words)
+    return protocols + changes(_images(one.data), _images(other.data), "data", words)
 
 
-def _changes(old: Mapping[str, object], new: Mapping[str, object], prefix: str) -> list[str]:
+def changes(
+    old: Mapping[str, object], new: Mapping[str, object], prefix: str = "", words: tuple[str, str] = ("then", "now")
+) -> list[str]:
+    """A line for each leaf in which two trees of the same keys differ."""
     lines = []
     for key in old:
         name = f"{prefix}.{key}".strip(".")
         before, after = old[key], new[key]
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += _changes(before, after, name)
+            lines += changes(before, after, name, words)
         elif before != after:
-            lines.append(f"{name}: then {before}, now {after}")
+            lines.append(f"{name}: {words[0]} {before}, {words[1]} {after}")
     return lines
+
+
+def _held_fixed(protocol: Protocol) -> dict[str, object]:
+    return protocol.model_dump(exclude={"name", "description", "seeds"})
+
+
+def _images(data: DataFacts) -> dict[str, object]:
+    return data.model_dump(exclude={"skipped", "grey"})  # files beside the images may come and go

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from rich.table import Table as Grid
 from senet_ablate.planning import Estimate, Plan
 from senet_ablate.specs import Protocol
 from senet_ablate.suite import Ablation, arms
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,8 +39,11 @@ def tell(text: str) -> None:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print a sentence as it is, to standard output or error; a terminal may wrap it."""
-    Console(stderr=error).print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print a sentence as it is, to standard output or error; a terminal may wrap it.
+
+    What a stranger's file brings into it cannot command the terminal.
+    """
+    Console(stderr=error).print(CONTROL.sub("\ufffd", text), highlight=False, markup=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

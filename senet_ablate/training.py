@@ -9,11 +9,9 @@ from __future__ import annotations
 import io
 import logging
 import math
-import os
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -22,16 +20,19 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from senet_ablate import provenance
+from senet_ablate.checkpoints import History, read_checkpoint, write_checkpoint
 from senet_ablate.complexity import count_complexity
 from senet_ablate.data import LoadedData, load_data_once
 from senet_ablate.errors import UserError
 from senet_ablate.evaluation import diverged, evaluate
 from senet_ablate.executor import DeviceKind, RunRequest
+from senet_ablate.lease import Lease, Taken
 from senet_ablate.loaders import EpochSampler, FileSplit, Loader
 from senet_ablate.planning import check_fit
 from senet_ablate.records import CurvePoint, Progress, Provenance, RunRecord, curve_csv, digests
@@ -39,7 +40,7 @@ from senet_ablate.resnet import ResNet
 from senet_ablate.schedules import learning_rate
 from senet_ablate.specs import Precision
 from senet_ablate.speedup import speed_up
-from senet_ablate.store import RunFolder, sync_folder
+from senet_ablate.store import RunFolder
 from senet_ablate.streams import initialise
 
 # Lightning announces devices, ranks and itself; its processes import this file before they do so.
@@ -74,32 +75,6 @@ def request_data(request: RunRequest) -> LoadedData:
     if request.data_fingerprint not in (None, data.facts.fingerprint):
         raise UserError(f"the images of {request.data_path or request.spec.data.dataset} changed while the study ran")
     return data
-
-
-@dataclass
-class History:
-    """What a run's earlier tries have spent; it travels in the checkpoint."""
-
-    started: str
-    precision: str
-    devices: int
-    levers: tuple[str, ...]
-    spent_s: float = 0.0
-    clock: float = field(default_factory=time.monotonic)
-
-    @property
-    def wall_s(self) -> float:
-        """Seconds of all tries up to now."""
-        return self.spent_s + time.monotonic() - self.clock
-
-    def dump(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return {"started": self.started, "wall_s": self.wall_s, **self.manner}
-
-    @property
-    def manner(self) -> dict[str, Any]:
-        """How the run is done: what changes its last bits, and must not change half-way."""
-        return {"precision": self.precision, "devices": self.devices, "levers": self.levers}
 
 
 class TrainingModule(pl.LightningModule):
@@ -209,12 +184,19 @@ class TrainingModule(pl.LightningModule):
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The curve travels with the weights, for the plateau rule reads it, and so does what was spent."""
+        """The curve travels with the weights, for the plateau rule reads it, and so does what was spent on what."""
+        checkpoint["run_id"] = self.spec.run_id
         checkpoint["curve"] = [point.model_dump() for point in self.curve]
         checkpoint["history"] = self.history.dump()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the curve up where it was."""
+        """Take the curve up where it was.
+
+        Raises:
+            ValueError: it is another run's.
+        """
+        if checkpoint["run_id"] != self.spec.run_id:
+            raise ValueError(f"a checkpoint of {checkpoint['run_id']}")
         self.curve = [CurvePoint(**point) for point in checkpoint["curve"]]
         old = checkpoint["history"]
         manner = (old["precision"], old["devices"], tuple(old["levers"]))
@@ -222,18 +204,24 @@ class TrainingModule(pl.LightningModule):
 
 
 class EpochFiles(Checkpoint):
-    """Writes progress after each epoch and a checkpoint as often as its cost allows.
+    """Writes progress after each epoch and a checkpoint as often as its cost allows, while the run is still ours.
 
     Being a `Checkpoint`, it is called after the module's own `on_train_epoch_end`.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
+    def __init__(self, folder: RunFolder, lease: Lease | None = None) -> None:
+        self.folder, self.lease = folder, lease
         self.cost_s = 0.0
         self.saved_at = -math.inf
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save at the first and last epoch, and whenever saving takes no more than its share of the time."""
+        """Save at the first and last epoch, and whenever saving takes no more than its share of the time.
+
+        Raises:
+            Taken: the lease on the run was lost.
+        """
+        if not trainer.strategy.broadcast(_is_ours(self.lease)):  # all processes of the run end, or none
+            raise Taken
         done, epochs = trainer.current_epoch + 1, trainer.max_epochs
         assert epochs is not None
         if trainer.is_global_zero:
@@ -250,15 +238,25 @@ class EpochFiles(Checkpoint):
             self.cost_s = self.saved_at - start
 
 
+def _is_ours(lease: Lease | None) -> bool:
+    return lease is None or lease.held()
+
+
 def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
-    """Write the trainer's state so that the file is the new one whole, or still the old one."""
-    scratch = path.with_name(f".{path.name}")
-    trainer.save_checkpoint(scratch)
-    if trainer.is_global_zero:
-        with scratch.open("rb+") as file:
-            os.fsync(file.fileno())
-        scratch.replace(path)
-        sync_folder(path.parent)
+    """Write the trainer's state as a file that is whole or absent; the one before it is kept beside it."""
+    trainer.save_checkpoint(path)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """How Lightning writes a checkpoint here.
+
+    Its own way goes through the system's temporary folder, which may be another disk (then the file can be cut off) and
+    keeps what a killed process left.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write the file and keep the one before it."""
+        write_checkpoint(checkpoint, RunFolder(Path(path).parent))
 
 
 def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
@@ -269,7 +267,8 @@ def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Cal
         accelerator="gpu" if request.device == "cuda" else request.device,
         devices=request.devices,
         strategy=DDPStrategy(start_method="spawn", process_group_backend=backend) if several else "auto",
-        plugins=[LightningEnvironment()],  # else a Slurm job would take its tasks for the processes of the run
+        # Without the first, a Slurm job would take its tasks for the processes of the run.
+        plugins=[LightningEnvironment(), WholeFiles()],
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_epochs=request.spec.recipe.epochs,
         deterministic="warn",  # CUDA's backward of max pooling has no deterministic form; all else has
@@ -284,11 +283,12 @@ def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Cal
     )
 
 
-def train_run(request: RunRequest) -> RunRecord:
+def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
     """Train, test once after the last epoch, and write the run's folder; continue from its checkpoint if there is one.
 
     Raises:
         UserError: data or request do not fit the spec, or the run was begun in another way.
+        Taken: the lease on the run was lost; another process does it, or its folder was deleted.
     """
     spec, folder = request.spec, request.folder
     commit, dirty = provenance.code_state()  # as it is now, when this code was imported
@@ -302,14 +302,15 @@ def train_run(request: RunRequest) -> RunRecord:
     precision = resolve_precision(spec.precision, request.device)
     data = request_data(request)
     check_fit(spec.recipe, spec.data, data.facts, request.devices)
-    module, resumed_at = begin_or_resume(request, precision)
+    module, resumed_from = begin_or_resume(request, precision)
+    resumed_at = len(module.curve) if resumed_from else None
     complexity = count_complexity(module.model, in_channels=data.facts.channels, resolution=spec.data.resolution)
     speed_up(module.model, module.history.levers)  # after it was counted: products leave out what meets the padding
     if not _ended(module.curve, spec.recipe.epochs):
-        trainer = make_trainer(request, precision, [EpochFiles(folder)])
+        trainer = make_trainer(request, precision, [EpochFiles(folder, lease)])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's advice on DataLoader workers and the like
-            trainer.fit(module, ckpt_path=folder.checkpoint_file if resumed_at else None, weights_only=True)
+            trainer.fit(module, ckpt_path=resumed_from, weights_only=True)
         # One way for one and for several processes: what was trained is what the checkpoint holds.
         load_checkpoint(folder.checkpoint_file, module)
 
@@ -349,6 +350,8 @@ def train_run(request: RunRequest) -> RunRecord:
         ),
         sha256=digests(files),
     )
+    if not _is_ours(lease):
+        raise Taken
     folder.finish(record, files | kept)  # no digest of the weights: a record is whole without them
     return record
 
@@ -357,29 +360,30 @@ def _ended(curve: Sequence[CurvePoint], epochs: int) -> bool:
     return len(curve) == epochs or bool(curve and not math.isfinite(curve[-1].train_loss))
 
 
-def begin_or_resume(request: RunRequest, precision: Literal["fp32", "bf16"]) -> tuple[TrainingModule, int | None]:
-    """The run as it begins, or as its checkpoint left it with the number of epochs that are done.
+def begin_or_resume(request: RunRequest, precision: Literal["fp32", "bf16"]) -> tuple[TrainingModule, Path | None]:
+    """The run as it begins, or as its last readable checkpoint left it, with that checkpoint.
 
     Raises:
         UserError: the run was begun with another precision or number of devices, which it would mix.
     """
     now = History(datetime.now(UTC).isoformat(timespec="seconds"), precision, request.devices, request.levers)
-    module, path = TrainingModule(request, now), request.folder.checkpoint_file
-    if not path.is_file():
-        return module, None
-    try:
-        load_checkpoint(path, module)
-    except Exception:  # whatever a file that was cut off or overwritten makes torch raise
-        path.unlink()
-        return TrainingModule(request, now), None
-    then = module.history
-    for what, before in then.manner.items():
-        if before != now.manner[what]:
-            raise UserError(
-                f"the run was begun with {what} = {before} and would go on with {now.manner[what]}; go on as it was "
-                f"begun, or remove {request.folder.path}"
-            )
-    return module, len(module.curve)
+    for path in (request.folder.checkpoint_file, request.folder.previous_file):
+        if not path.is_file():
+            continue
+        module = TrainingModule(request, now)
+        try:
+            load_checkpoint(path, module)
+        except Exception:  # whatever a file that was cut off or overwritten makes torch raise
+            path.unlink()
+            continue
+        for what, before in module.history.manner.items():
+            if before != now.manner[what]:
+                raise UserError(
+                    f"the run was begun with {what} = {before} and would go on with {now.manner[what]}; go on as it "
+                    f"was begun, or remove {request.folder.path}"
+                )
+        return module, path
+    return TrainingModule(request, now), None
 
 
 def weights_bytes(model: nn.Module) -> bytes:
@@ -390,7 +394,11 @@ def weights_bytes(model: nn.Module) -> bytes:
 
 
 def load_checkpoint(path: Path, module: TrainingModule) -> None:
-    """Put a checkpoint's weights, curve and history into the module; never executes what it reads."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    """Put a checkpoint's weights, curve and history into the module; never executes what it reads.
+
+    Raises:
+        Exception: the file is damaged or another run's.
+    """
+    checkpoint = read_checkpoint(path)
     module.load_state_dict(checkpoint["state_dict"])
     module.on_load_checkpoint(checkpoint)

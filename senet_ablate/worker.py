@@ -2,23 +2,80 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import traceback
 
 from senet_ablate.errors import UserError
-from senet_ablate.executor import Event, RunRequest, note_failure
+from senet_ablate.executor import Event, RunRequest, is_done, note_failure
+from senet_ablate.lease import Lease, Taken, leased
 from senet_ablate.records import Failure
+from senet_ablate.store import Study
 from senet_ablate.training import train_run
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def attempt(request: RunRequest) -> Event:
-    """Do one run here; whatever goes wrong is noted in its folder and does not stop other runs."""
+    """Do one run here, unless another process does it; whatever goes wrong is noted in its folder and stops no other.
+
+    Returns:
+        `finished` or `failed`; `busy` if another process does it (or took it over), `found` if one had finished it.
+    """
     try:
-        train_run(request)
+        with leased(request.folder.path, request.overdue) as lease:
+            return _attempt(request, lease)
+    except Taken as taken:
+        return Event("busy", request, str(taken))
+    except OSError as error:  # the lease could not be written
+        return _failed(request, error)
+
+
+def _attempt(request: RunRequest, lease: Lease) -> Event:
+    try:
+        if is_done(request):
+            return Event("found", request)
+        check_pin(request)
+        train_run(request, lease)
     except Exception as error:
-        cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        if "Traceback" in cause:  # from a process of the run, whose last line says it
-            cause = cause.strip().splitlines()[-1]
-        cause = " ".join(cause.split())[:300]
-        note_failure(request, Failure(cause=cause, traceback=traceback.format_exc()))
-        return Event("failed", request, cause)
+        if isinstance(error, Taken) or not lease.held():  # from another process of the run it has another type
+            raise Taken("the run was taken over, or its folder deleted") from None
+        return _failed(request, error)
     return Event("finished", request)
+
+
+def check_pin(request: RunRequest) -> None:
+    """Refuse a run that is not of its study: another driver may have begun it with something else at the same moment.
+
+    Raises:
+        UserError: what the study is pinned to makes another run of this, or has other images.
+    """
+    study = Study(request.folder.path.parent)
+    pin = study.pin()
+    if pin is None:
+        return
+    spec = request.spec
+    images = request.data_fingerprint in (None, pin.data.fingerprint)
+    if not images or pin.protocol.run_spec(spec.variant, spec.seed) != spec:
+        raise UserError(
+            f"another driver began study {study.name!r} with {'another protocol' if images else 'other images'}; "
+            "give the new runs a name of their own with --study NAME"
+        )
+
+
+def _failed(request: RunRequest, error: Exception) -> Event:
+    text = "".join(traceback.format_exception(error))
+    cause = _cause(request, error, text)
+    note_failure(request, Failure(cause=cause, traceback=text))
+    return Event("failed", request, cause)
+
+
+def _cause(request: RunRequest, error: Exception, text: str) -> str:
+    """In one line, why a run failed."""
+    if any(os.strerror(number) in text for number in NO_SPACE):  # also in the text of another process of the run
+        place = getattr(error, "filename", None) or request.folder.path
+        return f"no space left in {place}; free some and give the same command again"
+    cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    if "Traceback" in cause:  # from a process of the run, whose last line says it
+        cause = cause.strip().splitlines()[-1]
+    return " ".join(cause.split())[:300]

@@ -35,9 +35,7 @@ def invoke(tmp_path, monkeypatch):
     return lambda *arguments: CliRunner().invoke(main, arguments)
 
 
-@pytest.mark.parametrize(
-    "command", ["", "list", "plan", "run", "status", "report", "count", "audit", "calibrate", "excitation", "prune"]
-)
+@pytest.mark.parametrize("command", ["", *main.commands])
 def test_help_teaches_each_command(invoke, command):
     result = invoke(*command.split(), "--help")
     assert result.exit_code == 0
@@ -147,6 +145,58 @@ def test_a_study_killed_in_the_middle_ends_with_the_tables_of_an_undisturbed_one
     changed = call("run", "gate", *SMALL, "--set", "recipe.lr=0.1", cwd=cut)
     assert changed.returncode == 2
     assert "recipe.lr: then 0.05, now 0.1" in changed.stderr
+
+
+def start(*arguments, cwd):
+    """Begin the command in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "senet_ablate", *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def shared(epochs):
+    """A study of three runs."""
+    return ["run", "ratio", "--rows", "r2,original", *SMALL, "--set", f"recipe.epochs={epochs}", "--jobs", "1"]
+
+
+def test_two_drivers_divide_a_study_between_them(tmp_path):
+    drivers = [start(*shared(20), cwd=tmp_path) for _ in range(2)]
+    told = [driver.communicate(timeout=300)[1] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], told
+    trained = [int(re.search(r"trained (\d) runs", text)[1]) for text in told]
+    assert sum(trained) == 3, "each run once"
+    assert min(trained) >= 1, "and nobody idle"
+    assert any("done by another driver" in text for text in told)
+    folders = [path.parent for path in tmp_path.glob("results/small/*/record.json")]
+    assert len(folders) == 3
+    assert all(len(list(folder.iterdir())) == 3 for folder in folders)
+
+
+@pytest.mark.slow
+def test_a_driver_takes_over_what_a_killed_one_had_begun(tmp_path):
+    first = start(*shared(60), cwd=tmp_path)
+    wait_for(lambda: list(tmp_path.glob("results/small/*/last.ckpt")))
+    second = start(*shared(60), cwd=tmp_path)
+    wait_for(lambda: len(list(tmp_path.glob("results/small/*/lease-*.json"))) > 1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    told = second.communicate(timeout=300)[1]
+    assert second.returncode == 0, told
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("results/small/*/record.json")]
+    assert len(records) == 3
+    assert any(record["provenance"]["resumed_at_epoch"] for record in records)
 
 
 @pytest.mark.slow

@@ -433,7 +433,8 @@ def test_inner_place_is_refused_on_basic_blocks():
 
 DESCRIBING = (
     "specs, backbones, geometry, declarations, claims, suite, rules, contrasts, overhead, counting, records, store, "
-    "planning, provenance, tables, figures, report, executor, pool, runner, terminal, inspection, cli"
+    "planning, provenance, tables, figures, page, report, executor, lease, sharing, merging, verification, pool, "
+    "runner, levers, machine, timings, terminal, inspection, exchange, cli"
 )
 
 

@@ -224,7 +224,7 @@ def test_a_run_on_other_images_than_its_study_is_refused(tmp_path):
         train(tmp_path, spec(), data_fingerprint="another")
 
 
-def test_a_damaged_checkpoint_is_thrown_away_and_the_run_begins_anew(tmp_path, interrupt_after):
+def test_a_damaged_checkpoint_is_thrown_away_and_the_run_goes_on_from_the_one_before(tmp_path, interrupt_after):
     _, whole = train(tmp_path / "whole", spec())
     interrupt_after(epoch=2)
     with pytest.raises(CutOffError):
@@ -232,7 +232,7 @@ def test_a_damaged_checkpoint_is_thrown_away_and_the_run_begins_anew(tmp_path, i
     checkpoint = RunFolder(tmp_path / "cut" / spec().run_id).checkpoint_file
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
     record, again = train(tmp_path / "cut", spec())
-    assert record.provenance.resumed_at_epoch is None
+    assert record.provenance.resumed_at_epoch == 1
     assert outcome(again) == outcome(whole)
 
 

@@ -1,0 +1,65 @@
+"""The files that carry a run under way over an interruption, and what they tell of its earlier tries."""
+
+from __future__ import annotations
+
+import io
+import time
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from senet_ablate.store import RunFolder, write_atomic
+
+
+@dataclass
+class History:
+    """What a run's earlier tries have spent; it travels in the checkpoint."""
+
+    started: str
+    precision: str
+    devices: int
+    levers: tuple[str, ...]
+    spent_s: float = 0.0
+    clock: float = field(default_factory=time.monotonic)
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of all tries up to now."""
+        return self.spent_s + time.monotonic() - self.clock
+
+    def dump(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"started": self.started, "wall_s": self.wall_s, **self.manner}
+
+    @property
+    def manner(self) -> dict[str, Any]:
+        """How the run is done: what changes its last bits, and must not change half-way."""
+        return {"precision": self.precision, "devices": self.devices, "levers": self.levers}
+
+
+def write_checkpoint(checkpoint: dict[str, Any], folder: RunFolder) -> None:
+    """Keep the last checkpoint as the previous one and write a new one: at each moment there is a whole one.
+
+    Raises:
+        OSError: it cannot be written; the previous one stays.
+    """
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    if folder.checkpoint_file.is_file():
+        folder.checkpoint_file.replace(folder.previous_file)
+    write_atomic(folder.checkpoint_file, buffer.getvalue())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; never executes what it reads.
+
+    Raises:
+        Exception: whatever a file that was cut off or overwritten makes torch raise.
+    """
+    with zipfile.ZipFile(path) as archive:  # torch writes checksums but does not compare them
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is not what was written")
+    return torch.load(path, map_location="cpu", weights_only=True)

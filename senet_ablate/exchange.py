@@ -1,0 +1,87 @@
+"""The shell's commands about results of several machines or people: join them, and check what lies there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.options import RESULTS, options, plain_name
+from senet_ablate.store import Study
+from senet_ablate.terminal import say
+
+
+@click.command()
+@options(
+    click.argument(
+        "sources",
+        nargs=-1,
+        required=True,
+        metavar="SOURCE...",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+    ),
+    click.option("--into", required=True, metavar="STUDY", help="The study that gets the runs; a new one is begun."),
+    RESULTS,
+)
+def merge(sources: tuple[Path, ...], into: str, results: Path) -> None:
+    """Join finished runs of other machines or people into a study: of study folders, or of results folders with it.
+
+    Protocol and images must agree. A run that is there already stays; one that came out differently is kept in
+    results/STUDY/conflicts and told. Nothing is overwritten or deleted, and the command may be repeated.
+
+    Exit 1 if a run came out differently, or one was refused as damaged, foreign or impossible.
+    """
+    from senet_ablate.merging import merge as join
+
+    merged = join(sources, Study(results / plain_name("--into", into)))
+    for conflict in merged.conflicts:
+        errors = " and ".join("diverged" if err is None else f"{err:.2f} %" for err in (conflict.here, conflict.there))
+        images = "" if conflict.images is None else f"; {conflict.images} test images differ"
+        say(f"the same seed twice with different results: {conflict.run_id}: {errors}{images}; kept {conflict.kept}")
+    for line in merged.refused:
+        say(f"refused: {line}")
+    for line in merged.busy:
+        say(f"under way: {line}")
+    for line in merged.cautions:
+        say(f"caution: {line}")
+    largest = max((conflict.difference or 0.0 for conflict in merged.conflicts), default=0.0)
+    apart = f" (by at most {largest:.2f} points of error)" if merged.conflicts else ""
+    say(
+        f"study {into}: {len(merged.added)} runs added, {merged.same} were there already, "
+        f"{len(merged.conflicts)} differ{apart}; left out: {merged.unfinished} unfinished, "
+        f"{len(merged.refused)} refused"
+    )
+    sys.exit(1 if merged.conflicts or merged.refused else 0)
+
+
+@click.command()
+@options(click.argument("names", nargs=-1, metavar="[STUDY]..."), RESULTS)
+def verify(names: tuple[str, ...], results: Path) -> None:
+    """Check every finished run: identity, checksums, protocol and images, and whether its figures are possible.
+
+    No STUDY means all in results/. Nothing is changed or deleted. Exit 1 if anything is wrong.
+    """
+    from senet_ablate.verification import studies
+    from senet_ablate.verification import verify as check
+
+    known = {study.name: study for study in studies(results)}
+    for name in names:
+        if not (results / plain_name("STUDY", name)).is_dir():
+            raise UserError(f"no study {name!r} in {results}; {did_you_mean(name, known)}")
+    chosen = [Study(results / name) for name in names] or list(known.values())
+    if not chosen:
+        raise UserError(f"no study in {results}; begin one with `run`, or say where they are with --results")
+    wrong = 0
+    for study in chosen:
+        found = check(study)
+        wrong += len(found.problems)
+        for line in found.problems:
+            say(line)
+        beside = f"; {found.conflicts} results that differ lie in conflicts/" if found.conflicts else ""
+        say(
+            f"study {study.name}: {found.sound} runs sound, {len(found.problems)} problems, "
+            f"{found.unfinished} unfinished{beside}"
+        )
+    sys.exit(1 if wrong else 0)

@@ -1,0 +1,284 @@
+"""One run, one doer: a lease in the run's folder that its holder keeps alive and loses when it dies.
+
+A lease is a file `lease-N.json` created with O_EXCL, so of any number of processes one gets it; the highest number
+counts. The holder writes a heartbeat into it, through the descriptor that created it. A lease is stale when its process
+is gone, if that can be asked (same machine), else when its heartbeat was not seen to change for `STALE_S`, measured by
+the observer's own monotonic clock and only while it was looking: clocks of two machines are never compared, and a clock
+that jumps or a machine that slept makes no lease stale. To take over number N is to create N + 1, which again one of
+several can; if N then turns out to be no longer what was seen to be stale, the taker withdraws.
+
+A holder that was stopped and wakes up later writes its heartbeat into a file that was deleted, so it cannot harm its
+successor; it finds out at the end of its epoch and gives up. So does one whose folder was deleted.
+
+What is promised: on one machine, and on a file system shared by machines where O_EXCL is atomic (NFS from version 3
+on), no run has two doers, but for the rest of an epoch after a holder was silent for `STALE_S` and came back. NFS may
+show a heartbeat up to a minute late, hence the wide margin. Not promised: that of two machines cut off from each other
+only one goes on, or anything where O_EXCL is not atomic (some FUSE and object stores). Results stay right even then: a
+run writes the same bytes, every file is whole, the last rename wins, and the record has the checksums of its files. A
+holder that hangs but lives keeps its lease.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import platform
+import re
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from senet_ablate.specs import Spec
+
+BEAT_S = 10.0
+"""Seconds between two heartbeats."""
+
+STALE_S = 180.0
+"""Seconds without a new heartbeat after which a holder counts as dead; NFS clients may cache a file for 60."""
+
+LEASE = re.compile(r"lease-([1-9][0-9]*)\.json")
+
+
+class Taken(Exception):  # noqa: N818 - no error: somebody else does the work
+    """Another process does the run; the message says which."""
+
+
+class Holder(Spec):
+    """Who does a run.
+
+    `node` is one boot of one machine as its processes see it, where `pid` means something; `token` is drawn for each
+    lease; `beat` counts heartbeats in a fixed number of digits, so that writing it changes nothing else.
+    """
+
+    host: str
+    node: str
+    pid: Annotated[int, Field(ge=1)]
+    token: str
+    started: str
+    beat: str
+
+    def content(self, beat: int) -> bytes:
+        """The lease file at this heartbeat."""
+        return self.model_copy(update={"beat": f"{beat:012d}"}).model_dump_json().encode()
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to do the run of a folder. Plain data, so that the processes that share a run can carry it."""
+
+    folder: Path
+    token: str
+
+    def held(self) -> bool:
+        """Whether it is still this lease that counts."""
+        try:
+            holder = _parse(current(self.folder).state)
+        except OSError:
+            return False
+        return holder is not None and holder.token == self.token
+
+
+@contextmanager
+def leased(folder: Path, overdue: bytes | None = None) -> Iterator[Lease]:
+    """Hold the lease on a run's folder, which is made, while the block runs, with a heartbeat from a thread of its own.
+
+    `overdue` is a lease that the caller saw unchanged for too long (`Watch.look`); it is taken over if it still is as
+    it was seen.
+
+    Raises:
+        Taken: another process holds it.
+        OSError: it cannot be written.
+    """
+    holder, path, handle = _take(folder, overdue)
+    stop = threading.Event()
+    thread = threading.Thread(target=_keep_alive, args=(handle, holder, stop), name="lease", daemon=True)
+    thread.start()
+    lease = Lease(folder, holder.token)
+    try:
+        yield lease
+    finally:
+        stop.set()
+        thread.join()
+        os.close(handle)
+        with suppress(OSError):  # unreachable: it goes stale
+            if lease.held():
+                path.unlink(missing_ok=True)
+
+
+class Current(NamedTuple):
+    """The lease that counts: its number, and the file's content; 0 and None if there is none."""
+
+    number: int
+    state: bytes | None
+
+
+def current(folder: Path) -> Current:
+    """The lease on a folder, as it is now."""
+    for number in _numbers(folder):
+        with suppress(FileNotFoundError):  # released just now
+            return Current(number, _file(folder, number).read_bytes())
+    return Current(0, None)
+
+
+def discard_dead(folder: Path) -> None:
+    """Remove a lease whose process is known to be gone."""
+    number, state = current(folder)
+    if state is not None and is_dead(state):
+        _file(folder, number).unlink(missing_ok=True)
+
+
+def seems_held(folder: Path) -> bool:
+    """Whether there is a lease whose process is not known to be gone."""
+    try:
+        state = current(folder).state
+    except OSError:
+        return True
+    return state is not None and not is_dead(state)
+
+
+def is_dead(state: bytes) -> bool:
+    """Whether the holder's process is known to be gone: one of this machine that no longer exists."""
+    holder = _parse(state)
+    return holder is not None and holder.node == this_node() and _is_gone(holder.pid)
+
+
+class Sight(NamedTuple):
+    """What a look at a lease tells: whether the run can be had, and the lease as it was."""
+
+    free: bool
+    state: bytes | None
+
+
+class Watch:
+    """Tells which leases have come free, by this process's own monotonic clock."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[bytes, float, float]] = {}
+
+    def look(self, folder: Path) -> Sight:
+        """Look at a lease; the run is free if there is none, its process is gone, or it stood still for `STALE_S`.
+
+        Only time in which the caller was looking counts: between two looks no more than the time of a heartbeat.
+        """
+        try:
+            state = current(folder).state
+        except OSError:  # no file, or not to be read: what it is will show when it is taken
+            state = b""
+        if state is None or is_dead(state):
+            return Sight(True, state)
+        now = time.monotonic()
+        before, waited, last = self._seen.get(folder, (None, 0.0, now))
+        waited = waited + min(now - last, BEAT_S) if before == state else 0.0
+        self._seen[folder] = (state, waited, now)
+        return Sight(waited >= STALE_S, state)
+
+
+@functools.cache
+def this_node() -> str:
+    """One boot of this machine, and on Linux the namespace of its process ids: containers may share a host's name."""
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
+
+
+def _take(folder: Path, overdue: bytes | None) -> tuple[Holder, Path, int]:
+    holder = Holder(
+        host=platform.node(),
+        node=this_node(),
+        pid=os.getpid(),
+        token=secrets.token_hex(8),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        beat="",
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    before = current(folder)
+    if before.state is not None and before.state != overdue and not is_dead(before.state):
+        raise Taken(_words(before.state))
+    path = _file(folder, before.number + 1)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        raise Taken("another process began it at the same moment") from None
+    try:
+        _write(handle, holder.content(0))
+        # The holder before may have beaten again or released it, and others may have come and gone.
+        if before.number and _file(folder, before.number).read_bytes() != before.state:
+            raise Taken("its holder came back at the same moment")
+        if current(folder).number != before.number + 1:
+            raise Taken("another process took it over at the same moment")
+    except (Taken, OSError) as error:
+        os.close(handle)
+        path.unlink(missing_ok=True)
+        if isinstance(error, FileNotFoundError):
+            raise Taken("its holder released it at the same moment") from None
+        raise
+    for number in _numbers(folder)[1:]:
+        with suppress(OSError):
+            _file(folder, number).unlink()
+    return holder, path, handle
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"lease-{number}.json"
+
+
+def _numbers(folder: Path) -> list[int]:
+    """The numbers of the leases there, from the highest down."""
+    try:
+        found = map(LEASE.fullmatch, os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def _keep_alive(handle: int, holder: Holder, stop: threading.Event) -> None:
+    for beat in itertools.count(1):
+        if stop.wait(BEAT_S):
+            return
+        with suppress(OSError):  # of a disk that is full or gone for a while; the end of the epoch tells
+            _write(handle, holder.content(beat))
+
+
+def _write(handle: int, content: bytes) -> None:
+    os.lseek(handle, 0, os.SEEK_SET)
+    os.write(handle, content)
+    os.fsync(handle)
+
+
+def _parse(state: bytes | None) -> Holder | None:
+    try:
+        return None if state is None else Holder.model_validate_json(state)
+    except ValidationError:
+        return None
+
+
+def _words(state: bytes) -> str:
+    holder = _parse(state)
+    return f"process {holder.pid} on {holder.host} does it since {holder.started}" if holder else "another does it"
+
+
+def _is_gone(pid: int) -> bool:
+    if sys.platform == "win32":  # there the question would end the process
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    try:  # killed, but not yet collected by its parent
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False

@@ -1,0 +1,182 @@
+"""Whether finished runs are what they say: whole, of this study, and possible. Nothing is changed or deleted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from senet_ablate.errors import UserError
+from senet_ablate.outcomes import refuse_twins
+from senet_ablate.overhead import total_cost
+from senet_ablate.plans import read_plan
+from senet_ablate.records import (
+    CURVE_FILE,
+    PREDICTIONS_FILE,
+    CurvePoint,
+    Predictions,
+    RunRecord,
+    StudyPin,
+    read_curve,
+)
+from senet_ablate.store import CONFLICTS, RunFolder, Study, changes
+
+CLOCKS = timedelta(days=1)
+"""How far the clocks of two machines may be apart."""
+
+HALF = 1e-3
+"""Relative error of a loss stored as float16 (2^-11), with room for the sum."""
+
+
+@dataclass
+class Verdict:
+    """What became of checking a study: sound and unfinished runs, conflicts kept, and what is wrong, in words."""
+
+    sound: int = 0
+    unfinished: int = 0
+    conflicts: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(study: Study, now: datetime | None = None) -> Verdict:
+    """Check all that lies in a study's folder."""
+    found = Verdict(conflicts=sum(1 for _ in (study.root / CONFLICTS).glob("*/record.json")))
+    pin = None
+    try:
+        pin = study.pin()
+        if pin is None:
+            found.problems.append(
+                f"{study.root / 'study.json'}: missing; it says to which protocol and images runs belong"
+            )
+        read_plan(study)
+    except UserError as error:
+        found.problems.append(f"{error}; take it from a copy, or move it away and give `run` again")
+    sound = []
+    for folder in study.folders():
+        problems = examine(folder, pin, now)
+        found.problems += problems
+        record = None if problems else folder.record()
+        if record is not None:
+            sound.append(record)
+        elif not problems:
+            found.unfinished += 1
+    found.sound = len(sound)
+    try:
+        refuse_twins(sound)
+    except UserError as error:
+        found.problems.append(f"{study.root}: {error}")
+    return found
+
+
+def examine(folder: RunFolder, pin: StudyPin | None, now: datetime | None = None) -> list[str]:
+    """What is wrong with a finished run, and what to do, a text for each; empty if nothing is or it is unfinished.
+
+    `pin` is what the study's runs share; without one nothing is held to it.
+    """
+    try:
+        record = folder.record()
+        if record is None:
+            return []
+        curve = read_curve(folder.path / CURVE_FILE)
+        predictions = Predictions.from_file(folder.path / PREDICTIONS_FILE) if record.metrics else None
+    except UserError as error:
+        return [str(error)]
+    foreign = list(_foreign(record, pin)) if pin else []
+    impossible = [
+        *(_cost(record, pin) if pin and not foreign else ()),
+        *_course(record, curve),
+        *(_outcomes(record, predictions, pin) if predictions else ()),
+        *_times(record, now or datetime.now(UTC)),
+    ]
+    return [f"{folder.record_file}: foreign: {what}; move it to a study of its own" for what in foreign] + [
+        f"{folder.record_file}: impossible: {what}; move the folder away and run it again" for what in impossible
+    ]
+
+
+def _foreign(record: RunRecord, pin: StudyPin) -> Iterator[str]:
+    """What makes it another study's run."""
+    ours = pin.protocol.run_spec(record.spec.variant, record.spec.seed)
+    yield from changes(ours.model_dump(), record.spec.model_dump(), "", ("the study has", "the run"))
+    images = {"data_fingerprint": pin.data.fingerprint, "n_test": pin.data.n_test}
+    theirs = {"data_fingerprint": record.data_fingerprint, "n_test": record.n_test}
+    yield from changes(images, theirs, "", ("the study has", "the run"))
+
+
+def _cost(record: RunRecord, pin: StudyPin) -> Iterator[str]:
+    """Parameters and multiply-adds follow from the network."""
+    try:
+        right = total_cost(
+            record.spec.network,
+            record.spec.variant,
+            in_channels=pin.data.channels,
+            classes=pin.data.classes,
+            resolution=record.spec.data.resolution,
+        )
+    except ValueError as error:
+        yield f"no such network: {error}"
+        return
+    yield from changes(right.model_dump(), record.complexity.model_dump(), "complexity", ("the network has", "the run"))
+
+
+def _course(record: RunRecord, curve: list[CurvePoint]) -> Iterator[str]:
+    """The curve has a line for each epoch; only a loss that is no number ends a run early."""
+    epochs = record.spec.recipe.epochs
+    if [point.epoch for point in curve] != list(range(1, len(curve) + 1)):
+        yield f"{CURVE_FILE}: epochs are not 1, 2, …"
+    broke_off = record.status == "diverged" and bool(curve) and not math.isfinite(curve[-1].train_loss)
+    if len(curve) > epochs or (len(curve) < epochs and not broke_off):
+        yield f"{CURVE_FILE}: {len(curve)} epochs of {epochs}"
+    if not all(0 <= point.val_top1_err <= 100 for point in curve):
+        yield f"{CURVE_FILE}: a validation error outside of 0 to 100 %"
+    resumed = record.provenance.resumed_at_epoch
+    if resumed is not None and resumed > len(curve):
+        yield f"provenance.resumed_at_epoch = {resumed}, after the last epoch"
+
+
+def _outcomes(record: RunRecord, predictions: Predictions, pin: StudyPin | None) -> Iterator[str]:
+    """The metrics follow from the test images, and each image's loss fits its outcome."""
+    assert record.metrics is not None
+    images = len(predictions.wrong)
+    if images != record.n_test:
+        yield f"{PREDICTIONS_FILE}: {images} test images, and the record says {record.n_test}"
+        return
+    for name, wrong in (("top1_err", predictions.wrong), ("top5_err", predictions.wrong_top5)):
+        told, right = getattr(record.metrics, name), None if wrong is None else 100 * float(wrong.mean())
+        if (told is None) != (right is None) or (right is not None and not math.isclose(told, right, abs_tol=1e-9)):
+            yield f"metrics.{name} = {told}, and {right} follows from {PREDICTIONS_FILE}"
+    losses, told = predictions.cross_entropy.astype(np.float64), record.metrics.cross_entropy
+    largest = float(np.finfo(np.float16).max)
+    if not math.isfinite(told) or not (losses < largest).all():  # cut at what float16 can hold
+        return
+    mean = float(losses.mean())
+    if not math.isclose(told, mean, rel_tol=HALF, abs_tol=1e-6):
+        yield f"metrics.cross_entropy = {told}, and {mean:.4g} follows from {PREDICTIONS_FILE}"
+    # A class that is not the likeliest has at most half the probability; the likeliest has at least a fair share.
+    low = predictions.wrong & (losses < math.log(2) * (1 - HALF))
+    high = ~predictions.wrong & (losses > math.log(pin.data.classes) * (1 + HALF)) if pin else low
+    if (losses < 0).any() or low.any() or high.any():
+        yield f"{PREDICTIONS_FILE}: losses that no such outcome can have"
+    if predictions.wrong_top5 is not None and (predictions.wrong_top5 & ~predictions.wrong).any():
+        yield f"{PREDICTIONS_FILE}: images that are right, and wrong among five"
+
+
+def _times(record: RunRecord, now: datetime) -> Iterator[str]:
+    started = record.provenance.started
+    try:
+        moment = datetime.fromisoformat(started)
+    except ValueError:
+        yield f"provenance.started = {started!r} is no time"
+        return
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    if moment > now + CLOCKS:
+        yield f"provenance.started = {started}, in the future"
+
+
+def studies(results: Path) -> list[Study]:
+    """The studies in a results folder, by name."""
+    return [Study(path.parent) for path in sorted(results.glob("*/study.json"))]
