@@ -341,7 +341,7 @@ def test_run_trains_the_planned_seeds(call: Call, monkeypatch: pytest.MonkeyPatc
 
     def execute(executor: Any, todo: Any, plan: Any, console: Any) -> runner.Summary:
         asked.extend((request.spec.variant.slug, request.spec.seed) for request in todo)
-        return runner.Summary(len(todo), {}, 1.0)
+        return runner.Summary(len(todo), 0, {}, 1.0)
 
     monkeypatch.setattr(runner, "execute", execute)
     result = call("run", "squeeze", "--device", "cpu")
