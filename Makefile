@@ -20,7 +20,7 @@ RUN = $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(JOBS),--jobs '$(JOBS)')
 TABLES := ratio squeeze gate stage integration inner nosqueeze controls
 
 .DEFAULT_GOAL := help
-.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate bench report readme check lint test test-all clean
+.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate bench report readme check lint test test-all test-cluster clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%$$().:_-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/installed-cluster: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,slurm,ray]'
 	@touch $@
 
 install: $(VENV)/installed ## Make .venv and install (every other target does it when needed)
@@ -90,7 +94,10 @@ test: $(VENV)/installed-dev ## The tests (minutes)
 	$(VENV)/bin/python -m pytest
 
 test-all: $(VENV)/installed-dev ## The tests with the long ones
-	$(VENV)/bin/python -m pytest -m ''
+	$(VENV)/bin/python -m pytest -m 'not cluster'
+
+test-cluster: $(VENV)/installed-cluster ## Studies through real engines: Ray's nodes, Slurm's daemons (apt: slurm-wlm, munge)
+	$(VENV)/bin/python -m pytest -m cluster
 
 clean: ## Remove .venv and caches; results and reports stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
