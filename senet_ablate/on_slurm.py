@@ -123,7 +123,7 @@ class SlurmQueue:
             "qos": options.qos,
             "constraint": options.constraint,
             "gpus_per_node": int(gpus) or None,
-            "mem_gb": options.memory_gb,
+            "mem": f"{round(options.memory_gb * 1024)}MB" if options.memory_gb else None,
         }
         environment = resources.environments[0]
         cpus = run_cpus(options, resources.device, devices, threads)
@@ -152,8 +152,7 @@ class SlurmQueue:
                     f"(to end them: scancel --name={shlex.quote(self._name)})"
                 )
                 told = True
-            until = time.monotonic() + QUEUE_S
-            while time.monotonic() < until:
+            for _ in range(max(1, round(QUEUE_S / pool.TICK_S))):
                 time.sleep(pool.TICK_S)
                 yield None
 

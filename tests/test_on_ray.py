@@ -69,7 +69,8 @@ class Nodes:
         return self.start("--head", f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false")
 
     def join(self):
-        return self.start(f"--address={self.address}", "--node-ip-address=127.0.0.1")
+        # An address of its own, so that a driver does not take this node for the one it sits on.
+        return self.start(f"--address={self.address}", f"--node-ip-address=127.0.0.{len(self.started) + 1}")
 
     def stop(self):
         for mark in self.started:
@@ -115,7 +116,7 @@ def test_ctrl_c_ends_the_tasks_and_the_same_command_goes_on_in_a_cluster_of_its_
     before = {path: path.stat().st_mtime_ns for path in cut.glob("results/small/*/progress.json")}
     nodes.stop()
     assert len(before) < RUNS
-    code, told = end(begin(cut, "--executor", "ray", "--jobs", "2"))
+    code, told = end(begin(cut, "--executor", "ray", "--executor-option", "address=local", "--jobs", "2"))
     assert code == 0, told
     assert_same_results(whole, cut)
 

@@ -39,12 +39,12 @@ def test_options_are_read_as_the_type_of_their_key():
         (SlurmOptions, "=gpu", ["'=gpu'", "KEY=VALUE"]),
         (SlurmOptions, "partition=", ["'partition='", "KEY=VALUE"]),
         (SlurmOptions, "sbatch.=x", ["'sbatch.=x'", "KEY=VALUE"]),
-        (SlurmOptions, "sbatch=x", ["sbatch", "dictionary"]),
+        (SlurmOptions, "sbatch=x", ['sbatch = "x"']),
         (SlurmOptions, "gpus.a100=1", ["gpus"]),
         (RayOptions, "partition=gpu", ["partition", "address"]),
         (RayOptions, "gpus=-1", ["gpus = -1", "greater than or equal to 0"]),
         (RayOptions, "gpus=nan", ["gpus"]),
-        (RayOptions, "cpus=2026-01-01", ["cpus", "quotes"]),
+        (RayOptions, "cpus=2026-01-01", ["2026-01-01", "quotes"]),
     ],
 )
 def test_a_wrong_option_is_named_with_what_would_be_right(model, pair, words):
