@@ -215,6 +215,8 @@ class Watch:
                 if batch:
                     given |= {request.spec.run_id: request for request in batch}
                     queue.submit(batch)
+                if not given:
+                    continue
                 for request, outcome in queue.ended():
                     del given[request.spec.run_id]
                     begun.discard(request.spec.run_id)

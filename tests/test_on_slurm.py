@@ -303,15 +303,15 @@ class Daemons:
         self.environment = {"SLURM_CONF": f"{root}/slurm.conf", "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
 
     def start(self, name, *command):
-        log = (self.root / f"{name}.out").open("ab")
         found = shutil.which(command[0], path=self.environment["PATH"])
-        self.started[name] = subprocess.Popen(
-            [found, *command[1:]],
-            env=os.environ | self.environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        with (self.root / f"{name}.out").open("ab") as log:
+            self.started[name] = subprocess.Popen(
+                [found, *command[1:]],
+                env=os.environ | self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def start_all(self):
         for folder in ("state", "spool-n1", "spool-n2"):
