@@ -204,7 +204,7 @@ class Watch:
                 yield None
             while waiting or given:
                 room = len(waiting) if self._at_once is None else self._at_once - len(given)
-                batch = []
+                batch: list[RunRequest] = []
                 while waiting and len(batch) < room:
                     request = waiting.popleft()
                     if request.folder.record_file.exists():  # done meanwhile by somebody else

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from senet_ablate.suite import declarations_dir
 
-STUDY = ["ratio", "--rows", "r2,original", "--set", "recipe.epochs=20", "--seeds", "2", "--study", "small"]
+STUDY = ["ratio", "--rows", "r2,original", "--set", "recipe.epochs=12", "--seeds", "2", "--study", "small"]
 RUNS = 6
 """Two rows and the reference, two seeds each."""
 
@@ -74,10 +74,10 @@ def processes(*words):
     return sorted(set(found) - {os.getpid()})
 
 
-def kill(*pids):
+def kill(*pids, by=signal.SIGKILL):
     for pid in pids:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, by)
 
 
 def records(folder):

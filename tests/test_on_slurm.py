@@ -345,6 +345,13 @@ class Daemons:
             process.wait()
 
 
+def task_of(job):
+    """The process that trains; the job's shell and srun are not of its step."""
+    array, _, task = job.partition("_")
+    step = (f"SLURM_ARRAY_JOB_ID={array}\0", f"SLURM_ARRAY_TASK_ID={task}\0", "SLURM_STEP_ID=0\0")
+    return processes("submitit.core._submit", *step)
+
+
 @pytest.fixture
 def daemons():
     pytest.importorskip("submitit", reason="pip install 'senet-ablate[slurm]'")
@@ -375,14 +382,13 @@ def test_a_study_survives_a_requeue_a_killed_job_and_a_dead_node(tmp_path, daemo
     wait_for(lambda: len(under_way(cut)) >= 2, driver=driver)
     first = daemons.jobs()[0]
     # What Slurm sends before the time is over, or when it pre-empts.
-    daemons.ask("scancel", "--signal=USR2", first)
+    kill(*task_of(first), by=signal.SIGUSR2)
     wait_for(lambda: "Restarts=1" in daemons.ask("scontrol", "show", "job", first), driver=driver)
 
     # A killed job leaves no word of its end; without accounting Slurm forgets it soon.
     wait_for(lambda: under_way(cut) and [job for job in daemons.jobs() if job != first], driver=driver)
     victim = next(job for job in daemons.jobs() if job != first)
-    array, _, task = victim.partition("_")
-    kill(*processes("submitit.core._submit", f"SLURM_ARRAY_JOB_ID={array}", f"SLURM_ARRAY_TASK_ID={task}"))
+    kill(*task_of(victim))
     wait_for(lambda: victim not in daemons.jobs(), driver=driver)
 
     # A node with its job.
