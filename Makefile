@@ -23,7 +23,7 @@ TABLES := ratio squeeze gate stage integration inner nosqueeze controls pruning
 
 .DEFAULT_GOAL := help
 .PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate excitation prune latency bench report readme \
-        check lint test test-all test-browser clean
+        check lint test test-all test-browser test-cluster clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%$$().:_-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/installed-cluster: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,slurm,ray]'
 	@touch $@
 
 install: $(VENV)/installed ## Make .venv and install (every other target does it when needed)
@@ -100,11 +104,14 @@ test: $(VENV)/installed-dev ## The tests (minutes)
 	$(VENV)/bin/python -m pytest
 
 test-all: $(VENV)/installed-dev ## The tests with the long ones
-	$(VENV)/bin/python -m pytest -m 'not browser'
+	$(VENV)/bin/python -m pytest -m 'not browser and not cluster'
 
 test-browser: $(VENV)/installed-dev ## The report's page in Chromium, which must be installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
 	$(VENV)/bin/python -m pytest -m browser
+
+test-cluster: $(VENV)/installed-cluster ## Studies through real engines: Ray's nodes, Slurm's daemons (apt: slurm-wlm, munge)
+	$(VENV)/bin/python -m pytest -m cluster
 
 latency: $(VENV)/installed ## How long each network takes on this machine; reports then show it
 	@$(CLI) latency $(CHOICE) $(if $(DEVICE),--device '$(DEVICE)') $(ARGS)

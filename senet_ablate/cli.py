@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from rich.console import Console
@@ -14,6 +15,7 @@ from senet_ablate import machine
 from senet_ablate.checks import audit, calibrate, count, latency
 from senet_ablate.errors import UserError
 from senet_ablate.exchange import merge, verify
+from senet_ablate.executor import ExecutorKind
 from senet_ablate.inspection import excitation, prune
 from senet_ablate.levers import LEVERS
 from senet_ablate.options import (
@@ -48,6 +50,9 @@ from senet_ablate.terminal import (
     show_table,
     tell,
 )
+
+if TYPE_CHECKING:
+    from senet_ablate.engines import Engine
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it; 1 is a run that failed, 2 a mistake in the call or its files."""
@@ -179,7 +184,29 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     STUDY,
     DATA,
     DEVICE,
-    click.option("--jobs", type=click.IntRange(1), help="Runs at once.  [default: one per core, or per GPU]"),
+    click.option(
+        "--executor",
+        type=click.Choice(get_args(ExecutorKind)),
+        default="local",
+        show_default=True,
+        envvar="SENET_ABLATE_EXECUTOR",
+        help="Who does the runs: workers on this machine, jobs in Slurm's queue, or Ray's tasks.  "
+        "[env: SENET_ABLATE_EXECUTOR]",
+    ),
+    click.option(
+        "--executor-option",
+        "executor_options",
+        multiple=True,
+        envvar="SENET_ABLATE_EXECUTOR_OPTIONS",
+        metavar="KEY=VALUE",
+        help="Of each run: gpus, cpus, memory_gb. Of Slurm: partition, account, qos, constraint, minutes (240), "
+        "sbatch.NAME for any other option of sbatch. Of Ray: address.  [env: SENET_ABLATE_EXECUTOR_OPTIONS]",
+    ),
+    click.option(
+        "--jobs",
+        type=click.IntRange(1),
+        help="Runs at once.  [default: one per core, or per GPU; elsewhere as many as the cluster takes]",
+    ),
     click.option(
         "--devices-per-run", type=click.IntRange(1), default=1, show_default=True, help="Share a run's batch (DDP)."
     ),
@@ -200,6 +227,8 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
 def run(
     seeds: int | None,
     data: Path | None,
+    executor: ExecutorKind,
+    executor_options: tuple[str, ...],
     device: str,
     jobs: int | None,
     devices_per_run: int,
@@ -213,17 +242,23 @@ def run(
     """Train what the tables need and is not finished; continue what was interrupted.
 
     Each finished run is a folder in results/<study>/. The same command may be given again at any time, also while it
-    is at work elsewhere, here or on another machine that shares the folder: they divide the runs between them.
+    is at work elsewhere, here or on another machine that shares the folder, and with another executor: they divide
+    the runs between them.
+
+    With --executor slurm or ray the runs are done on other machines, which need this package, and the folders of
+    results and images on a file system that all of them share. --device auto is cuda there for runs that are given
+    gpus, else cpu. A run that its job or node loses goes on from its checkpoint in another one.
     """
-    from senet_ablate import runner
+    from senet_ablate import engines, runner
 
     chosen = choose(**choice)
     left_out = list(LEVERS) if "all" in without else without
-    if chosen.study.pin() is None or _plan(chosen, seeds).todo:
+    call = engines.Call(executor, executor_options, device, jobs, devices_per_run, threads, left_out)
+    if executor == "local" and (chosen.study.pin() is None or _plan(chosen, seeds).todo):
         runner.warm_up(left_out)
-    resources = runner.share_out(runner.find_machine(device), jobs, devices_per_run, threads, left_out)
-    with machine.shared():
-        code = _train(chosen, seeds, data, resources, keep_weights)
+    engine = engines.set_up(call, tell)
+    with machine.shared() if executor == "local" else nullcontext():
+        code = _train(chosen, seeds, data, engine, keep_weights)
     if report:
         _report(chosen, reports)
     sys.exit(code)
@@ -234,9 +269,10 @@ def _plan(chosen: Chosen, seeds: int | None) -> Plan:
     return make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
 
 
-def _train(chosen: Chosen, seeds: int | None, data: Path | None, resources: Any, keep_weights: bool) -> int:
+def _train(chosen: Chosen, seeds: int | None, data: Path | None, engine: Engine, keep_weights: bool) -> int:
     from senet_ablate import runner
 
+    resources = engine.resources
     fingerprint = runner.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     planned = _plan(chosen, seeds)
     todo = runner.requests(planned, chosen.study, data, fingerprint, resources, keep_weights=keep_weights)
@@ -244,10 +280,9 @@ def _train(chosen: Chosen, seeds: int | None, data: Path | None, resources: Any,
     if not todo:
         tell(f"{done}; nothing to train")
         return 0
-    workers = min(len(resources.environments), len(todo))
-    tell(f"{done}; training {len(todo)} on {resources.device}, {workers} at once")
+    tell(f"{done}; training {len(todo)} on {resources.device}, {engine.where(len(todo))}")
     try:
-        summary = runner.execute(runner.local_executor(resources), todo, planned, Console(stderr=True))
+        summary = runner.execute(engine.start(), todo, planned, Console(stderr=True))
     except KeyboardInterrupt:
         tell("stopped; finished runs are kept, the same command continues the others")
         return INTERRUPTED

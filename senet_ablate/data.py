@@ -31,6 +31,9 @@ RESIDENT_LIMIT = 4 * 2**30
 DIGITS_TRAIN = 1029
 """The first 1,029 digits train, the last 768 test: the file runs writer by writer, and a writer begins at 1,029."""
 
+DOWNLOADS = Path("data")
+"""Where torchvision's sets are, and are downloaded to, unless a call says otherwise."""
+
 
 @dataclass(frozen=True)
 class LoadedData:
@@ -164,7 +167,7 @@ def _torchvision(
     """A loader of a torchvision data set that fits into memory, downloaded on first use."""
 
     def load(config: DataConfig, path: Path | None, stream: bool, announce: Callable[[str], None]) -> LoadedData:
-        root = path or Path("data")
+        root = path or DOWNLOADS
         parts = []
         for train in (True, False):
             try:
@@ -240,6 +243,13 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Calla
         test=loaded.test,
         notices=tuple(notice for notice in notices if notice),
     )
+
+
+def image_root(config: DataConfig, path: Path | None) -> Path | None:
+    """Where the images are, for a process that may have another working directory; None for the embedded digits."""
+    if path is None and config.dataset not in ("digits", "folder"):
+        path = DOWNLOADS
+    return path.resolve() if path else None
 
 
 def cache_dir() -> Path:

@@ -17,6 +17,7 @@ from senet_ablate.specs import RunSpec
 from senet_ablate.store import RunFolder
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
+ExecutorKind = Literal["local", "slurm", "ray"]
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def find_machine(device: str) -> Machine:
 
 @dataclass(frozen=True)
 class Resources:
-    """How the machine is shared out: one environment per worker, and what each run gets."""
+    """How a machine is shared out: one environment per worker (one for all on a cluster), and what each run gets."""
 
     device: DeviceKind
     environments: tuple[Mapping[str, str], ...]
@@ -63,6 +63,14 @@ class Resources:
     threads: int
     loader_workers: int
     levers: tuple[str, ...]
+
+
+def process_environment(device: DeviceKind, threads: int) -> dict[str, str]:
+    """What a worker's process has to find in its environment, wherever it is."""
+    if device == "cuda":
+        # cuBLAS is deterministic only with a fixed workspace, and reads this when it starts.
+        return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    return {"OMP_NUM_THREADS": str(threads)} if device == "cpu" else {}
 
 
 def share_out(
@@ -77,7 +85,7 @@ def share_out(
     if machine.device == "cpu":
         slots = max(1, machine.cores // (devices * threads))
         workers = slots if jobs is None else jobs
-        return Resources("cpu", ({"OMP_NUM_THREADS": str(threads)},) * workers, devices, threads, 0, levers)
+        return Resources("cpu", (process_environment("cpu", threads),) * workers, devices, threads, 0, levers)
     if devices > machine.gpus:
         raise UserError(f"--devices-per-run {devices}: this machine has {machine.gpus} {machine.device} devices")
     slots = machine.gpus // devices
@@ -86,9 +94,8 @@ def share_out(
     if machine.device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(machine.gpus)))).split(",")
         groups = [",".join(visible[slot * devices : (slot + 1) * devices]) for slot in range(slots)]
-        # cuBLAS is deterministic only with a fixed workspace, and reads this when it starts.
         environments = tuple(
-            {"CUDA_VISIBLE_DEVICES": groups[worker % slots], "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+            process_environment("cuda", threads) | {"CUDA_VISIBLE_DEVICES": groups[worker % slots]}
             for worker in range(workers)
         )
     loaders = max(1, machine.cores // (workers * devices) - 1)
@@ -136,12 +143,14 @@ def requests(
     keep_weights: bool = False,
 ) -> list[RunRequest]:
     """The open runs as plain data for the workers; relative paths become absolute, a worker may sit elsewhere."""
+    from senet_ablate.data import image_root  # imports torch
+
     absolute = Study(study.root.resolve())
     return [
         RunRequest(
             spec=spec,
             folder=absolute.run(spec.run_id),
-            data_path=data_path.resolve() if data_path else None,
+            data_path=image_root(spec.data, data_path),
             data_fingerprint=fingerprint,
             device=resources.device,
             devices=resources.devices,

@@ -1,0 +1,112 @@
+"""Runs as Ray tasks: on this machine's cores, or on a cluster whose nodes come and go (extra `ray`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from senet_ablate import pool
+from senet_ablate.errors import UserError
+from senet_ablate.executor import Event, RunRequest
+from senet_ablate.remote import NodeOptions, Watch, do, failed, run_cpus, run_gpus, users_own
+from senet_ablate.runner import Resources
+
+PASSED_ON = ("SENET_ABLATE_CACHE", "XDG_CACHE_HOME")
+"""Variables of the driver that tell a worker where decoded images are."""
+
+
+class RayOptions(NodeOptions):
+    """Of `--executor-option`: `address` of a cluster, and each run's `gpus` (also 0.5), `cpus` and `memory_gb`.
+
+    Without an address it is RAY_ADDRESS, else a cluster of this machine alone is started. `auto` is one that is up
+    here; Ray's own default is that, too, and waits for minutes for one that was killed.
+    """
+
+    address: str | None = None
+
+
+def ray_executor(options: RayOptions, resources: Resources, jobs: int | None, say: Callable[[str], None]) -> Watch:
+    """The executor that hands each run to Ray as a task.
+
+    Raises:
+        UserError: Ray is not installed.
+    """
+    try:
+        import ray  # noqa: F401
+    except ImportError:
+        raise UserError("--executor ray: Ray is not installed; pip install 'senet-ablate[ray]'") from None
+    return Watch(lambda requests: RayQueue(options, resources, say), jobs)
+
+
+class RayQueue:
+    """Ray's queue of tasks. A task that dies with its worker or node is handed over again by the `Watch`."""
+
+    def __init__(self, options: RayOptions, resources: Resources, say: Callable[[str], None]) -> None:
+        self._options, self._resources, self._say = options, resources, say
+        self._open: dict[Any, RunRequest] = {}
+
+    def open(self) -> Iterator[None]:
+        """Join the cluster, or start one on this machine."""
+        # Ray reports home unless told otherwise; whoever wants that has set it.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        environment = users_own(self._resources.environments[0])
+        environment |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        address = self._options.address or os.environ.get("RAY_ADDRESS") or "local"
+        try:
+            ray.init(
+                address=address,
+                runtime_env={"env_vars": environment},
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"--executor ray: no cluster at {address!r}: {error}") from None
+        device, devices, threads = self._resources.device, self._resources.devices, self._resources.threads
+        wanted = {
+            "CPU": run_cpus(self._options, device, devices, threads),
+            "GPU": run_gpus(self._options, device, devices),
+            "memory": (self._options.memory_gb or 0) * 2**30,
+        }
+        offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(all(offer.get(name, 0) >= amount for name, amount in wanted.items()) for offer in offers):
+            asked = ", ".join(f"{name} {amount:g}" for name, amount in wanted.items() if amount)
+            self._say(f"no node of the Ray cluster offers {asked}; the runs wait until one joins")
+        # The Watch counts retries: Ray's own have no limit where memory runs out, and do not see the checkpoint.
+        self._task = ray.remote(do).options(
+            num_cpus=wanted["CPU"], num_gpus=wanted["GPU"], memory=wanted["memory"] or None, max_retries=0
+        )
+        yield from ()
+
+    def submit(self, requests: Sequence[RunRequest]) -> None:
+        """One task per run, in this order."""
+        self._open |= {self._task.remote(request): request for request in requests}
+
+    def ended(self) -> Iterable[tuple[RunRequest, Event | str]]:
+        """Tasks that are done, failed, or lost with their worker or node."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        ready, _ = ray.wait(list(self._open), num_returns=len(self._open), timeout=pool.TICK_S)
+        for task in ready:
+            request = self._open.pop(task)
+            try:
+                yield request, ray.get(task)
+            except RayTaskError as error:  # not from the run, which tells by its event: the package is missing there
+                lines = str(error).strip().splitlines()
+                yield request, failed(request, f"on its Ray node: {lines[-1]}", str(error))
+            except RayError as error:
+                yield request, f"lost by Ray: {type(error).__name__}: {str(error).strip().partition('.')[0]}"
+
+    def close(self) -> None:
+        """Cancel what is open and leave the cluster; one that was started here ends."""
+        import ray
+
+        for task in self._open:
+            ray.cancel(task, force=True)
+        ray.shutdown()

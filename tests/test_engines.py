@@ -1,0 +1,62 @@
+"""Which executor a call names, and that a wrong call is told before anything is begun."""
+
+import pytest
+from click.testing import CliRunner
+
+from senet_ablate import engines
+from senet_ablate.cli import main
+from senet_ablate.engines import REMOTE, Call
+from senet_ablate.errors import UserError
+from senet_ablate.pool import LocalPool
+
+
+def call(executor="local", *options, device="cpu", jobs=None):
+    return Call(executor, options, device, jobs, devices=1, threads=1, without=())
+
+
+def test_the_local_pool_is_begun_only_when_asked(monkeypatch):
+    monkeypatch.setattr(engines, "local_executor", lambda resources: LocalPool(resources.environments))
+    engine = engines.set_up(call(jobs=3), print)
+    assert engine.where(2) == "2 at once"
+    assert engine.where(9) == "3 at once"
+    assert isinstance(engine.start(), LocalPool)
+
+
+def test_the_local_pool_takes_no_options():
+    with pytest.raises(UserError, match="'partition=gpu': --executor local has none"):
+        engines.set_up(call("local", "partition=gpu"), print)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--executor", "slrum"], ["slrum", "local", "slurm", "ray"]),
+        (["--executor", "ray", "--executor-option", "adress=auto"], ["adress", "did you mean 'address'"]),
+        (["--executor", "slurm", "--executor-option", "minutes=soon"], ["minutes", "soon", "integer"]),
+        (["--executor", "slurm", "--executor-option", "gpus=1", "--device", "cpu"], ["gpus=1", "--device cuda"]),
+        (["--executor-option", "gpus=1"], ["gpus=1", "--executor local"]),
+    ],
+)
+def test_a_mistake_is_one_message_and_leaves_no_file(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("senet_ablate.runner.warm_up", lambda without: None)
+    result = CliRunner().invoke(main, ["run", "ratio", *arguments])
+    assert result.exit_code == 2
+    told = " ".join(result.stderr.split())
+    assert all(word in told for word in words), told
+    assert not list(tmp_path.iterdir())
+
+
+def test_executor_and_options_may_come_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"SENET_ABLATE_EXECUTOR": "slurm", "SENET_ABLATE_EXECUTOR_OPTIONS": "partition=gpu gpus=two"}
+    result = CliRunner().invoke(main, ["run", "ratio"], env=given)
+    assert result.exit_code == 2
+    assert 'gpus = "two"' in result.stderr
+
+
+def test_help_names_every_option_of_every_engine():
+    told = CliRunner().invoke(main, ["run", "--help"]).output
+    assert REMOTE
+    for model, _, _ in REMOTE.values():
+        assert [name for name in model.model_fields if name not in told] == []

@@ -1,0 +1,162 @@
+"""Runs as Ray tasks. What needs Ray itself is marked `cluster`."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from cluster import (
+    RUNS,
+    assert_same_results,
+    begin,
+    end,
+    kill,
+    processes,
+    records,
+    under_way,
+    undisturbed,
+    wait_for,
+)
+
+from senet_ablate.cli import main
+
+
+def test_without_ray_the_message_says_how_to_install_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = CliRunner().invoke(main, ["run", "ratio", "--executor", "ray"])
+    assert result.exit_code == 2
+    assert "pip install 'senet-ablate[ray]'" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Nodes:
+    """A head and further nodes, each of one processor; every process of a node carries its name."""
+
+    def __init__(self, name):
+        self.name = name
+        self.address = f"127.0.0.1:{free_port()}"
+        self.started = []
+
+    def start(self, *arguments):
+        mark = f"SENET_TEST_NODE={self.name}-{len(self.started)}-"
+        key, _, value = mark.partition("=")
+        command = [Path(sys.executable).with_name("ray"), "start", "--num-cpus=1", "--object-store-memory=100000000"]
+        log = subprocess.run(
+            [*command, "--disable-usage-stats", *arguments],
+            env=os.environ | {key: value, "RAY_USAGE_STATS_ENABLED": "0"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        self.started.append(mark)
+        assert log.returncode == 0, log.stdout + log.stderr
+        return mark
+
+    def head(self):
+        host, _, port = self.address.partition(":")
+        return self.start("--head", f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false")
+
+    def join(self):
+        # An address of its own, so that a driver does not take this node for the one it sits on.
+        return self.start(f"--address={self.address}", f"--node-ip-address=127.0.0.{len(self.started) + 1}")
+
+    def stop(self):
+        for mark in self.started:
+            kill(*processes(mark))
+        noted = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")  # Ray would look for it for long
+        if noted.exists() and noted.read_text().strip() == self.address:
+            noted.unlink()
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    pytest.importorskip("ray", reason="pip install 'senet-ablate[ray]'")
+    started = Nodes(tmp_path.name)
+    yield started
+    started.stop()
+
+
+@pytest.mark.cluster
+def test_a_study_survives_the_death_of_a_node_and_uses_one_that_comes(tmp_path, nodes):
+    whole = undisturbed(tmp_path / "whole")
+    nodes.head()
+    second = nodes.join()
+    cut = tmp_path / "cut"
+    driver = begin(cut, "--executor", "ray", "--executor-option", f"address={nodes.address}")
+    wait_for(lambda: len(under_way(cut)) >= 2, driver=driver)  # one on each node
+    kill(*processes(second))
+    nodes.join()
+    code, told = end(driver)
+    assert code == 0, told
+    assert f"training {RUNS} on cpu, by Ray" in " ".join(told.split())
+    assert_same_results(whole, cut)
+    assert any(record["provenance"]["resumed_at_epoch"] for record in records(cut).values())
+
+
+@pytest.mark.cluster
+def test_ctrl_c_ends_the_tasks_and_the_same_command_goes_on_in_a_cluster_of_its_own(tmp_path, nodes):
+    whole = undisturbed(tmp_path / "whole")
+    nodes.head()
+    cut = tmp_path / "cut"
+    driver = begin(cut, "--executor", "ray", "--executor-option", f"address={nodes.address}")
+    wait_for(lambda: under_way(cut), driver=driver)
+    driver.send_signal(2)
+    code, told = end(driver, 60)
+    assert code == 130, told
+    assert "Traceback" not in told
+    before = {path: path.stat().st_mtime_ns for path in cut.glob("results/small/*/progress.json")}
+    nodes.stop()
+    assert len(before) < RUNS
+    code, told = end(begin(cut, "--executor", "ray", "--jobs", "2"))
+    assert code == 0, told
+    assert_same_results(whole, cut)
+
+
+@pytest.mark.cluster
+def test_a_worker_finds_its_environment_when_it_starts(tmp_path):
+    """glibc reads its settings before Python does anything."""
+    pytest.importorskip("ray", reason="pip install 'senet-ablate[ray]'")
+    script = tmp_path / "look.py"
+    script.write_text(LOOK)
+    told = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout.splitlines()[-1])
+    assert found["MALLOC_TOP_PAD_"] == str(1 << 26)
+    assert found["OMP_NUM_THREADS"] == "1"
+
+
+LOOK = """
+import json
+from unittest import mock
+from pathlib import Path
+import ray
+from senet_ablate.on_ray import RayOptions, RayQueue
+from senet_ablate.remote import node_resources
+
+def look(request):
+    pairs = Path("/proc/self/environ").read_bytes().decode().split("\\0")
+    return dict(pair.partition("=")[::2] for pair in pairs)
+
+with mock.patch("senet_ablate.on_ray.do", look):
+    options = RayOptions()
+    queue = RayQueue(options, node_resources(options, "cpu", 1, 1), print)
+    list(queue.open())
+    queue.submit([None])
+    found = []
+    while not found:
+        found = list(queue.ended())
+    queue.close()
+print(json.dumps(found[0][1]))
+"""
