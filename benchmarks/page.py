@@ -29,10 +29,11 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# Speed",
         "",
-        f"Measured by `make bench` on {made['cpu']}, {made['cores']} cores, torch {made['torch']}, Lightning "
-        f"{made['pytorch-lightning']}. Commit {made['commit'][:10]}; ratios, sides in turn; images: {result['images']}. "
-        "The usual script is Lightning with torchvision transforms in a DataLoader, float32, default threads "
-        "(`benchmarks/usual_script.py`); the bare loop has all levers and nothing else (`benchmarks/one.py`).",
+        f"Measured by `make bench` on {made['cpu']}, {made['cores']} cores, torch {made['torch']}, "
+        f"Lightning {made['pytorch-lightning']}, commit {made['commit'][:10]}; ratios, sides in turn; "
+        f"images: {result['images']}. The usual script is Lightning with torchvision transforms in a DataLoader, "
+        "float32, default threads (`benchmarks/usual_script.py`); "
+        "the bare loop has all levers and nothing else (`benchmarks/one.py`).",
         "",
         "| comparison | data | median | least | largest | rounds |",
         "|:--|:--|--:|--:|--:|--:|",
