@@ -20,7 +20,8 @@ PASSED_ON = ("SENET_ABLATE_CACHE", "XDG_CACHE_HOME")
 class RayOptions(NodeOptions):
     """Of `--executor-option`: `address` of a cluster, and each run's `gpus` (also 0.5), `cpus` and `memory_gb`.
 
-    Without an address Ray looks for RAY_ADDRESS and for a cluster on this machine, and else starts one here.
+    Without an address it is RAY_ADDRESS, else a cluster of this machine alone is started. `auto` is one that is up
+    here; Ray's own default is that, too, and waits for minutes for one that was killed.
     """
 
     address: str | None = None
@@ -55,16 +56,17 @@ class RayQueue:
 
         environment = users_own(self._resources.environments[0])
         environment |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        address = self._options.address or os.environ.get("RAY_ADDRESS") or "local"
         try:
             ray.init(
-                address=self._options.address,
+                address=address,
                 runtime_env={"env_vars": environment},
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"--executor ray: no cluster at {self._options.address or 'hand'}: {error}") from None
+            raise UserError(f"--executor ray: no cluster at {address!r}: {error}") from None
         device, devices, threads = self._resources.device, self._resources.devices, self._resources.threads
         wanted = {
             "CPU": run_cpus(self._options, device, devices, threads),

@@ -2,10 +2,10 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,9 @@ class Nodes:
     def stop(self):
         for mark in self.started:
             kill(*processes(mark))
+        noted = Path(tempfile.gettempdir(), "ray", "ray_current_cluster")  # Ray would look for it for long
+        if noted.exists() and noted.read_text().strip() == self.address:
+            noted.unlink()
 
 
 @pytest.fixture
@@ -116,7 +119,7 @@ def test_ctrl_c_ends_the_tasks_and_the_same_command_goes_on_in_a_cluster_of_its_
     before = {path: path.stat().st_mtime_ns for path in cut.glob("results/small/*/progress.json")}
     nodes.stop()
     assert len(before) < RUNS
-    code, told = end(begin(cut, "--executor", "ray", "--executor-option", "address=local", "--jobs", "2"))
+    code, told = end(begin(cut, "--executor", "ray", "--jobs", "2"))
     assert code == 0, told
     assert_same_results(whole, cut)
 
@@ -132,7 +135,6 @@ def test_a_worker_finds_its_environment_when_it_starts(tmp_path):
     found = json.loads(told.stdout.splitlines()[-1])
     assert found["MALLOC_TOP_PAD_"] == str(1 << 26)
     assert found["OMP_NUM_THREADS"] == "1"
-    shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 LOOK = """
