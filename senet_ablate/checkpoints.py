@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from senet_ablate.store import RunFolder, write_atomic
 
@@ -63,3 +64,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} is not what was written")
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def weights_bytes(model: nn.Module) -> bytes:
+    """The state dict of a network as `torch.save` writes it, on the processor, loadable with `weights_only=True`."""
+    buffer = io.BytesIO()
+    torch.save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, buffer)
+    return buffer.getvalue()

@@ -208,7 +208,7 @@ class Watch:
                 while waiting and len(batch) < room:
                     request = waiting.popleft()
                     if request.folder.record_file.exists():  # done meanwhile by somebody else
-                        yield Event("finished", request)
+                        yield Event("found", request)
                         continue
                     losses.begin(request)
                     batch.append(request)

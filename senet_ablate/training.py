@@ -6,7 +6,6 @@ progress, and the checkpoint holds weights, optimiser and curve, so a resumed ru
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import time
@@ -23,10 +22,10 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor, nn
+from torch import Tensor
 
 from senet_ablate import provenance
-from senet_ablate.checkpoints import History, read_checkpoint, write_checkpoint
+from senet_ablate.checkpoints import History, read_checkpoint, weights_bytes, write_checkpoint
 from senet_ablate.complexity import count_complexity
 from senet_ablate.data import LoadedData, load_data_once
 from senet_ablate.errors import UserError
@@ -384,13 +383,6 @@ def begin_or_resume(request: RunRequest, precision: Literal["fp32", "bf16"]) -> 
                 )
         return module, path
     return TrainingModule(request, now), None
-
-
-def weights_bytes(model: nn.Module) -> bytes:
-    """The state dict of a network as `torch.save` writes it, on the processor, loadable with `weights_only=True`."""
-    buffer = io.BytesIO()
-    torch.save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, buffer)
-    return buffer.getvalue()
 
 
 def load_checkpoint(path: Path, module: TrainingModule) -> None:

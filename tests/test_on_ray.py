@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -48,6 +49,12 @@ class Nodes:
         self.name = name
         self.address = f"127.0.0.1:{free_port()}"
         self.started = []
+        # Ray's versions differ in whether they ask for a token; this one is for these nodes alone.
+        self.environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(16),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
 
     def start(self, *arguments):
         mark = f"SENET_TEST_NODE={self.name}-{len(self.started)}-"
@@ -55,7 +62,7 @@ class Nodes:
         command = [Path(sys.executable).with_name("ray"), "start", "--num-cpus=1", "--object-store-memory=100000000"]
         log = subprocess.run(
             [*command, "--disable-usage-stats", *arguments],
-            env=os.environ | {key: value, "RAY_USAGE_STATS_ENABLED": "0"},
+            env=os.environ | self.environment | {key: value},
             capture_output=True,
             text=True,
             timeout=120,
@@ -71,6 +78,11 @@ class Nodes:
     def join(self):
         # An address of its own, so that a driver does not take this node for the one it sits on.
         return self.start(f"--address={self.address}", f"--node-ip-address=127.0.0.{len(self.started) + 1}")
+
+    def drive(self, folder):
+        """Begin the study through these nodes."""
+        option = f"address={self.address}"
+        return begin(folder, "--executor", "ray", "--executor-option", option, environment=self.environment)
 
     def stop(self):
         for mark in self.started:
@@ -94,7 +106,7 @@ def test_a_study_survives_the_death_of_a_node_and_uses_one_that_comes(tmp_path, 
     nodes.head()
     second = nodes.join()
     cut = tmp_path / "cut"
-    driver = begin(cut, "--executor", "ray", "--executor-option", f"address={nodes.address}")
+    driver = nodes.drive(cut)
     wait_for(lambda: len(under_way(cut)) >= 2, driver=driver)  # one on each node
     kill(*processes(second))
     nodes.join()
@@ -110,7 +122,7 @@ def test_ctrl_c_ends_the_tasks_and_the_same_command_goes_on_in_a_cluster_of_its_
     whole = undisturbed(tmp_path / "whole")
     nodes.head()
     cut = tmp_path / "cut"
-    driver = begin(cut, "--executor", "ray", "--executor-option", f"address={nodes.address}")
+    driver = nodes.drive(cut)
     wait_for(lambda: under_way(cut), driver=driver)
     driver.send_signal(2)
     code, told = end(driver, 60)
