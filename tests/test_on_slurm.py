@@ -229,7 +229,7 @@ def test_jobs_of_an_earlier_call_are_waited_for(slurm, tmp_path):
     one = request(tmp_path, 0)
     one.folder.finish(make_record(one.spec.variant, 0), {})
     slurm.tell("3_0|COMPLETED|None", of="earlier")
-    assert [event.kind for event in ends(found)] == ["finished"]
+    assert [event.kind for event in ends(found)] == ["found"]
     assert not (slurm.folder / "sbatch.script").exists(), "done meanwhile"
 
 
