@@ -2,7 +2,7 @@
 
 The networks compute the same function with and without (up to the last bits of a float), start from the same weights
 and see the same batches, so a lever is no part of a run's identity; which were in use is part of its provenance.
-`benchmarks/levers.py` measures what each is worth, `benchmarks/unharmed.py` whether results are the same.
+`make bench` measures what each is worth, `benchmarks/unharmed.py` whether results are the same.
 """
 
 from __future__ import annotations

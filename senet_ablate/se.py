@@ -13,8 +13,8 @@ from senet_ablate.specs import SEConfig
 
 def squeeze_avg(x: Tensor) -> Tensor:
     """Squeeze by global average pooling (Eq. 2): (N, C, H, W) -> (N, C, 1, 1)."""
-    # Not `mean`, whose backward fills a map before it divides: this one divides first, and the whole block's forward
-    # and backward take half the time (`make bench`).
+    # Not `mean`, whose backward fills a map before it divides: this one divides first and passes
+    # over the map two times less.
     return x.sum(dim=(2, 3), keepdim=True) / (x.shape[2] * x.shape[3])
 
 

@@ -81,7 +81,7 @@ class TrainingModule(pl.LightningModule):
 
     def __init__(self, request: RunRequest, history: History) -> None:
         super().__init__()
-        self.automatic_optimization = False  # Lightning's own way costs three times as much at each step
+        self.automatic_optimization = False  # Lightning's own way asks many more hooks at each step
         self.request, self.spec, self.history = request, request.spec, history
         facts = self.data.facts
         self.model = ResNet(self.spec.network, self.spec.variant, in_channels=facts.channels, classes=facts.classes)
