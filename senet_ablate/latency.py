@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -53,7 +54,13 @@ def stopwatches(
 
     def watch(work: Callable[[torch.Tensor], None], x: torch.Tensor) -> Callable[[], float]:
         timer = Timer("work(x)", globals={"work": work, "x": x}, num_threads=threads)
-        return lambda: 1e3 * timer.blocked_autorange(min_run_time=LEAST_S).median
+
+        def milliseconds() -> float:
+            # Not `blocked_autorange`: a large overhead of its timer lets it go on for far longer than asked for.
+            once = timer.timeit(1).mean
+            return 1e3 * timer.timeit(math.ceil(LEAST_S / once)).mean
+
+        return milliseconds
 
     return {name: watch(infer, x) for name, x in images.items()} | {name: watch(step, x) for name, x in steps.items()}
 

@@ -57,6 +57,26 @@ def test_inference_changes_nothing_and_a_training_step_trains(monkeypatch: pytes
     assert not torch.equal(model[1].weight, before)
 
 
+def test_a_measurement_repeats_the_work_for_the_time_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Stub:
+        """Work that takes 30 ms, whatever its timer costs."""
+
+        mean = 0.03
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def timeit(self, number: int) -> Stub:
+            asked.append(number)
+            return self
+
+    monkeypatch.setattr("senet_ablate.latency.Timer", Stub)
+    watches = stopwatches(nn.Linear(1, 1), {"look": torch.ones(1, 1)}, {}, bf16=False, threads=1)
+    assert watches["look"]() == pytest.approx(30)
+    assert asked == [1, 7]  # 0.2 s of 0.03 s each
+
+
 def test_a_slower_network_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("senet_ablate.latency.LEAST_S", 1e-3)
     found = measure_latency(PROTOCOL, [R16, PLAIN], (1, 10), device="cpu", precision="fp32", threads=1)
