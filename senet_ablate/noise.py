@@ -30,6 +30,9 @@ about half a finding of fifteen less."""
 UNSTABLE_P = 0.01
 """An arm whose F test falls below this is called unstable and stands alone."""
 
+MOST_OUTLIERS = 4
+"""At most one arm in so many is kept out of the pool."""
+
 ROUNDING = 1e-12
 
 CONVERGED_DF, CONVERGED_PHI, CONVERGED_P = 8, 1.3, 0.1
@@ -253,16 +256,19 @@ def fit_noise(sample: Sample, rules: Rules) -> Noise | None:
     d = np.where(b > 0, d, 0)
     ratio = np.divide(scatter, b, out=np.zeros_like(scatter), where=b > 0)
     b = np.where([len(seeds) == 1 for seeds in sample.seeds], np.nanmedian(b), b)
-    total, weighted = int(d.sum()), float(d @ ratio)
-    if not total:
+    if not d.any():
         return None
+    lends = np.where(_outliers(ratio, d), 0, d)
+    total, weighted = int(lends.sum()), float(lends @ ratio)
     phi = weighted / total
     prior = (0.0, 0.0)
     believable = fdtrc(total, CONVERGED_DF, phi / CONVERGED_PHI) >= CONVERGED_P
     if rules.phi_prior == "converged" and believable:
         prior = (CONVERGED_DF, CONVERGED_DF * CONVERGED_PHI)
-    others = total - d + prior[0]
-    pool = np.maximum(1.0, np.divide(weighted - d * ratio + prior[1], others, out=np.ones_like(b), where=others > 0))
+    others = total - lends + prior[0]
+    pool = np.maximum(
+        1.0, np.divide(weighted - lends * ratio + prior[1], others, out=np.ones_like(b), where=others > 0)
+    )
     above = (ratio > pool) & (d > 0)
     p = np.where(others > 0, fdtrc(np.maximum(d, 1), np.maximum(others, 1), ratio / pool), 1.0)
     unstable = above & (p < UNSTABLE_P)
@@ -273,8 +279,25 @@ def fit_noise(sample: Sample, rules: Rules) -> Noise | None:
     df = np.where(above, np.minimum(lean + d, total + prior[0]), others)
     alone = others == 0  # the only arm with two runs: its own scatter, but not under the floor
     factor, df = np.where(alone, np.maximum(1.0, ratio), factor), np.where(alone, d, df)
-    phi_residual, residual_df = _two_way(sample, b)
+    phi_residual, residual_df = _two_way(sample, np.where(lends > 0, b, 0.0))
     return Noise(sample, rules, b, ratio, factor, df, ~above & ~alone, unstable, phi, total, phi_residual, residual_df)
+
+
+def _outliers(ratio: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """Arms that scatter so much more than all others that they say nothing of them: one run that collapsed is enough.
+
+    Rosner's many-outlier procedure (1983) on the ratios, with an error of UNSTABLE_P over all arms: the most arms of
+    which even the least stands out from the rest, so that several cannot hide behind each other.
+    """
+    found = np.zeros(len(d), dtype=bool)
+    order = [arm for arm in np.argsort(-ratio, kind="stable") if d[arm]]
+    for count in range(len(order) // MOST_OUTLIERS, 0, -1):
+        least, rest = order[count - 1], order[count:]
+        usual = max(1.0, float(d[rest] @ ratio[rest]) / float(d[rest].sum()))
+        if fdtrc(d[least], d[rest].sum(), ratio[least] / usual) < UNSTABLE_P / len(order):
+            found[order[:count]] = True
+            break
+    return found
 
 
 def _two_way(sample: Sample, b: np.ndarray) -> tuple[float, int]:

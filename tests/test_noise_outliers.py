@@ -1,0 +1,49 @@
+"""Under test: an arm that scatters out of all proportion tells nothing of the noise of the others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from test_noise import arm_of, fitted, with_ratios
+
+from senet_ablate.noise import UNSTABLE_P, _outliers
+
+USUAL = (1.0, 1.5, 0.5, 1.2, 0.8, 2.0, 1.1, 0.9)
+
+
+@pytest.mark.parametrize("wild", [(45.0,), (48.0, 45.0), (48.0, 47.0, 46.0)])
+def test_the_others_noise_is_as_if_a_collapsed_arm_were_not_there(wild: tuple[float, ...]) -> None:
+    # Of the many-outlier test at most one arm in four: twelve arms for three.
+    usual = USUAL + (USUAL if len(wild) > 2 else ())
+    calm, all_arms = fitted(with_ratios(*usual)), fitted(with_ratios(*usual, *wild))
+    count = len(usual)
+    assert all_arms.factor[:count] == pytest.approx(calm.factor)
+    assert all_arms.df[:count] == pytest.approx(calm.df)
+    assert (all_arms.phi, all_arms.pooled_df) == (pytest.approx(calm.phi), calm.pooled_df)
+    assert (all_arms.phi_residual, all_arms.residual_df) == (pytest.approx(calm.phi_residual), calm.residual_df)
+    assert all_arms.unstable.tolist() == [False] * count + [True] * len(wild)
+    assert all_arms.factor[count:] == pytest.approx(wild)
+
+
+def test_an_arm_that_is_merely_restless_still_widens_the_pool() -> None:
+    # F = 7 on 2 and 16 degrees of freedom: p = (1 + 7 / 8)^-8 = 0.0065, unstable, but not below 0.01 / 9.
+    noise = fitted(with_ratios(*[1.0] * 8, 7.0))
+    assert noise.unstable.tolist() == [False] * 8 + [True]
+    assert noise.factor[:8] == pytest.approx([(7 + 7) / 8] * 8)
+
+
+def test_one_arm_beside_another_lends_it_all_it_has() -> None:
+    noise = fitted([arm_of([10.0, 10.1, 10.2], 1.0, 1), arm_of([10.0, 11.0, 19.0], 25.0, 2)])
+    assert noise.pooled_df == 4
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_arms_of_one_noise_are_hardly_ever_kept_out(seeds: int) -> None:
+    # Ratios are chi-squared by their degrees of freedom; the test is held to UNSTABLE_P over all arms of a study, and
+    # the count of studies out of 4,000 is binomial. Above 1, where the floor of the pool does not help.
+    rng = np.random.default_rng(0)
+    d = np.full(17, seeds - 1)
+    ratios = 3 * rng.chisquare(seeds - 1, (4000, 17)) / (seeds - 1)
+    studies = sum(bool(_outliers(each, d).any()) for each in ratios)
+    assert studies <= stats.binom.ppf(0.999, 4000, UNSTABLE_P)
