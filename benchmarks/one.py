@@ -24,13 +24,14 @@ from senet_ablate.executor import RunRequest
 from senet_ablate.levers import in_use
 from senet_ablate.loaders import EpochSampler
 from senet_ablate.resnet import ResNet
+from senet_ablate.run import resolve_precision, train_run
 from senet_ablate.schedules import learning_rate
 from senet_ablate.specs import RunSpec
 from senet_ablate.speedup import speed_up
 from senet_ablate.store import Study
 from senet_ablate.streams import initialise
 from senet_ablate.suite import declarations_dir, load_ablations, load_protocol
-from senet_ablate.training import EpochFiles, resolve_precision, train_run
+from senet_ablate.training import EpochFiles
 
 
 def bare(spec: RunSpec, data: Path | None, levers: tuple[str, ...]) -> float:
@@ -44,7 +45,7 @@ def bare(spec: RunSpec, data: Path | None, levers: tuple[str, ...]) -> float:
     model.train()
     recipe = spec.recipe
     optimizer = torch.optim.SGD(
-        model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
     )
     order = EpochSampler(len(loaded.train), seed=spec.seed, batch_size=recipe.batch_size)
     batches = loaded.train.loader(order, recipe.augmentation, torch.device("cpu"), 0)

@@ -84,9 +84,9 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
     Networks are measured in turn, for several rounds, and only while no study trains on this machine.
     """
     from senet_ablate.latency import ROUNDS, measure_latency
+    from senet_ablate.run import resolve_precision
     from senet_ablate.runner import find_machine
     from senet_ablate.timings import write_latency
-    from senet_ablate.training import resolve_precision
 
     chosen = choose(**choice)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)

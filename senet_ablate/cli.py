@@ -15,7 +15,7 @@ from senet_ablate import machine
 from senet_ablate.checks import audit, calibrate, count, latency
 from senet_ablate.errors import UserError
 from senet_ablate.exchange import merge, verify
-from senet_ablate.executor import ExecutorKind
+from senet_ablate.executor import ExecutorKind, TrackerKind
 from senet_ablate.inspection import excitation, prune
 from senet_ablate.levers import LEVERS
 from senet_ablate.options import (
@@ -219,6 +219,15 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
         help=f"Leave out a lever of speed: {', '.join(LEVERS)} or all.",
     ),
     click.option("--keep-weights", is_flag=True, help="Leave the trained weights in each run's folder (weights.pt)."),
+    click.option(
+        "--track",
+        "trackers",
+        type=click.Choice(get_args(TrackerKind)),
+        multiple=True,
+        envvar="SENET_ABLATE_TRACK",
+        help="Show runs epoch by epoch in TensorBoard, W&B or MLflow too; may be repeated. Each is an extra of its "
+        "name.  [env: SENET_ABLATE_TRACK]",
+    ),
     click.option("--report", is_flag=True, help="Write tables and plots at the end, even half-way."),
     RESULTS,
     REPORTS,
@@ -235,6 +244,7 @@ def run(
     threads: int,
     without: tuple[str, ...],
     keep_weights: bool,
+    trackers: tuple[TrackerKind, ...],
     report: bool,
     reports: Path,
     **choice: Any,
@@ -250,7 +260,9 @@ def run(
     gpus, else cpu. A run that its job or node loses goes on from its checkpoint in another one.
     """
     from senet_ablate import engines, runner
+    from senet_ablate.trackers import check_trackers
 
+    check_trackers(trackers)
     chosen = choose(**choice)
     left_out = list(LEVERS) if "all" in without else without
     call = engines.Call(executor, executor_options, device, jobs, devices_per_run, threads, left_out)
@@ -258,7 +270,7 @@ def run(
         runner.warm_up(left_out)
     engine = engines.set_up(call, tell)
     with machine.shared() if executor == "local" else nullcontext():
-        code = _train(chosen, seeds, data, engine, keep_weights)
+        code = _train(chosen, seeds, data, engine, keep_weights=keep_weights, trackers=trackers)
     if report:
         _report(chosen, reports)
     sys.exit(code)
@@ -269,13 +281,13 @@ def _plan(chosen: Chosen, seeds: int | None) -> Plan:
     return make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
 
 
-def _train(chosen: Chosen, seeds: int | None, data: Path | None, engine: Engine, keep_weights: bool) -> int:
+def _train(chosen: Chosen, seeds: int | None, data: Path | None, engine: Engine, **wish: Any) -> int:
     from senet_ablate import runner
 
     resources = engine.resources
     fingerprint = runner.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     planned = _plan(chosen, seeds)
-    todo = runner.requests(planned, chosen.study, data, fingerprint, resources, keep_weights=keep_weights)
+    todo = runner.requests(planned, chosen.study, data, fingerprint, resources, **wish)
     done = f"{len(planned.done)} of {planned.runs} runs were finished"
     if not todo:
         tell(f"{done}; nothing to train")

@@ -18,6 +18,7 @@ from senet_ablate.store import RunFolder
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
 ExecutorKind = Literal["local", "slurm", "ray"]
+TrackerKind = Literal["tensorboard", "wandb", "mlflow"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class RunRequest:
     With `data_fingerprint` the run refuses other images than those of its study. `overdue` is a lease on it that the
     driver saw unchanged for so long that its holder counts as dead (see `lease.py`).
     `devices` share each batch of the run; `threads` and `loader_workers` are for each of them; `levers` are in use.
-    `keep_weights` leaves the trained weights beside the record.
+    `keep_weights` leaves the trained weights beside the record; `trackers` are told each epoch.
     """
 
     spec: RunSpec
@@ -40,6 +41,7 @@ class RunRequest:
     loader_workers: int = 0
     levers: tuple[str, ...] = ()
     keep_weights: bool = False
+    trackers: tuple[TrackerKind, ...] = ()
     overdue: bytes | None = None
 
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from senet_ablate import pool
 from senet_ablate.errors import UserError
-from senet_ablate.executor import DeviceKind, Executor, RunRequest
+from senet_ablate.executor import DeviceKind, Executor, RunRequest, TrackerKind
 from senet_ablate.levers import ALLOCATOR, in_use
 from senet_ablate.planning import Plan, check_fit
 from senet_ablate.sharing import share
@@ -141,6 +141,7 @@ def requests(
     resources: Resources,
     *,
     keep_weights: bool = False,
+    trackers: Sequence[TrackerKind] = (),
 ) -> list[RunRequest]:
     """The open runs as plain data for the workers; relative paths become absolute, a worker may sit elsewhere."""
     from senet_ablate.data import image_root  # imports torch
@@ -158,6 +159,7 @@ def requests(
             loader_workers=resources.loader_workers,
             levers=resources.levers,
             keep_weights=keep_weights,
+            trackers=tuple(trackers),
         )
         for spec in plan.todo
     ]

@@ -1,7 +1,8 @@
 """One training: a Lightning module that takes a run's spec and knows nothing of tables.
 
-Lightning stays in this room. All randomness is keyed (see `streams.py`), the learning rate is a function of the
-progress, and the checkpoint holds weights, optimiser and curve, so a resumed run equals the uninterrupted one.
+Lightning stays in this room, its loggers in `trackers.py`. All randomness is keyed (see `streams.py`), the learning
+rate is a function of the progress, and the checkpoint holds weights, optimiser and curve, so a resumed run equals the
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -24,23 +24,18 @@ from pytorch_lightning.plugins.environments import LightningEnvironment  # type:
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
-from senet_ablate import provenance
-from senet_ablate.checkpoints import History, read_checkpoint, weights_bytes, write_checkpoint
-from senet_ablate.complexity import count_complexity
+from senet_ablate.checkpoints import History, write_checkpoint
 from senet_ablate.data import LoadedData, load_data_once
 from senet_ablate.errors import UserError
-from senet_ablate.evaluation import diverged, evaluate
-from senet_ablate.executor import DeviceKind, RunRequest
+from senet_ablate.executor import RunRequest
 from senet_ablate.lease import Lease, Taken
-from senet_ablate.loaders import EpochSampler, FileSplit, Loader
-from senet_ablate.planning import check_fit
-from senet_ablate.records import CurvePoint, Progress, Provenance, RunRecord, curve_csv, digests
+from senet_ablate.loaders import EpochSampler, Loader
+from senet_ablate.records import CURVE_FILE, CurvePoint, Progress, curve_csv
 from senet_ablate.resnet import ResNet
 from senet_ablate.schedules import learning_rate
-from senet_ablate.specs import Precision
-from senet_ablate.speedup import speed_up
 from senet_ablate.store import RunFolder
 from senet_ablate.streams import initialise
+from senet_ablate.trackers import Trackers
 
 # Lightning announces devices, ranks and itself; its processes import this file before they do so.
 for _name in ("pytorch_lightning", "lightning_fabric"):
@@ -48,18 +43,6 @@ for _name in ("pytorch_lightning", "lightning_fabric"):
 
 CHECKPOINT_SHARE = 0.02
 """Share of a run's time that may go into writing checkpoints; at least the first and last epoch are written."""
-
-
-def resolve_precision(precision: Precision, device: DeviceKind) -> Literal["fp32", "bf16"]:
-    """`auto` is bf16 autocast on devices that compute in it, else float32: the same for every arm of a machine."""
-    if precision != "auto":
-        return precision
-    if device == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = torch.cpu.get_capabilities() if device == "cpu" else {}
-        native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return "bf16" if native else "fp32"
 
 
 def request_data(request: RunRequest) -> LoadedData:
@@ -109,6 +92,7 @@ class TrainingModule(pl.LightningModule):
             momentum=recipe.momentum,
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
+            fused=True,  # one pass over each parameter, to the same bits
         )
 
     def _sampler(self, size: int, seed: int | None) -> EpochSampler:
@@ -203,13 +187,13 @@ class TrainingModule(pl.LightningModule):
 
 
 class EpochFiles(Checkpoint):
-    """Writes progress after each epoch and a checkpoint as often as its cost allows, while the run is still ours.
+    """Writes curve and progress after each epoch, a checkpoint as often as its cost allows, while the run is ours.
 
     Being a `Checkpoint`, it is called after the module's own `on_train_epoch_end`.
     """
 
-    def __init__(self, folder: RunFolder, lease: Lease | None = None) -> None:
-        self.folder, self.lease = folder, lease
+    def __init__(self, folder: RunFolder, lease: Lease | None, trackers: Trackers) -> None:
+        self.folder, self.lease, self.trackers = folder, lease, trackers
         self.cost_s = 0.0
         self.saved_at = -math.inf
 
@@ -219,15 +203,19 @@ class EpochFiles(Checkpoint):
         Raises:
             Taken: the lease on the run was lost.
         """
-        if not trainer.strategy.broadcast(_is_ours(self.lease)):  # all processes of the run end, or none
+        held = self.lease is None or self.lease.held()
+        if not trainer.strategy.broadcast(held):  # all processes of the run end, or none
             raise Taken
         done, epochs = trainer.current_epoch + 1, trainer.max_epochs
         assert epochs is not None
         if trainer.is_global_zero:
-            progress = Progress(epoch=done, epochs=epochs)
-            scratch = self.folder.progress_file.with_name(".progress.json")
-            scratch.write_text(progress.model_dump_json())
-            scratch.replace(self.folder.progress_file)
+            assert isinstance(pl_module, TrainingModule)
+            progress = Progress(epoch=done, epochs=epochs).model_dump_json()
+            for name, text in ((CURVE_FILE, curve_csv(pl_module.curve)), (self.folder.progress_file.name, progress)):
+                scratch = self.folder.path / f".{name}"
+                scratch.write_text(text)
+                scratch.replace(self.folder.path / name)
+            self.trackers.epoch(pl_module.curve[-1])
         due = time.monotonic() - self.saved_at >= self.cost_s / CHECKPOINT_SHARE
         last = done == epochs or trainer.should_stop
         if trainer.strategy.broadcast(due or last):  # the clocks of several devices need not agree
@@ -235,10 +223,6 @@ class EpochFiles(Checkpoint):
             save_checkpoint(trainer, self.folder.checkpoint_file)
             self.saved_at = time.monotonic()
             self.cost_s = self.saved_at - start
-
-
-def _is_ours(lease: Lease | None) -> bool:
-    return lease is None or lease.held()
 
 
 def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
@@ -280,117 +264,3 @@ def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Cal
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-
-
-def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
-    """Train, test once after the last epoch, and write the run's folder; continue from its checkpoint if there is one.
-
-    Raises:
-        UserError: data or request do not fit the spec, or the run was begun in another way.
-        Taken: the lease on the run was lost; another process does it, or its folder was deleted.
-    """
-    spec, folder = request.spec, request.folder
-    commit, dirty = provenance.code_state()  # as it is now, when this code was imported
-    folder.path.mkdir(parents=True, exist_ok=True)
-    folder.failure_file.unlink(missing_ok=True)
-    torch.set_num_threads(request.threads)
-    # fp32 means fp32, not TF32. By the older name: a newer one set here would make whoever reads the older fail.
-    torch.backends.cudnn.allow_tf32 = False
-    # Deterministic mode would write NaN over each new tensor before it is written, a pass over memory for nothing.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    precision = resolve_precision(spec.precision, request.device)
-    data = request_data(request)
-    check_fit(spec.recipe, spec.data, data.facts, request.devices)
-    module, resumed_from = begin_or_resume(request, precision)
-    resumed_at = len(module.curve) if resumed_from else None
-    complexity = count_complexity(module.model, in_channels=data.facts.channels, resolution=spec.data.resolution)
-    speed_up(module.model, module.history.levers)  # after it was counted: products leave out what meets the padding
-    if not _ended(module.curve, spec.recipe.epochs):
-        trainer = make_trainer(request, precision, [EpochFiles(folder, lease)])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lightning's advice on DataLoader workers and the like
-            trainer.fit(module, ckpt_path=resumed_from, weights_only=True)
-        # One way for one and for several processes: what was trained is what the checkpoint holds.
-        load_checkpoint(folder.checkpoint_file, module)
-
-    files = {"curve.csv": curve_csv(module.curve).encode()}
-    kept = {folder.weights_file.name: weights_bytes(module.model)} if request.keep_weights else {}
-    metrics = None
-    if not diverged(module.model, module.curve, spec.recipe, data):
-        device = torch.device(request.device)
-        sampler = EpochSampler(len(data.test), seed=None, batch_size=spec.recipe.batch_size)
-        loader = data.test.loader(sampler, None, device, request.loader_workers)
-        predictions, metrics = evaluate(module.model.to(device), loader, precision)
-        files["predictions.npz"] = predictions.to_bytes()
-    record = RunRecord(
-        run_id=spec.run_id,
-        spec=spec,
-        status="ok" if metrics else "diverged",
-        metrics=metrics,
-        complexity=complexity,
-        data_fingerprint=data.facts.fingerprint,
-        n_test=data.facts.n_test,
-        provenance=Provenance(
-            version=provenance.package_version(),
-            commit=commit,
-            dirty=dirty,
-            python=provenance.python_version(),
-            libraries=provenance.library_versions(),
-            device=torch.cuda.get_device_name() if request.device == "cuda" else request.device,
-            cpu=provenance.cpu_model(),
-            devices=request.devices,
-            threads=request.threads,
-            precision=precision,
-            levers=module.history.levers,
-            pipeline="streamed" if isinstance(data.train, FileSplit) else "resident",
-            started=module.history.started,
-            wall_s=round(module.history.wall_s, 3),
-            resumed_at_epoch=resumed_at,
-        ),
-        sha256=digests(files),
-    )
-    if not _is_ours(lease):
-        raise Taken
-    folder.finish(record, files | kept)  # no digest of the weights: a record is whole without them
-    return record
-
-
-def _ended(curve: Sequence[CurvePoint], epochs: int) -> bool:
-    return len(curve) == epochs or bool(curve and not math.isfinite(curve[-1].train_loss))
-
-
-def begin_or_resume(request: RunRequest, precision: Literal["fp32", "bf16"]) -> tuple[TrainingModule, Path | None]:
-    """The run as it begins, or as its last readable checkpoint left it, with that checkpoint.
-
-    Raises:
-        UserError: the run was begun with another precision or number of devices, which it would mix.
-    """
-    now = History(datetime.now(UTC).isoformat(timespec="seconds"), precision, request.devices, request.levers)
-    for path in (request.folder.checkpoint_file, request.folder.previous_file):
-        if not path.is_file():
-            continue
-        module = TrainingModule(request, now)
-        try:
-            load_checkpoint(path, module)
-        except Exception:  # whatever a file that was cut off or overwritten makes torch raise
-            path.unlink()
-            continue
-        for what, before in module.history.manner.items():
-            if before != now.manner[what]:
-                raise UserError(
-                    f"the run was begun with {what} = {before} and would go on with {now.manner[what]}; go on as it "
-                    f"was begun, or remove {request.folder.path}"
-                )
-        return module, path
-    return TrainingModule(request, now), None
-
-
-def load_checkpoint(path: Path, module: TrainingModule) -> None:
-    """Put a checkpoint's weights, curve and history into the module; never executes what it reads.
-
-    Raises:
-        Exception: the file is damaged or another run's.
-    """
-    checkpoint = read_checkpoint(path)
-    module.load_state_dict(checkpoint["state_dict"])
-    module.on_load_checkpoint(checkpoint)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from scipy.optimize import minimize
 
-from senet_ablate.figures import MARKERS, plot_table, save, spread_out
+from senet_ablate.figures import MARKERS, plot_column, plot_table, save, spread_out
 from senet_ablate.store import Study
 
 
-def drawn(figure: Figure, row: int, column: int) -> set[tuple[float, float]]:
+def drawn(figure: Figure, row: int, column: int, columns: int = 2) -> set[tuple[float, float]]:
     """Data points of a panel (not the markers beside the labels)."""
-    axes = figure.axes[2 * row + column]
+    axes = figure.axes[columns * row + column]
     points = set()
     for part in axes.get_lines():
         if part.get_transform() == axes.transData and part.get_marker() in MARKERS:
@@ -46,6 +46,14 @@ def test_a_study_without_a_run_can_be_drawn(study: Study) -> None:
     figure = plot_table(table(study))
     assert [text.get_text() for text in figure.axes[0].texts] == ["no finished run yet"]
     assert save(figure, "svg").count(b"<svg") == 1
+
+
+def test_a_figure_of_one_column_shows_added_parameters_alone(full: Study) -> None:
+    whole, column = plot_table(table(full)), plot_column(table(full))
+    assert column.get_size_inches()[0] == pytest.approx(89 / 25.4, abs=0.01)
+    assert [axes.get_xlabel() for axes in column.axes] == ["added parameters, thousand", "added parameters, million"]
+    assert drawn(column, 0, 0, columns=1) == drawn(whole, 0, 0)
+    assert drawn(column, 1, 0, columns=1) == drawn(whole, 1, 0)
 
 
 heights = st.lists(st.floats(-1, 2), min_size=1, max_size=9).map(sorted)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from senet_ablate import training
+from senet_ablate import run, training
 from senet_ablate.data import load_data
 from senet_ablate.errors import UserError
 from senet_ablate.evaluation import evaluate
@@ -13,6 +13,7 @@ from senet_ablate.executor import RunRequest
 from senet_ablate.loaders import EpochSampler
 from senet_ablate.records import Predictions
 from senet_ablate.resnet import ResNet
+from senet_ablate.run import resolve_precision, train_run
 from senet_ablate.specs import (
     Augmentation,
     DataConfig,
@@ -25,7 +26,7 @@ from senet_ablate.specs import (
     Variant,
 )
 from senet_ablate.store import RunFolder
-from senet_ablate.training import History, TrainingModule, resolve_precision, train_run
+from senet_ablate.training import History, TrainingModule
 
 NETWORK = Network(backbone="resnet14", width=16, stem="small")
 RECIPE = Recipe(
@@ -119,10 +120,10 @@ def test_an_end_between_training_and_test_repeats_the_test_only(tmp_path, monkey
         raise CutOffError
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "evaluate", end)
+        patch.setattr(run, "evaluate", end)
         with pytest.raises(CutOffError):
             train(tmp_path / "cut", spec())
-    monkeypatch.setattr(training, "make_trainer", end)  # nothing is left to train
+    monkeypatch.setattr(run, "make_trainer", end)  # nothing is left to train
     record, resumed = train(tmp_path / "cut", spec())
     assert record.provenance.resumed_at_epoch == RECIPE.epochs
     assert outcome(resumed) == outcome(whole)
@@ -281,13 +282,13 @@ def parameters_kept(tmp_path, monkeypatch, what: RunSpec) -> list[str]:
     module = TrainingModule(request, History("", "fp32", 1, ()))
     start = {name: value.clone() for name, value in module.model.named_parameters()}
     kept = []
-    evaluate = training.evaluate
+    evaluate = run.evaluate
 
     def compare(model, *arguments):
         kept.extend(name for name, value in model.named_parameters() if torch.equal(value, start[name]))
         return evaluate(model, *arguments)
 
-    monkeypatch.setattr(training, "evaluate", compare)
+    monkeypatch.setattr(run, "evaluate", compare)
     train_run(request)
     return kept
 

@@ -14,7 +14,7 @@ import torch
 from helpers import FACTS, PROTOCOL, SE
 from test_pool import request
 
-from senet_ablate import store, training, worker
+from senet_ablate import run, store, training, worker
 from senet_ablate.executor import Event, RunRequest
 from senet_ablate.lease import leased
 from senet_ablate.specs import Protocol
@@ -82,13 +82,13 @@ def test_a_run_whose_folder_is_deleted_is_given_up(tmp_path: Path, after_epoch) 
 
 def test_a_lease_lost_at_the_very_end_keeps_a_late_doer_from_writing(tmp_path: Path, monkeypatch) -> None:
     one = request(tmp_path, 0)
-    evaluate = training.evaluate
+    evaluate = run.evaluate
 
     def lose(*args):
         (one.folder.path / "lease-1.json").unlink()
         return evaluate(*args)
 
-    monkeypatch.setattr(training, "evaluate", lose)
+    monkeypatch.setattr(run, "evaluate", lose)
     assert attempt(one).kind == "busy"
     assert not one.folder.record_file.exists()
 
@@ -210,7 +210,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> RunRequest:
         patch.setattr(training, "save_checkpoint", save_then_end)
         patch.setattr(training, "CHECKPOINT_SHARE", float("inf"))
         assert attempt(one).cause == "CutOffError: in the middle"
-    assert names(one.folder.path) == ["failure.json", "last.ckpt", "previous.ckpt"]
+    assert names(one.folder.path) == ["curve.csv", "failure.json", "last.ckpt", "previous.ckpt"]
     return one
 
 
