@@ -47,6 +47,12 @@ LABEL_HEIGHT = 0.075
 
 THIS_STUDY, PAPER = "this study", "the paper"
 
+WIDTH = 7.2
+"""Inches of a figure of two columns."""
+
+COLUMN_WIDTH = 3.5
+"""Inches of one column of a two-column page (89 mm)."""
+
 COSTS = {"params": "added parameters", "macs": "added multiply-adds", "one_image_ms": "ms of one image"}
 """What an error is drawn against; the last only where it was measured, and never the paper's."""
 
@@ -102,6 +108,16 @@ def plot_table(table: Table) -> Figure:
     return plot_points(points, title, rows, [line["row"] for line in lines])
 
 
+def plot_column(table: Table) -> Figure:
+    """Draw errors against added parameters alone, one column wide and without a title, for a page with a caption."""
+    rows = {THIS_STUDY: f"This study: {table.pin.protocol.name}"}
+    if any(row.paper for row in table.ablation.rows):
+        rows[PAPER] = "The paper: ImageNet, one run each"
+    points = table_points(table)
+    names = [row.id for row in table.ablation.rows]
+    return plot_points(points[points["cost"] == "params"], "", rows, names, COLUMN_WIDTH)
+
+
 def plot_networks(tables: Sequence[Table]) -> tuple[Figure, pd.DataFrame]:
     """Draw every network of several tables once, by its own name, this study alone; the figure and what it shows."""
     parts = []
@@ -118,16 +134,18 @@ def plot_networks(tables: Sequence[Table]) -> tuple[Figure, pd.DataFrame]:
     return plot_points(points, title, {THIS_STUDY: f"This study: {name}, mean and 95 % interval"}, order), points
 
 
-def plot_points(points: pd.DataFrame, title: str, rows: Mapping[str, str], order: Sequence[str]) -> Figure:
-    """Draw errors against costs: a row of panels for each source, with its title, and a panel for each cost.
+def plot_points(
+    points: pd.DataFrame, title: str, rows: Mapping[str, str], order: Sequence[str], width: float = WIDTH
+) -> Figure:
+    """Draw errors against costs: a row of panels for each source, with its title, and a panel for each cost there is.
 
     `order` are the arms' names; each keeps its marker in all panels.
     """
     markers = {name: (MARKERS[n % len(MARKERS)], n >= len(MARKERS)) for n, name in enumerate(order)}
-    costs = [cost for cost in COSTS if cost != "one_image_ms" or (points["cost"] == cost).any()]
+    costs = [cost for cost in COSTS if (points["cost"] == cost).any()] or ["params"]
     with mpl.rc_context(STYLE):
         height = max(2.5, 0.17 * len(order))
-        figure = Figure(figsize=(7.2, 0.4 + height * len(rows)), layout="constrained")
+        figure = Figure(figsize=(width, 0.4 * bool(title) + height * len(rows)), layout="constrained")
         axes = figure.subplots(len(rows), len(costs), sharey="row", squeeze=False)
         for line, (source, heading) in zip(axes, rows.items(), strict=True):
             own = points[points["source"] == source]
@@ -141,7 +159,8 @@ def plot_points(points: pd.DataFrame, title: str, rows: Mapping[str, str], order
                 _labels(line[len(shown) - 1], everyone)
             line[0].set_title(heading)
             line[0].set_ylabel("top-1 error, %")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=9)
         return figure
 
 

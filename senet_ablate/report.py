@@ -14,7 +14,7 @@ from senet_ablate import findings, page
 from senet_ablate.assessment import Assessment
 from senet_ablate.curves import curves_frame, plot_curves
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.figures import plot_networks, plot_table, save, table_points
+from senet_ablate.figures import plot_column, plot_networks, plot_table, save, table_points
 from senet_ablate.page import Page, Picture
 from senet_ablate.store import write_atomic
 from senet_ablate.tables import (
@@ -74,6 +74,9 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
             name, alt = f"{ablation.name}_curves", f"Learning curves of {ablation.heading}."
             pictures[name] = picture(name, plot_curves(curves, ablation.heading), curves, alt, keep=wanted)
         if wanted:
+            column = plot_column(table)
+            write(f"figures/{ablation.name}_column.svg", save(column, "svg"))
+            write(f"figures/{ablation.name}_column.png", save(column, "png"))
             write(f"tables/{ablation.name}.md", to_markdown(table))
             write(f"tables/{ablation.name}.csv", to_csv(table))
             write(f"tables/{ablation.name}.tex", to_latex(table))
