@@ -56,7 +56,7 @@ def measure(part: str, settings: list[Setting], count: int, output: Path) -> dic
     if part == "ablate":
         return ablate(output / "unharmed.md")
     if part == "block":
-        return {"block_ms": block(max(3, count))}
+        return {"block_ms": block(max(9, count))}
     found: dict[str, Any] = {}
     for setting in settings:
         if part == "levers":

@@ -67,10 +67,10 @@ def compare(first: Path, second: Path) -> str:
     covariance = noise.covariance_of_means(range(2 * len(arms)), paired=True)
     differences = [noise.contrast({2 * place: -1.0, 2 * place + 1: 1.0}) for place in range(len(arms))]
     pointwise = max_t(contrasts, covariance, max(each.df for each in differences)).pointwise(0.05)
-    share = 1 / len(arms)
-    average = noise.contrast(
-        {2 * place + side: (2 * side - 1) * share for place in range(len(arms)) for side in (0, 1)}
-    )
+    stable = [place for place in range(len(arms)) if not noise.unstable[[2 * place, 2 * place + 1]].any()]
+    unstable = [arm.slug for place, arm in enumerate(arms) if place not in stable]
+    share = 1 / len(stable)
+    average = noise.contrast({2 * place + side: (2 * side - 1) * share for place in stable for side in (0, 1)})
     half = student.quantile(0.025, average.df) * average.se
     lines = []
     clear = 0
@@ -83,8 +83,9 @@ def compare(first: Path, second: Path) -> str:
         "",
         f"- `{first.name}`: {described(one)}.",
         f"- `{second.name}`: {described(other)}.",
-        f"- Average difference of {len(arms)} networks, the second less the first: {average.estimate:+.2f} ± "
-        f"{half:.2f} points of test error (95 % interval).",
+        f"- Average difference of {len(stable)} networks, the second less the first: {average.estimate:+.2f} ± "
+        f"{half:.2f} points of test error (95 % interval)"
+        + (f"; not of unstable ones: {', '.join(unstable)}." if unstable else "."),
         f"- Networks whose own difference is outside the noise: {clear} of {len(arms)} (simultaneous 95 % intervals).",
         "",
         "| network | difference, points |",
