@@ -50,13 +50,13 @@ def line(name: str) -> dict[str, object]:
         row.id: {r.spec.seed: validation_error(study(name), r) for r in runs if r.spec.variant == row.variant}
         for row in table.rows
     }
-    gains = [errors["plain"][seed] - errors["se"][seed] for seed in errors["se"] if seed in errors["plain"]]
+    gains = [errors["original"][seed] - errors["se"][seed] for seed in errors["se"] if seed in errors["original"]]
     network = protocol.network
     return {
         "candidate": name,
         "network": f"{network.backbone}, width {network.width}",
         "epochs": protocol.recipe.epochs,
-        "no SE %": "  ".join(f"{error:.2f}" for error in errors["plain"].values()),
+        "no SE %": "  ".join(f"{error:.2f}" for error in errors["original"].values()),
         "SE %": "  ".join(f"{error:.2f}" for error in errors["se"].values()),
         "gain": f"{statistics.mean(gains):+.2f}" if gains else "",
         "by seed": "  ".join(f"{gain:+.2f}" for gain in gains),
