@@ -2,9 +2,9 @@
 
     python benchmarks/pilots.py --data path/to/cifar10-folder
 
-Each candidate (`pilots/protocols/`) trains SE and the plain network on seeds that no study uses. What is compared is
-the gain of SE beside its noise, which decides what a study can resolve, on validation images alone: other arms and
-test images are not looked at. Writes reports/pilots/pilots.md from results/pilot-*/; what is finished stays.
+Each candidate (`pilots/protocols/`) trains SE and the plain network by a recipe of its own, so that no run of a pilot
+is one of a study. What is compared is the gain of SE beside its noise, which decides what a study can resolve, on
+validation images alone: other arms and test images are not looked at. Writes reports/pilots/pilots.md from results/pilot-*/; what is finished stays.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def page(names: list[str]) -> str:
         "# Pilots for `cifar10-lite`\n\n"
         "Error of the last epoch on the validation part, percent by seed; gain: no SE less SE of the same seed.\n\n"
         f"{table}\n\n"
-        f"- A folder of photographs at 16x16: {images}. Seeds are outside of those of any study; neither other arms "
-        "nor test images were looked at.\n"
+        f"- A folder of photographs at 16x16: {images}. Neither other arms nor test images were "
+        "looked at, and none of these runs is one of the study.\n"
         "- Made by `python benchmarks/pilots.py --data FOLDER` from results/pilot-*/.\n"
     )
 
