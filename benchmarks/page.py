@@ -18,8 +18,8 @@ DATA = ("digits", "images")
 AXES = {
     "arms": "networks (2 seeds each)",
     "seeds": "seeds (2 networks)",
-    "images": "training images (16x16)",
-    "pixels": "side of the images (2,000 of them)",
+    "images": "images of 16x16",
+    "pixels": "side of the images, px",
 }
 
 
@@ -148,6 +148,7 @@ def draw(result: dict[str, Any], folder: Path) -> None:
                 "o-",
                 color="#0072B2",
             )
+            axes.margins(0.08)
             axes.set(xlabel=AXES[what], ylim=(0, None), xlim=(0, None))
             axes.spines[["top", "right"]].set_visible(False)
         figure.axes[0].set_ylabel("seconds of the study")

@@ -4,7 +4,8 @@
 
 Each candidate (`pilots/protocols/`) trains SE and the plain network by a recipe of its own, so that no run of a pilot
 is one of a study. What is compared is the gain of SE beside its noise, which decides what a study can resolve, on
-validation images alone: other arms and test images are not looked at. Writes reports/pilots/pilots.md from results/pilot-*/; what is finished stays.
+validation images alone: other arms and test images are not looked at. Writes reports/pilots/pilots.md from
+results/pilot-*/; what is finished stays.
 """
 
 from __future__ import annotations
