@@ -152,7 +152,8 @@ def plot_points(
             shown = [cost for cost in costs if source != PAPER or cost != "one_image_ms"]
             for panel, cost in zip(line, costs, strict=True):
                 panel.set_visible(cost in shown)
-                _panel(panel, _points(own[own["cost"] == cost], markers), COSTS[cost])
+                if cost in shown:  # an empty panel would take the ticks from those that share its axis
+                    _panel(panel, _points(own[own["cost"] == cost], markers), COSTS[cost])
             if not own.empty:
                 everyone = _points(own[own["cost"] == costs[0]], markers)
                 _fit_height(line[0], everyone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import R16, make_record, table, write_record
+from helpers import PLAIN, R4, R16, make_record, table, write_record
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 from senet_ablate.figures import MARKERS, plot_column, plot_table, save, spread_out
 from senet_ablate.store import Study
+from senet_ablate.timings import Latency, Timing, write_latency
 
 
 def drawn(figure: Figure, row: int, column: int, columns: int = 2) -> set[tuple[float, float]]:
@@ -46,6 +47,19 @@ def test_a_study_without_a_run_can_be_drawn(study: Study) -> None:
     figure = plot_table(table(study))
     assert [text.get_text() for text in figure.axes[0].texts] == ["no finished run yet"]
     assert save(figure, "svg").count(b"<svg") == 1
+
+
+def test_measured_times_have_a_panel_and_leave_the_papers_axis_its_ticks(full: Study) -> None:
+    kinds = ("one_image", "batch", "training_step")
+    facts = {"device": "cpu", "cpu": "A processor", "threads": 1, "precision": "fp32", "torch": "2", "batch": 4}
+    medians = {R4.slug: 3.0, R16.slug: 2.0, PLAIN.slug: 1.0}
+    networks = {slug: dict.fromkeys(kinds, Timing.of([0.5, ms, 9.0])) for slug, ms in medians.items()}
+    write_latency(full, Latency(**facts, rounds=3, networks=networks))
+    figure = plot_table(table(full))
+    assert drawn(figure, 0, 2, columns=3) == {(3.0, 13.0), (2.0, 12.0), (1.0, 15.0)}
+    paper = figure.axes[3:]
+    assert [axes.get_visible() for axes in paper] == [True, True, False]
+    assert len(paper[0].get_yticks()) > 1
 
 
 def test_a_figure_of_one_column_shows_added_parameters_alone(full: Study) -> None:
