@@ -157,7 +157,7 @@ def plot_points(
             if not own.empty:
                 everyone = _points(own[own["cost"] == costs[0]], markers)
                 _fit_height(line[0], everyone)
-                _labels(line[len(shown) - 1], everyone)
+                _labels(line[len(shown) - 1], everyone, beside=len(shown) < len(costs))
             line[0].set_title(heading)
             line[0].set_ylabel("top-1 error, %")
         if title:
@@ -229,14 +229,21 @@ def side_by_side(positions: Sequence[float]) -> list[float]:
     return steps
 
 
-def _labels(axes: Axes, points: Sequence[Point]) -> None:
-    """Name each point, with its marker, in a column at the right, as near to the point's height as others allow."""
+def _labels(axes: Axes, points: Sequence[Point], *, beside: bool) -> None:
+    """Name each point, with its marker, in a column at the right, as near to the point's height as others allow.
+
+    `beside`: where a panel is left out, which has room enough, so that none is made.
+    """
     low, high = axes.get_ylim()
     order = sorted(points, key=lambda point: point.y)
     wished = np.array([(point.y - low) / (high - low) for point in order])
     for point, place in zip(order, spread_out(wished, LABEL_HEIGHT), strict=True):
-        axes.plot(1.05, place, point.marker, transform=axes.transAxes, clip_on=False, **_marker_style(point))
-        axes.text(1.09, place, point.label, transform=axes.transAxes, va="center", fontsize=7)
+        (marker,) = axes.plot(
+            1.05, place, point.marker, transform=axes.transAxes, clip_on=False, **_marker_style(point)
+        )
+        name = axes.text(1.09, place, point.label, transform=axes.transAxes, va="center", fontsize=7)
+        for part in (marker, name):
+            part.set_in_layout(not beside)
 
 
 def spread_out(wished: np.ndarray, distance: float) -> np.ndarray:
