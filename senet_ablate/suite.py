@@ -61,7 +61,7 @@ class Row(Spec):
     label: str
     se: SEConfig | None
     placement: Placement = Placement()
-    first_seed: Annotated[int, Field(ge=0, multiple_of=SEED_SERIES)] = 0
+    first_seed: Annotated[int, Field(ge=0, le=1_000_000, multiple_of=SEED_SERIES)] = 0
     paper: PaperFigures | None = None
 
     @field_validator("se", mode="before")
