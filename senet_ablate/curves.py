@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from senet_ablate.figures import STYLE, spread_out
 from senet_ablate.outcomes import Outcomes
+from senet_ablate.records import CURVE_FILE, CurvePoint, read_curve
 from senet_ablate.suite import Ablation
 
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")
@@ -26,7 +27,8 @@ def curves_frame(ablation: Ablation, outcomes: Outcomes) -> pd.DataFrame:
     parts = []
     for row in ablation.rows:
         for record in outcomes.runs.get(row.arm, ()):
-            curve = pd.read_csv(outcomes.study.run(record.run_id).path / "curve.csv")
+            points = read_curve(outcomes.study.run(record.run_id).path / CURVE_FILE)
+            curve = pd.DataFrame([point.model_dump() for point in points], columns=list(CurvePoint.model_fields))
             curve.insert(0, "seed", record.spec.seed)
             curve.insert(0, "label", row.label)
             curve.insert(0, "row", row.id)
@@ -45,7 +47,8 @@ def plot_curves(frame: pd.DataFrame, heading: str) -> Figure:
                 middle, low, high = by_epoch.median(), by_epoch.min(), by_epoch.max()
                 axes.fill_between(middle.index, low, high, color=colour, alpha=0.12, linewidth=0)
                 axes.plot(middle.index, middle, color=colour, linewidth=1.1)
-                ends.append((float(middle.iloc[-1]), str(label), colour))
+                if np.isfinite(middle.iloc[-1]):  # else it ends nowhere
+                    ends.append((float(middle.iloc[-1]), str(label), colour))
             axes.set(xlabel="epoch", ylabel=name, xlim=(1, max(2, frame["epoch"].max())))
             later = frame.loc[frame["epoch"] > EARLY * frame["epoch"].max(), measure].replace([np.inf, -np.inf], np.nan)
             if later.notna().any():
@@ -53,6 +56,8 @@ def plot_curves(frame: pd.DataFrame, heading: str) -> Figure:
                 axes.set_ylim(low - 0.08 * (high - low) - 1e-9, high + 0.08 * (high - low) + 1e-9)
             axes.grid(axis="y", color="0.9", linewidth=0.6)
             low_end, high_end = axes.get_ylim()
+            if not ends:
+                continue
             ends.sort()
             wished = np.array([(end - low_end) / (high_end - low_end) for end, _, _ in ends])
             places = spread_out(wished, LABEL_DISTANCE)
