@@ -80,7 +80,7 @@ def campaign(place: Place, wanted: int, seed: int) -> Tried:
             notes = "\n".join(getattr(error, "__notes__", []))
             tried.defect = f"{type(error).__name__}: {error}\n{notes}"[:2000]
             break
-    say(f"{place.name}: {tried.bad} bad inputs{', A DEFECT' if tried.defect else ''}")
+    say(f"{place.name}: {tried.bad} bad inputs" + (f", and a defect: {tried.defect}" if tried.defect else ""))
     return tried
 
 

@@ -274,6 +274,8 @@ def load_protocol(directory: Path, name: str, overrides: Sequence[str] = ()) -> 
         path = directory / "protocols" / f"{name}.toml"
         if not path.is_file():
             names = sorted(file.stem for file in (directory / "protocols").glob("*.toml"))
+            if not names:
+                raise UserError(f"{directory}: no protocols/*.toml in this folder; name another with --ablations")
             raise UserError(f"no protocol {name!r}; {did_you_mean(name, names)}; or the path of a .toml file")
     raw = read_toml(path)
     place = str(path)

@@ -118,7 +118,8 @@ def shell(*arguments: str, work: Sequence[str] = WORK, **environment: str) -> st
 
 def named(told: str | None, *words: str) -> str | None:
     """The answer, which has one of the words."""
-    assert told is None or any(word in told for word in words), f"none of {words} in: {told}"
+    text = "".join((told or "").split())  # a terminal has its own idea of white space
+    assert told is None or any("".join(word.split()) in text for word in words), f"none of {words} in: {told}"
     return told
 
 
@@ -269,18 +270,29 @@ OPTIONS = [
 """Every option of every command that takes a value."""
 
 
+def spellings(value: str) -> Iterator[str]:
+    """How a message may show what was typed: as Python writes it, as a terminal may show it, or a part of it."""
+    if value:
+        yield repr(value)[1:-1]
+        yield CONTROL.sub("\ufffd", value)
+        yield click.format_filename(value)
+        yield from (repr(part.strip()) for part in value.split(","))
+    yield repr(value)
+
+
 def answer_option(typed_in: tuple[tuple[str, str], str]) -> str | None:
     (command, option), value = typed_in
-    shown = (CONTROL.sub("\ufffd", value),) if value else ()
-    parts = (repr(part.strip()) for part in value.split(","))
-    return named(shell(command, *USUAL.get(command, ()), f"{option}={value}"), option, repr(value), *shown, *parts)
+    told = shell(command, *USUAL.get(command, ()), f"{option}={value}")
+    return named(told, option, *spellings(value))
+
+
+NEEDED = {"merge": ("--into", "second"), "count": ("--protocol", "digits"), "report": ("--study", "first")}
 
 
 def answer_arguments(typed_in: tuple[str, list[str]]) -> str | None:
     command, values = typed_in
-    needed = {"merge": ("--into", "second"), "count": ("--protocol", "digits")}.get(command, ())
-    told = shell(command, *needed, "--", *values)
-    return named(told, *map(repr, values), *(CONTROL.sub("\ufffd", value) for value in values if value), "'SOURCE...'")
+    told = shell(command, *NEEDED.get(command, ()), "--", *values)
+    return named(told, *(word for value in values for word in spellings(value)))
 
 
 def keys_of(tree: dict[str, Any], place: str = "") -> Iterator[str]:
