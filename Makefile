@@ -22,7 +22,7 @@ LOOK = $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(if $(STUDY),--study '$(STUDY
 TABLES := ratio squeeze gate stage integration inner nosqueeze controls pruning
 
 .DEFAULT_GOAL := help
-.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate excitation prune latency bench report readme \
+.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate excitation prune latency bench bad-inputs report readme \
         check lint test test-all test-browser test-cluster clean
 
 help: ## Show this list
@@ -92,6 +92,9 @@ report: $(VENV)/installed ## Write tables and plots again from the records
 
 readme: $(VENV)/installed ## Write the generated parts of README.md from the committed study
 	@$(CLI) report --study digits-reference --fill README.md
+
+bad-inputs: $(VENV)/installed-dev ## Try 10,000 generated bad inputs wherever one types or a file is read (minutes)
+	@$(VENV)/bin/python benchmarks/bad_inputs.py $(ARGS)
 
 check: lint test ## Lint, format, types and tests
 

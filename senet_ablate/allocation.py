@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from senet_ablate.errors import UserError
 from senet_ablate.prospects import Prospects
-from senet_ablate.suite import Arm
+from senet_ablate.suite import SEED_SERIES, Arm
 
 START, SHORT_START, WILD_START = 3, 2, 5
 STEP = 0.15
@@ -76,6 +76,8 @@ def _grow(
             if total(seeds) + price > budget:
                 continue
             after = {arm: n + step.get(arm, 0) for arm, n in seeds.items()}
+            if max(after.values()) > SEED_SERIES:  # the next seed is another arm's
+                continue
             rate = (prospects.expected(after) - before) / price
             if rate > best_rate:
                 best, best_rate = after, rate

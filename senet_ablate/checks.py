@@ -16,6 +16,8 @@ from senet_ablate.errors import UserError
 from senet_ablate.options import (
     ABLATIONS,
     CLASSES,
+    MANY,
+    MOST_CLASSES,
     PRECISION,
     PROTOCOL,
     REPORTS,
@@ -23,13 +25,15 @@ from senet_ablate.options import (
     SET,
     STUDY,
     TABLES,
+    Place,
+    Word,
     choose,
     cores,
     options,
 )
 from senet_ablate.planning import channels_and_classes
 from senet_ablate.specs import Complexity, Variant
-from senet_ablate.suite import arms, check_arms, declarations_dir, load_ablations, load_protocol
+from senet_ablate.suite import SEED_SERIES, arms, check_arms, declarations_dir, load_ablations, load_protocol
 from senet_ablate.terminal import say, show_calibration, show_counts, show_latency, tell
 
 BUSY = 0.3
@@ -74,7 +78,7 @@ def audit(classes: int | None, **choice: Any) -> None:
     STUDY,
     CLASSES,
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
-    click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Processor threads."),
+    click.option("--threads", type=MANY, default=1, show_default=True, help="Processor threads."),
     RESULTS,
     ABLATIONS,
 )
@@ -112,9 +116,11 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
 
 @click.command()
 @options(
-    click.option("--studies", type=click.IntRange(1), default=400, show_default=True, help="Simulated studies a line."),
+    click.option(
+        "--studies", type=click.IntRange(1, 1_000_000), default=400, show_default=True, help="Simulated studies a line."
+    ),
     click.option("--seeds", default="3,5,10", show_default=True, metavar="N,N", help="Seeds of each network."),
-    click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: one per core]"),
+    click.option("--jobs", type=MANY, help="Processes.  [default: one per core]"),
     REPORTS,
     ABLATIONS,
 )
@@ -131,8 +137,8 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
         counts = [int(count) for count in seeds.split(",")]
     except ValueError:
         counts = []
-    if not counts or min(counts) < 2:
-        raise UserError(f"--seeds {seeds!r}: expected numbers of seeds, at least 2 each, such as 3,5,10")
+    if not counts or min(counts) < 2 or max(counts) > SEED_SERIES:
+        raise UserError(f"--seeds {seeds!r}: expected numbers of seeds, 2 to {SEED_SERIES} each, such as 3,5,10")
     tables = load_ablations(ablations or declarations_dir())
     with Progress(console=Console(stderr=True), transient=True) as display:
         bar = display.add_task("simulating")
@@ -150,10 +156,14 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
 @click.command()
 @options(
     TABLES,
-    click.option("--protocol", default="imagenet-resnet50", show_default=True, help="Whose network to count."),
+    click.option(
+        "--protocol", type=Word(), default="imagenet-resnet50", show_default=True, help="Whose network to count."
+    ),
     SET,
-    click.option("--classes", type=click.IntRange(2), default=1000, show_default=True, help="Classes of a folder."),
-    click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the counts here."),
+    click.option(
+        "--classes", type=click.IntRange(2, MOST_CLASSES), default=1000, show_default=True, help="Classes of a folder."
+    ),
+    click.option("--csv", "csv_file", type=Place(dir_okay=False), help="Write the counts here."),
     ABLATIONS,
 )
 def count(

@@ -23,6 +23,7 @@ from senet_ablate.options import (
     CLASSES,
     DATA,
     DEVICE,
+    MANY,
     PRECISION,
     PROTOCOL,
     REPORTS,
@@ -34,6 +35,8 @@ from senet_ablate.options import (
     TABLES,
     Chosen,
     Duration,
+    Finite,
+    Place,
     choose,
     options,
     planned_seeds,
@@ -76,6 +79,11 @@ class Shell(click.Group):
             return super().invoke(ctx)
         except (UserError, OSError) as error:
             tell(f"error: {error}")
+            sys.exit(2)
+        except (MemoryError, RuntimeError) as error:  # torch has no type of its own for it on the processor
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            tell(f"error: not enough memory for this network, resolution or batch: {str(error).partition(chr(10))[0]}")
             sys.exit(2)
         except KeyboardInterrupt:
             tell("stopped")
@@ -123,17 +131,19 @@ def list_command(ablations: Path | None) -> None:
     SEEDS,
     STUDY,
     CLASSES,
-    click.option("--runs", type=click.IntRange(2), help="Share out this many runs so that most findings are decided."),
+    click.option(
+        "--runs", type=click.IntRange(2, 1_000_000), help="Share out this many runs so that most findings are decided."
+    ),
     click.option("--budget", type=Duration(), metavar="TIME", help="The same for a time on this machine: 2h, 90min."),
-    click.option("--jobs", type=click.IntRange(1), help="Runs at once, for --budget.  [default: one per core]"),
+    click.option("--jobs", type=MANY, help="Runs at once, for --budget.  [default: one per core]"),
     click.option(
         "--gain",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Finite(0, 100, min_open=True),
         help="SE gain to assume, in points.  [default: the paper's 1.02]",
     ),
     click.option(
         "--error",
-        type=click.FloatRange(0, 100, min_open=True, max_open=True),
+        type=Finite(0, 100, min_open=True, max_open=True),
         help="Expected error in percent, before any run.",
     ),
     click.option(
@@ -204,13 +214,11 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     ),
     click.option(
         "--jobs",
-        type=click.IntRange(1),
+        type=MANY,
         help="Runs at once.  [default: one per core, or per GPU; elsewhere as many as the cluster takes]",
     ),
-    click.option(
-        "--devices-per-run", type=click.IntRange(1), default=1, show_default=True, help="Share a run's batch (DDP)."
-    ),
-    click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Processor threads per run."),
+    click.option("--devices-per-run", type=MANY, default=1, show_default=True, help="Share a run's batch (DDP)."),
+    click.option("--threads", type=MANY, default=1, show_default=True, help="Processor threads per run."),
     click.option(
         "--without",
         multiple=True,
@@ -326,7 +334,7 @@ def status(seeds: int | None, **choice: Any) -> None:
     click.option(
         "--fill",
         "filled",
-        type=click.Path(dir_okay=False, exists=True, path_type=Path),
+        type=Place(dir_okay=False, exists=True),
         help="Put tables between <!-- generated: table10_ratio --> and <!-- /generated --> of this Markdown file.",
     ),
     RESULTS,
@@ -341,7 +349,11 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
     chosen = choose(**choice)
     _report(chosen, reports)
     if filled:
-        write_atomic(filled, fill(filled.read_text(encoding="utf-8"), reports / chosen.study.name / "tables"))
+        try:
+            text = fill(filled.read_text(encoding="utf-8"), reports / chosen.study.name / "tables")
+        except (UserError, UnicodeDecodeError) as error:
+            raise UserError(f"--fill {filled}: {error}") from None
+        write_atomic(filled, text)
 
 
 def _report(chosen: Chosen, reports: Path) -> None:

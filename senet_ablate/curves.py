@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from senet_ablate.errors import UserError
 from senet_ablate.figures import STYLE, spread_out
 from senet_ablate.outcomes import Outcomes
+from senet_ablate.records import CURVE_FILE, CurvePoint, read_curve
 from senet_ablate.suite import Ablation
 
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")
@@ -22,11 +24,19 @@ EARLY = 0.2
 
 
 def curves_frame(ablation: Ablation, outcomes: Outcomes) -> pd.DataFrame:
-    """All epochs of all finished runs of a table: row, label, seed and the columns of `curve.csv`."""
+    """All epochs of all finished runs of a table: row, label, seed and the columns of `curve.csv`.
+
+    Raises:
+        UserError: a curve is damaged.
+    """
     parts = []
     for row in ablation.rows:
         for record in outcomes.runs.get(row.arm, ()):
-            curve = pd.read_csv(outcomes.study.run(record.run_id).path / "curve.csv")
+            path = outcomes.study.run(record.run_id).path / CURVE_FILE
+            points = read_curve(path)
+            if not points or [point.epoch for point in points] != list(range(1, len(points) + 1)):
+                raise UserError(f"{path}: damaged curve: epochs are not 1, 2, …; remove the folder to run it again")
+            curve = pd.DataFrame([point.model_dump() for point in points], columns=list(CurvePoint.model_fields))
             curve.insert(0, "seed", record.spec.seed)
             curve.insert(0, "label", row.label)
             curve.insert(0, "row", row.id)
@@ -45,7 +55,8 @@ def plot_curves(frame: pd.DataFrame, heading: str) -> Figure:
                 middle, low, high = by_epoch.median(), by_epoch.min(), by_epoch.max()
                 axes.fill_between(middle.index, low, high, color=colour, alpha=0.12, linewidth=0)
                 axes.plot(middle.index, middle, color=colour, linewidth=1.1)
-                ends.append((float(middle.iloc[-1]), str(label), colour))
+                if np.isfinite(middle.iloc[-1]):  # else it ends nowhere
+                    ends.append((float(middle.iloc[-1]), str(label), colour))
             axes.set(xlabel="epoch", ylabel=name, xlim=(1, max(2, frame["epoch"].max())))
             later = frame.loc[frame["epoch"] > EARLY * frame["epoch"].max(), measure].replace([np.inf, -np.inf], np.nan)
             if later.notna().any():
@@ -53,6 +64,8 @@ def plot_curves(frame: pd.DataFrame, heading: str) -> Figure:
                 axes.set_ylim(low - 0.08 * (high - low) - 1e-9, high + 0.08 * (high - low) + 1e-9)
             axes.grid(axis="y", color="0.9", linewidth=0.6)
             low_end, high_end = axes.get_ylim()
+            if not ends:
+                continue
             ends.sort()
             wished = np.array([(end - low_end) / (high_end - low_end) for end, _, _ in ends])
             places = spread_out(wished, LABEL_DISTANCE)

@@ -172,11 +172,14 @@ def _torchvision(
         for train in (True, False):
             try:
                 dataset = build(root=root, train=train)
-            except RuntimeError:  # torchvision's word for "not there, or not whole"
+            except Exception:  # RuntimeError is torchvision's word for "not there, or not whole"; else it is garbled
                 dataset = _download(build, root, train, config, sources, announce)
             pixels = torch.as_tensor(dataset.data)  # (N, H, W) or (N, H, W, C)
             images = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-            parts.append(Part(images, torch.as_tensor(dataset.targets, dtype=torch.int64)))
+            labels = torch.as_tensor(dataset.targets, dtype=torch.int64)
+            if len(labels) != len(images) or not set(labels.unique().tolist()) <= set(range(len(dataset.classes))):
+                raise UserError(f"{config.dataset} in {root}: labels that do not fit the images; fetch the files anew")
+            parts.append(Part(images, labels))
         return _resident(config, parts[0], parts[1], tuple(dataset.classes), _pixel_fingerprint(*parts))
 
     return load

@@ -26,16 +26,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: of a number with thousands of digits
         raise UserError(f"{path}: not valid TOML: {error}") from None
 
 
 def parse_value(text: str) -> Any:
     """Read one value as TOML would (`3`, `0.1`, `true`, `[1, 2]`); bare words are strings."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return found["value"] if len(found) == 1 else text  # a second line would be another key
 
 
 def validate(model: type[SpecT], raw: Mapping[str, Any], place: str) -> SpecT:
@@ -50,7 +51,11 @@ def validate(model: type[SpecT], raw: Mapping[str, Any], place: str) -> SpecT:
 
     try:
         # Through JSON, whose arrays pydantic takes for tuples in strict mode.
-        return model.model_validate_json(json.dumps(raw, default=refuse))
+        text = json.dumps(raw, default=refuse)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: a number that is too long, or values nested too deeply: {error}") from None
+    try:
+        return model.model_validate_json(text)
     except ValidationError as error:
         details = [detail for detail in error.errors() if not _follows(detail, error.errors())]
         raise UserError("\n".join(_explain(model, raw, place, detail) for detail in details)) from None

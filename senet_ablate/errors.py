@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -11,6 +12,11 @@ class UserError(Exception):
 
     The message names the value, its place and what would be right.
     """
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text can be told again: one line of UTF-8, without control characters."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
 
 
 def did_you_mean(word: object, allowed: Iterable[object]) -> str:

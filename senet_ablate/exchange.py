@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.options import RESULTS, options, plain_name
+from senet_ablate.options import RESULTS, Place, Word, options, plain_name
 from senet_ablate.store import Study
 from senet_ablate.terminal import say
 
@@ -20,9 +20,11 @@ from senet_ablate.terminal import say
         nargs=-1,
         required=True,
         metavar="SOURCE...",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        type=Place(exists=True, file_okay=False),
     ),
-    click.option("--into", required=True, metavar="STUDY", help="The study that gets the runs; a new one is begun."),
+    click.option(
+        "--into", required=True, type=Word(), metavar="STUDY", help="The study that gets the runs; a new one is begun."
+    ),
     RESULTS,
 )
 def merge(sources: tuple[Path, ...], into: str, results: Path) -> None:

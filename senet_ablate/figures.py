@@ -30,6 +30,7 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 8,
     "axes.titlelocation": "left",
     "svg.fonttype": "path",
+    "text.parse_math": False,  # a $ in a label is one
     "svg.hashsalt": "senet-ablate",  # else the same records give other bytes each time
 }
 MARKER_STYLE: dict[str, Any] = {

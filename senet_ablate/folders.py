@@ -11,15 +11,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.errors import UserError, did_you_mean, is_plain
 from senet_ablate.loaders import evaluation_view, open_image, read_image
 from senet_ablate.specs import DataConfig
 from senet_ablate.store import write_atomic
@@ -91,6 +92,9 @@ def list_folder(root: Path) -> Folder:
 
 def _class_names(part: Path) -> tuple[str, ...]:
     names = tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir() and entry.name[0] != "."))
+    for name in names:
+        if not is_plain(name):  # records and reports could not tell it
+            raise UserError(f"{part}: class folder {name!r}: expected a name in UTF-8, without control characters")
     if len(names) < 2:
         raise UserError(f"{part}: {len(names)} class folders; at least two are needed to classify")
     return names
@@ -103,7 +107,7 @@ def _list_part(part: Path, class_names: tuple[str, ...]) -> Listing:
     for label, name in enumerate(class_names):
         images: list[str] = []
         others: list[str] = []
-        for file, is_file in _walk(part / name):
+        for file, is_file in _walk(part / name, frozenset()):
             image = is_file and file.lower().endswith(IMG_EXTENSIONS)
             (images if image else others).append(file)
         if not images:
@@ -114,17 +118,25 @@ def _list_part(part: Path, class_names: tuple[str, ...]) -> Listing:
     return Listing(tuple(paths), tuple(labels), tuple(skipped))
 
 
-def _walk(folder: Path | str) -> Iterator[tuple[str, bool]]:
+def _walk(folder: Path | str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, bool]]:
     """Every entry below `folder` that is no folder, and whether it is a file (a dangling link is not).
 
-    os.walk would pass over folders that cannot be read without a word; this raises OSError.
+    os.walk would pass over folders that cannot be read without a word; this raises OSError. `above` are the folders
+    on the way here.
+
+    Raises:
+        UserError: a link leads back to a folder above it.
     """
+    status = Path(folder).stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        raise UserError(f"{folder}: a link to a folder that it is in; remove it")
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _walk(entry.path)
+                yield from _walk(entry.path, above | {here})
             else:
                 yield entry.path, entry.is_file()
 
@@ -163,18 +175,24 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
                 scratch.replace(place)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    notes = json.loads((place / "complete.json").read_text())
-    train, test = (
-        Decoded(
-            # Copy-on-write pages: read as they are needed, and torch may take the array as its own.
-            images=np.load(place / f"{name}-images.npy", mmap_mode="c"),
-            labels=np.load(place / f"{name}-labels.npy"),
-            skipped=tuple(notes[name]["skipped"]),
-            grey=notes[name]["grey"],
-        )
-        for name in ("train", "test")
-    )
-    return train, test
+    try:
+        notes = json.loads((place / "complete.json").read_text())
+        return _decoded(place / "train", notes["train"], config), _decoded(place / "test", notes["test"], config)
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{place}: damaged copy of decoded images ({error}); remove it, they are decoded anew"
+        ) from None
+
+
+def _decoded(stem: Path, notes: Mapping[str, Any], config: DataConfig) -> Decoded:
+    # Copy-on-write pages: read as they are needed, and torch may take the array as its own.
+    images, labels = np.load(f"{stem}-images.npy", mmap_mode="c"), np.load(f"{stem}-labels.npy")
+    side = config.resolution
+    if (images.dtype, images.shape) != (np.uint8, (len(images), 3, side, side)):
+        raise ValueError(f"{images.dtype} of shape {images.shape} in {stem}-images.npy")
+    if (labels.dtype, labels.shape) != (np.int64, (len(images),)):
+        raise ValueError(f"{labels.dtype} of shape {labels.shape} in {stem}-labels.npy")
+    return Decoded(images, labels, tuple(map(str, notes["skipped"])), int(notes["grey"]))
 
 
 def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataConfig, stem: Path) -> dict[str, object]:
@@ -185,8 +203,8 @@ def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataCon
             with open_image(path) as image:
                 grey = image.mode in GREY_MODES
             return np.asarray(view(read_image(path))), grey
-        except OSError as error:
-            return f"{path}: {error}"
+        except (OSError, MemoryError) as error:
+            return f"{path}: {str(error) or 'too large for the memory'}"
 
     images = np.empty((len(listing.paths), 3, config.resolution, config.resolution), np.uint8)
     kept: list[int] = []
@@ -216,10 +234,13 @@ def check_headers(folder: Folder, cache: Path, announce: Callable[[str], None]) 
     if not place.is_file():
         announce(f"checking {len(folder.train.paths) + len(folder.test.paths):,} image files of {folder.root} (once)")
         write_atomic(place, json.dumps([_bad_headers(listing) for listing in (folder.train, folder.test)]))
-    train, test = (
-        _without(listing, {int(number): why for number, why in bad.items()}, grey)
-        for listing, (bad, grey) in zip((folder.train, folder.test), json.loads(place.read_text()), strict=True)
-    )
+    try:
+        train, test = (
+            _without(listing, {int(number): str(why) for number, why in bad.items()}, int(grey))
+            for listing, (bad, grey) in zip((folder.train, folder.test), json.loads(place.read_text()), strict=True)
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise UserError(f"{place}: damaged list of images ({error}); remove it, it is made anew") from None
     for part in (train, test):
         _check_classes(part.labels, folder.class_names, part.skipped)
     return train, test

@@ -22,6 +22,8 @@ from senet_ablate.options import (
     RESULTS,
     SET,
     STUDY,
+    Place,
+    Word,
     choose,
     options,
 )
@@ -39,7 +41,7 @@ ARMS = click.argument("names", nargs=-1, metavar="[ARM_OR_ROW]...")
 SEED = click.option("--seed", type=click.IntRange(0), help="Which run of each network.  [default: its first]")
 WEIGHTS = click.option(
     "--weights",
-    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    type=Place(dir_okay=False, exists=True),
     help="Weights from a file instead of a run: timm's legacy_seresnet50, or a weights.pt of the one network named.",
 )
 PART = click.option(
@@ -70,7 +72,7 @@ class Looked:
     ARMS,
     SEED,
     WEIGHTS,
-    click.option("--classes", default="", metavar="NAME,NAME", help="Classes to draw; the second figure has two."),
+    click.option("--classes", type=Word(), metavar="NAME,NAME", help="Classes to draw; the second figure has two."),
     PART,
     PROTOCOL,
     SET,
@@ -82,7 +84,7 @@ class Looked:
     REPORTS,
     ABLATIONS,
 )
-def excitation(classes: str, **call: Any) -> None:
+def excitation(classes: str | None, **call: Any) -> None:
     """Show what the SE blocks of trained networks do, as the paper's Figures 6 and 7, and in numbers.
 
     A network is a row (gate:tanh) or an arm (se-r16-tanh), by default se-r16. Its weights are those that `run
@@ -97,7 +99,7 @@ def excitation(classes: str, **call: Any) -> None:
     from senet_ablate.excitation_report import printed, write_excitation
     from senet_ablate.subjects import choose_classes, choose_pair
 
-    wanted = [name.strip() for name in classes.split(",") if name.strip()]
+    wanted = [name.strip() for name in classes.split(",")] if classes else []
     for looked in _look(**call):
         shown = choose_classes(looked.images.facts, wanted)
         files = write_excitation(looked.folder, looked.words, looked.blocks, shown, choose_pair(shown))

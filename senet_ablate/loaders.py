@@ -29,6 +29,9 @@ from senet_ablate.streams import generator, stream_seed
 
 Batch = tuple[Tensor, Tensor]
 
+LONGEST = 100
+"""Times its short side that an image may be long: resized to 256, a line of 60,000 pixels would become 12 GB."""
+
 
 class EpochSampler(Sampler[tuple[int, int]]):
     """The order of one epoch's images, the same for every arm of a seed and on every number of devices.
@@ -246,11 +249,14 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image file with Pillow.
 
     Raises:
-        OSError: the file is no image, is cut off, or is too large to be honest. Pillow's parsers raise whatever they
-            meet (ValueError, SyntaxError, struct.error, …); here it is always this.
+        OSError: the file is no image, is cut off, or is too large or too long to be honest. Pillow's parsers raise
+            whatever they meet (ValueError, SyntaxError, struct.error, …); here it is always this.
     """
     try:
         with Image.open(path) as image:
+            short, long = sorted(image.size)
+            if not 0 < long <= LONGEST * short:
+                raise OSError(f"{image.width} x {image.height} pixels")
             yield image
     except OSError:
         raise

@@ -55,9 +55,9 @@ class SlurmOptions(NodeOptions):
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    gpus: Annotated[int, Field(ge=0)] | None = None
-    minutes: Annotated[int, Field(ge=5)] = 240
-    sbatch: dict[str, str] = Field(default_factory=dict)
+    gpus: Annotated[int, Field(ge=0, le=1024)] | None = None
+    minutes: Annotated[int, Field(ge=5, le=525_600)] = 240  # a year
+    sbatch: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], str] = Field(default_factory=dict)
 
 
 class Resumed:

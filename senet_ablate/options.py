@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 import click
 
-from senet_ablate.errors import UserError
+from senet_ablate.errors import UserError, is_plain
 from senet_ablate.plans import StudyPlan, read_plan
 from senet_ablate.specs import Protocol
 from senet_ablate.store import Study
@@ -28,6 +29,9 @@ from senet_ablate.suite import (
     load_protocol,
 )
 
+MOST_CLASSES = 100_000
+"""More than any data set of images has, and a classifier that still fits into memory."""
+
 
 def options(*chosen: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Put several shared options on a command, in this order."""
@@ -40,42 +44,75 @@ def options(*chosen: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return wrap
 
 
+class Word(click.ParamType[str]):
+    """A text that is one: an empty option is a variable of a script that was not set, and stands for no default."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text itself."""
+        if not value.strip() or not is_plain(value):
+            self.fail(f"{value!r}: expected a text, one line of UTF-8", param, ctx)
+        return str(value)
+
+
+class Place(click.Path[Path]):
+    """A path, which an empty text is not, though Python takes it for the working directory."""
+
+    def __init__(self, **kind: bool) -> None:
+        super().__init__(path_type=Path, **kind)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, checked as `kind` says."""
+        if value == "":
+            self.fail("'': expected a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Finite(click.FloatRange):
+    """A number within its range; NaN is in every range of click's."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 TABLES = click.argument("tables", nargs=-1, metavar="[TABLE]...")
 ABLATIONS = click.option(
     "--ablations",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    type=Place(file_okay=False, exists=True),
     help="Folder of the declarations.  [default: ./ablations, else the ones that ship with the package]",
 )
 PROTOCOL = click.option(
-    "--protocol", help="What is held fixed: a name from `list`, or a .toml file.  [default: the study's, else digits]"
+    "--protocol",
+    type=Word(),
+    help="What is held fixed: a name from `list`, or a .toml file.  [default: the study's, else digits]",
 )
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the protocol: recipe.epochs=60."
 )
-ROWS = click.option("--rows", default="", metavar="ID,ID", help="Only these rows (and each table's reference).")
+ROWS = click.option("--rows", type=Word(), metavar="ID,ID", help="Only these rows (and each table's reference).")
 SEEDS = click.option(
     "--seeds", type=click.IntRange(1, SEED_SERIES), help="Runs per network, seeds 0, 1, …  [default: the protocol's]"
 )
 STUDY = click.option(
     "--study",
+    type=Word(),
     help="Folder under results/ and reports/.  [default: the protocol's name, and a hash if --set changes it]",
 )
-RESULTS = click.option(
-    "--results", type=click.Path(file_okay=False, path_type=Path), default=Path("results"), show_default=True
-)
-REPORTS = click.option(
-    "--reports", type=click.Path(file_okay=False, path_type=Path), default=Path("reports"), show_default=True
-)
+RESULTS = click.option("--results", type=Place(file_okay=False), default=Path("results"), show_default=True)
+REPORTS = click.option("--reports", type=Place(file_okay=False), default=Path("reports"), show_default=True)
 PRECISION = click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Short for --set precision=…")
 CLASSES = click.option(
-    "--classes", type=click.IntRange(2), help="Number of classes of a folder that no run has read yet."
+    "--classes", type=click.IntRange(2, MOST_CLASSES), help="Number of classes of a folder that no run has read yet."
 )
-
-
-DATA = click.option(
-    "--data", type=click.Path(path_type=Path), help="The image folder, or where torchvision's sets lie."
-)
+DATA = click.option("--data", type=Place(), help="The image folder, or where torchvision's sets lie.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+MANY = click.IntRange(1, 1024)
+"""Workers, threads or devices."""
 
 
 def cores() -> int:
@@ -100,8 +137,8 @@ class Duration(click.ParamType[float]):
             if match
             else 0
         )
-        if not seconds:
-            self.fail(f"{value!r}: expected a time such as 2h, 90min or 1h30m")
+        if not 0 < seconds < 1e9:  # thirty years
+            self.fail(f"{value!r}: expected a time such as 2h, 90min or 1h30m", param, ctx)
         return seconds
 
 
@@ -123,11 +160,13 @@ def choose(
     precision: str | None,
     study: str | None,
     results: Path,
-    rows: str = "",
+    rows: str | None = None,
 ) -> Chosen:
     """Load and check everything a call names before anything is done."""
     directory = ablations or declarations_dir()
     changes = [*overrides, *([f"precision={precision}"] if precision else [])]
+    if study:
+        plain_name("--study", study)
     pin = Study(results / study).pin() if study and not protocol and not changes else None
     loaded = pin.protocol if pin else load_protocol(directory, protocol or "digits", changes)
     wanted = [row.strip() for row in rows.split(",")] if rows else []
@@ -136,7 +175,6 @@ def choose(
     name = study or loaded.name
     if changes and not study:
         name += "-" + hashlib.blake2b(" ".join(sorted(changes)).encode(), digest_size=3).hexdigest()
-    plain_name("--study", name)
     chosen = Chosen(named, _declared(directory, named, Study(results / name)), loaded, Study(results / name))
     chosen.study.check_protocol(loaded)
     return chosen
@@ -148,7 +186,7 @@ def plain_name(option: str, name: str) -> str:
     Raises:
         UserError: it would lead elsewhere than into the results folder.
     """
-    if Path(name).name != name or name.startswith("."):
+    if not name.strip() or not is_plain(name) or Path(name).name != name or name.startswith("."):
         raise UserError(f"{option} {name!r}: expected a plain folder name, such as digits-2")
     return name
 

@@ -22,6 +22,7 @@ from markupsafe import Markup, escape
 from senet_ablate import findings
 from senet_ablate.assessment import Assessment, cost
 from senet_ablate.audit import Departure, audit_declarations, audit_records
+from senet_ablate.errors import UserError
 from senet_ablate.records import RunRecord
 from senet_ablate.suite import Arm, arms
 from senet_ablate.tables import Table, levers_in_words, printed
@@ -172,16 +173,19 @@ class Page:
         found = []
         for numbers in sorted((self.here / "excitation").glob("*/blocks.csv")):
             home = numbers.parent
-            frame = pd.read_csv(numbers).map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
             svg, alt = home / "class_means.svg", f"Mean gate of each class, block by block: {home.name}"
-            picture = Picture(f"gates-{home.name}", svg.read_text(), alt) if svg.is_file() else None
+            try:
+                frame = pd.read_csv(numbers).map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
+                picture = inline(Picture(f"gates-{home.name}", svg.read_text(), alt)) if svg.is_file() else ""
+            except ValueError as error:  # pandas' errors of parsing are, too
+                raise UserError(f"{home}: damaged ({error}); remove it, or give `excitation` again") from None
             found.append(
                 {
                     "name": home.name,
                     "folder": home.relative_to(self.here).as_posix(),
                     "columns": [name.replace("_", " ") for name in frame.columns],
                     "rows": frame.replace("nan", "–").to_numpy().tolist(),
-                    "picture": inline(picture) if picture else "",
+                    "picture": picture,
                     "alt": alt,
                 }
             )

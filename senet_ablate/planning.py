@@ -105,6 +105,11 @@ def check_fit(recipe: Recipe, data: DataConfig, facts: DataFacts, devices: int) 
         )
     if batch % devices:
         raise UserError(f"recipe.batch_size = {batch} cannot be shared equally by {devices} devices")
+    if recipe.augmentation.crop_padding >= data.resolution:
+        raise UserError(
+            f"recipe.augmentation.crop_padding = {recipe.augmentation.crop_padding} leaves crops without a pixel of "
+            f"the image, whose side is {data.resolution}"
+        )
     if recipe.augmentation.resized_crop and data.dataset != "folder":
         raise UserError(
             f"recipe.augmentation.resized_crop needs images of their own size, and those of {data.dataset} have one; "

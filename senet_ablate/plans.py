@@ -8,20 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from senet_ablate.errors import UserError
 from senet_ablate.rules import Rules
 from senet_ablate.specs import Protocol, Spec
 from senet_ablate.store import Study, first_mistake, write_atomic
-from senet_ablate.suite import Ablation, Arm, arms
+from senet_ablate.suite import SEED_SERIES, Ablation, Arm, arms
 
 if TYPE_CHECKING:  # what comes before the first run needs no statistics
     from senet_ablate.outcomes import Outcomes
 
 PLAN_FILE = "plan.json"
+
+Seeds = Annotated[int, Field(ge=0, le=SEED_SERIES)]
 
 
 class StudyPlan(Spec):
@@ -36,7 +38,7 @@ class StudyPlan(Spec):
     written: str = ""
     claims: dict[str, str]
     rules: Rules = Rules()
-    seeds: tuple[dict[str, int], ...]
+    seeds: Annotated[tuple[dict[str, Seeds], ...], Field(min_length=1, max_length=100)]
     basis: str = ""
 
     @property

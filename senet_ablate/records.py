@@ -18,9 +18,12 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from senet_ablate.errors import UserError
-from senet_ablate.specs import Complexity, DataFacts, Protocol, RunSpec, Spec
+from senet_ablate.specs import MOST_EPOCHS, Complexity, DataFacts, Protocol, RunSpec, Spec
 
 CURVE_FILE, PREDICTIONS_FILE = FILES = ("curve.csv", "predictions.npz")
+
+
+Epoch = Annotated[int, Field(ge=0, le=MOST_EPOCHS)]
 
 
 class CurvePoint(Spec):
@@ -28,7 +31,7 @@ class CurvePoint(Spec):
 
     model_config = ConfigDict(allow_inf_nan=True)  # a diverged run's curve ends so
 
-    epoch: int
+    epoch: Epoch
     lr: float
     train_loss: float
     val_loss: float
@@ -65,7 +68,7 @@ class Provenance(Spec):
     levers: tuple[str, ...] | None = None  # of speed; not noted before they could be left out
     pipeline: Literal["resident", "streamed"]
     started: str
-    wall_s: Annotated[float, Field(ge=0)]
+    wall_s: Annotated[float, Field(ge=0, le=1e10)]  # three centuries
     resumed_at_epoch: Annotated[int, Field(ge=0)] | None
 
     @property
@@ -120,8 +123,8 @@ class Failure(Spec):
 class Progress(Spec):
     """How far a run is, for displays; rewritten each epoch."""
 
-    epoch: int
-    epochs: int
+    epoch: Epoch
+    epochs: Annotated[Epoch, Field(ge=1)]
 
 
 class StudyPin(Spec):

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from senet_ablate import pool
 from senet_ablate.declarations import parse_value, validate
-from senet_ablate.errors import UserError
+from senet_ablate.errors import UserError, is_plain
 from senet_ablate.executor import DeviceKind, Event, RunRequest, note_failure
 from senet_ablate.levers import ALLOCATOR, in_use
 from senet_ablate.records import Failure
@@ -33,9 +33,9 @@ LOADER_CPUS = 3
 class NodeOptions(Spec):
     """What each run asks of its node, as `--executor-option` says it."""
 
-    gpus: Annotated[float, Field(ge=0)] | None = None
-    cpus: Annotated[int, Field(ge=1)] | None = None
-    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    gpus: Annotated[float, Field(ge=0, le=1024)] | None = None
+    cpus: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    memory_gb: Annotated[float, Field(ge=0.001, le=1_000_000)] | None = None
 
 
 OptionsT = TypeVar("OptionsT", bound=NodeOptions)
@@ -51,7 +51,7 @@ def read_options(model: type[OptionsT], pairs: Sequence[str]) -> OptionsT:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         table, dot, entry = key.partition(".")
-        if not (equals and table and text) or (dot and not entry):
+        if not (equals and table and text and is_plain(text)) or (dot and not entry):
             raise UserError(f"--executor-option {pair!r}: expected KEY=VALUE; allowed: {', '.join(model.model_fields)}")
         if dot:
             entries = raw.setdefault(table, {})

@@ -98,16 +98,24 @@ def fill(text: str, tables: Path) -> str:
     and ends before the next heading.
 
     Raises:
-        UserError: a block names a table that was not written.
+        UserError: a block names a table that was not written, does not end, or there is none.
     """
+    written = {file.stem: file for file in tables.glob("*.md")}
 
     def block(match: re.Match[str]) -> str:
-        path = tables / f"{match[2]}.md"
-        if not path.is_file():
-            written = (file.stem for file in tables.glob("*.md"))
+        if match[2] not in written:
             raise UserError(f"a block wants {match[2]!r}; {did_you_mean(match[2], written)}")
-        content = path.read_text(encoding="utf-8")
+        content = written[match[2]].read_text(encoding="utf-8")
         first_part = content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
         return f"{match[1]}\n{first_part}\n{match[3]}"
 
-    return re.sub(r"(<!-- generated: (\S+) -->)\n.*?(<!-- /generated -->)", block, text, flags=re.DOTALL)
+    filled, blocks = re.subn(
+        r"(<!-- generated: (\S+) -->)\n(?:(?!<!-- generated:).)*?(<!-- /generated -->)", block, text, flags=re.DOTALL
+    )
+    begun, ended = text.count("<!-- generated:"), text.count("<!-- /generated -->")
+    if not blocks or {begun, ended} != {blocks}:
+        raise UserError(
+            f"{begun} lines <!-- generated: NAME --> and {ended} lines <!-- /generated --> make {blocks} blocks; each "
+            "block begins with the one, on a line of its own, and ends with the other"
+        )
+    return filled

@@ -31,6 +31,11 @@ CHANNELS_AND_CLASSES: dict[Dataset, tuple[int, int | None]] = {
 }
 """Shape of each data set's images and how many classes it has, for costs without data; a folder tells its own."""
 
+MOST_EPOCHS = 1_000_000
+
+Amount = Annotated[int, Field(ge=0, le=2**40)]
+"""Of images or files. Limits here are far beyond use; they keep arithmetic with a mistyped or a stranger's number."""
+
 ALL_STAGES = (2, 3, 4, 5)
 """The paper names stages after the convolutions conv2_x to conv5_x (Table 1)."""
 
@@ -126,7 +131,7 @@ class Network(Spec):
     """
 
     backbone: str
-    width: Annotated[int, Field(ge=1)] = 64
+    width: Annotated[int, Field(ge=1, le=1024)] = 64
     stem: Literal["imagenet", "small"] = "imagenet"
     stride_in: Literal["1x1", "3x3"] = "1x1"
     stem_pool: Literal["padded", "ceil"] = "padded"
@@ -160,8 +165,8 @@ class DataConfig(Spec):
     """
 
     dataset: Dataset
-    resolution: Annotated[int, Field(ge=4)]
-    resize: Annotated[int, Field(ge=0)] = 0
+    resolution: Annotated[int, Field(ge=4, le=4096)]
+    resize: Annotated[int, Field(ge=0, le=8192)] = 0
     validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
 
     @field_validator("resize")
@@ -185,7 +190,7 @@ class Augmentation(Spec):
     recipe; `resized_crop` is the ImageNet one (8 to 100 % of the area, aspect 3/4 to 4/3, section 5.1).
     """
 
-    crop_padding: Annotated[int, Field(ge=0)] = 0
+    crop_padding: Annotated[int, Field(ge=0, le=4096)] = 0
     horizontal_flip: bool = False
     resized_crop: bool = False
 
@@ -230,8 +235,8 @@ class Recipe(Spec):
     `batch_size` is the total over all devices of a run; `lr` belongs to it.
     """
 
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=2)]
+    epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)]
     lr: Annotated[float, Field(gt=0)]
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
@@ -261,7 +266,7 @@ class RunSpec(Spec):
     recipe: Recipe
     precision: Precision
     variant: Variant
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, le=2**31)]
 
     @property
     def run_id(self) -> str:
@@ -305,13 +310,13 @@ class DataFacts(Spec):
     """
 
     fingerprint: str
-    channels: int
+    channels: Annotated[int, Field(ge=1, le=1024)]
     class_names: tuple[str, ...]
-    n_train: int
-    n_validation: int
-    n_test: int
-    skipped: int = 0
-    grey: int = 0
+    n_train: Amount
+    n_validation: Amount
+    n_test: Amount
+    skipped: Amount = 0
+    grey: Amount = 0
 
     @property
     def classes(self) -> int:
@@ -326,6 +331,6 @@ class Complexity(Spec):
     means and variances, `macs` are multiply-adds of one image.
     """
 
-    params: int
-    params_with_bn_stats: int
-    macs: int
+    params: Annotated[int, Field(lt=2**63)]
+    params_with_bn_stats: Annotated[int, Field(lt=2**63)]
+    macs: Annotated[int, Field(lt=2**63)]

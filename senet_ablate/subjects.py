@@ -162,11 +162,22 @@ def read_weights(path: Path) -> State:
     except Exception as error:  # whatever a file that is none makes torch raise
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: cannot be read as weights: {first_line}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(name, str) and _is_whole(state[name]) for name in state):
         raise UserError(
             f"{path}: expected a state dict, tensors by name, as `torch.save(model.state_dict(), …)` writes it"
         )
-    return state
+    return dict(state)  # without the attributes that a file may give to its dict
+
+
+def _is_whole(value: object) -> bool:
+    """Whether it is a plain tensor with all its numbers in the file; a few of them can be stretched to any size."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and value.untyped_storage().nbytes() >= value.nbytes
+    )
 
 
 def build(network: Network, variant: Variant, state: State, place: str) -> ResNet:
@@ -176,10 +187,14 @@ def build(network: Network, variant: Variant, state: State, place: str) -> ResNe
         UserError: the weights are those of another network.
     """
     other = f"{place}: these are not the weights of {variant.slug} on {network.backbone}, width {network.width}"
-    if "conv1.weight" not in state or "fc.weight" not in state:
+    ends: list[tuple[int, ...]] = [
+        tuple(state[name].shape) if name in state else () for name in ("conv1.weight", "fc.weight")
+    ]
+    if [len(shape) for shape in ends] != [4, 2] or 0 in (*ends[0], *ends[1]):
         raise UserError(f"{other}: conv1 or fc is missing")
-    channels, classes = state["conv1.weight"].shape[1], state["fc.weight"].shape[0]
-    model = ResNet(network, variant, in_channels=channels, classes=classes)
+    if wrong := [name for name, value in state.items() if value.is_complex() or value.dtype == torch.bool]:
+        raise UserError(f"{other}: {wrong[0]} is {state[wrong[0]].dtype}")
+    model = ResNet(network, variant, in_channels=ends[0][1], classes=ends[1][0])
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -61,7 +61,7 @@ class Row(Spec):
     label: str
     se: SEConfig | None
     placement: Placement = Placement()
-    first_seed: Annotated[int, Field(ge=0, multiple_of=SEED_SERIES)] = 0
+    first_seed: Annotated[int, Field(ge=0, le=1_000_000, multiple_of=SEED_SERIES)] = 0
     paper: PaperFigures | None = None
 
     @field_validator("se", mode="before")
@@ -274,6 +274,8 @@ def load_protocol(directory: Path, name: str, overrides: Sequence[str] = ()) -> 
         path = directory / "protocols" / f"{name}.toml"
         if not path.is_file():
             names = sorted(file.stem for file in (directory / "protocols").glob("*.toml"))
+            if not names:
+                raise UserError(f"{directory}: no protocols/*.toml in this folder; name another with --ablations")
             raise UserError(f"no protocol {name!r}; {did_you_mean(name, names)}; or the path of a .toml file")
     raw = read_toml(path)
     place = str(path)

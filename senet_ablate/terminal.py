@@ -24,9 +24,23 @@ if TYPE_CHECKING:
     from senet_ablate.timings import Latency
 
 
-def make_grid(title: str | None = None) -> Grid:
+class SafeGrid(Grid):
+    """A grid whose texts cannot command the terminal."""
+
+    def add_row(self, *cells: str) -> None:  # type: ignore[override]
+        """Add a row of texts."""
+        super().add_row(*(CONTROL.sub("\ufffd", cell) for cell in cells))
+
+
+def make_grid(title: str = "") -> SafeGrid:
     """An empty grid without vertical lines."""
-    return Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    return SafeGrid(
+        title=CONTROL.sub("\ufffd", title) or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
 
 
 def _console() -> Console:

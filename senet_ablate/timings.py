@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
 from senet_ablate.specs import Spec
-from senet_ablate.store import Study, write_atomic
+from senet_ablate.store import Study, first_mistake, write_atomic
 
 FILE = "latency.json"
 
@@ -75,4 +75,5 @@ def read_latency(study: Study) -> Latency | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        raise UserError(f"{path}: damaged; measure again with `latency`, or remove it ({error})") from None
+        why = first_mistake(error) if isinstance(error, ValidationError) else error
+        raise UserError(f"{path}: damaged; measure again with `latency`, or remove it ({why})") from None

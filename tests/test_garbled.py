@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import ABLATION, FACTS, PROTOCOL, SE
+from garbled import (
+    CONTENTS,
+    FOLDER,
+    HONEST,
+    RECORD,
+    a_study,
+    changed_bytes,
+    changed_tree,
+    paths,
+    refusal,
+)
+from helpers import ABLATION, PROTOCOL, SE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from sound import begun, sound_run, write_sound
+from sound import write_sound
 
 from senet_ablate.assessment import assess
 from senet_ablate.errors import UserError
@@ -25,95 +34,22 @@ from senet_ablate.lease import Watch, leased
 from senet_ablate.merging import merge
 from senet_ablate.planning import find_pace, row_states
 from senet_ablate.plans import read_plan
-from senet_ablate.records import Predictions, RunRecord, StudyPin, digests, read_curve
+from senet_ablate.records import Predictions, RunRecord, digests, read_curve
 from senet_ablate.specs import RunSpec
 from senet_ablate.store import Study, write_atomic
 from senet_ablate.verification import examine, verify
 
-RECORD, CONTENTS = sound_run(SE, 0)
-HONEST = json.loads(RECORD.model_dump_json())
-
-
-def paths(tree: Any, place: tuple = ()) -> Iterator[tuple]:
-    """The way to every node below the root."""
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in items:
-        yield (*place, key)
-        yield from paths(value, (*place, key))
-
-
 PATHS = list(paths(HONEST))
-
-anything = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.sampled_from([0, -1, 2**63, 10**400, 1e308, -0.0, 5e-324, float("nan"), float("inf")])
-    | st.floats()
-    | st.text(max_size=12)
-    | st.sampled_from(["", "../../x", "/etc/passwd", "\x00", "a/b", "ok", "diverged", "0" * 64, "\ud800", "１"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=5,
-)
 
 
 @st.composite
 def changed_records(draw: st.DrawFn) -> dict[str, Any]:
-    """The honest record with some of its nodes replaced, removed or added to; sometimes with an identity that fits."""
-    tree = json.loads(RECORD.model_dump_json())
-    for _ in range(draw(st.integers(1, 3))):
-        *way, last = draw(st.sampled_from(PATHS))
-        node = tree
-        try:
-            for key in way:
-                node = node[key]
-            match draw(st.sampled_from(["replace", "remove", "add"])):
-                case "replace":
-                    node[last] = draw(anything)
-                case "remove":
-                    del node[last]
-                case "add":
-                    node[draw(st.text(max_size=8))] = draw(anything)
-        except (KeyError, IndexError, TypeError):
-            continue  # an earlier change took the way there
+    """A changed record; sometimes with an identity that fits."""
+    tree = draw(changed_tree(HONEST))
     if draw(st.booleans()):
         with suppress(ValidationError, KeyError, TypeError):
             tree["run_id"] = RunSpec.model_validate_json(json.dumps(tree["spec"])).run_id
     return tree
-
-
-@st.composite
-def changed_bytes(draw: st.DrawFn, content: bytes) -> bytes:
-    """The content cut, extended, or with some of its bytes overwritten."""
-    spoilt = bytearray(content)
-    for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(spoilt)))
-        patch = draw(st.binary(max_size=20))
-        match draw(st.sampled_from(["cut", "overwrite", "insert", "zero"])):
-            case "cut":
-                del spoilt[start:]
-            case "overwrite":
-                spoilt[start : start + len(patch)] = patch
-            case "insert":
-                spoilt[start:start] = patch
-            case "zero":
-                spoilt[start : start + 64] = bytes(len(spoilt[start : start + 64]))
-    return bytes(spoilt)
-
-
-@contextmanager
-def a_study() -> Iterator[Study]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield begun(Study(Path(folder) / "results" / "first"))
-
-
-def refusal(read: Callable[[], object], none: str = "none") -> str:
-    """What a reader says is wrong; `none` if it reads."""
-    try:
-        read()
-    except UserError as error:
-        return str(error)
-    return none
 
 
 def read_everything(study: Study) -> None:
@@ -174,17 +110,6 @@ def changed_files(draw: st.DrawFn) -> tuple[str, bytes]:
     """One file of a run's folder or its study, and what became of it."""
     name = draw(st.sampled_from(sorted(FOLDER)))
     return name, draw(changed_bytes(FOLDER[name]) | st.binary(max_size=200))
-
-
-FOLDER = {
-    "record.json": RECORD.model_dump_json().encode(),
-    **CONTENTS,
-    "failure.json": b'{"cause": "x", "traceback": "y"}',
-    "progress.json": b'{"epoch": 1, "epochs": 2}',
-    "lease-1.json": b'{"host": "a", "node": "b", "pid": 1, "token": "c", "started": "d", "beat": "0"}',
-    "../study.json": StudyPin(protocol=PROTOCOL, data=FACTS).model_dump_json().encode(),
-    "../plan.json": b'{"claims": {}, "seeds": [{"se-r16": 3}]}',
-}
 
 
 def check_file(name: str, content: bytes, *, vouched: bool) -> None:

@@ -1,0 +1,161 @@
+"""Where images are read: a user's folder, torchvision's files, and the decoded copy that is kept for the next call."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from garbled import changed_bytes, refusal
+from helpers import fake_fashion, image_folder, random_image
+from hypothesis import strategies as st
+from places import Place, named, scratch
+
+from senet_ablate.data import LoadedData, load_data
+from senet_ablate.loaders import EpochSampler
+from senet_ablate.specs import DataConfig
+
+CONFIG = DataConfig(dataset="folder", resolution=8, validation=0.25)
+
+
+def image_bytes(kind: str, width: int = 8, height: int = 8, mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    random_image(0, width, height, mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+PNG_OF_ANY_SIZE = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR%s\x08\x02\x00\x00\x00\x00\x00\x00\x00"
+KINDS = {"png": "PNG", "jpg": "JPEG", "bmp": "BMP", "ppm": "PPM", "tif": "TIFF", "webp": "WEBP"}
+
+
+@st.composite
+def odd_images(draw: st.DrawFn) -> tuple[str, bytes]:
+    suffix = draw(st.sampled_from(sorted(KINDS)))
+    honest = image_bytes(KINDS[suffix])
+    sizes = st.integers(0, 2**31).map(lambda side: side.to_bytes(4, "big"))
+    long = st.sampled_from([(1, 5000), (5000, 1), (1, 60_000)])
+    content = draw(
+        changed_bytes(honest)
+        | st.binary(max_size=60)
+        | st.tuples(sizes, sizes).map(lambda sides: PNG_OF_ANY_SIZE % b"".join(sides))
+        | long.map(lambda sides: image_bytes("PNG", *sides))
+        | st.builds(
+            lambda width, height: b"P6\n%d %d\n255\n" % (width, height), st.integers(-1, 2**40), st.integers(-1, 9)
+        )
+    )
+    return suffix, content
+
+
+CHANGES = (
+    "image",
+    "image",
+    "image",
+    "image",
+    "class",
+    "empty class",
+    "loop",
+    "dangling",
+    "folder",
+    "missing",
+    "fifo",
+    "text",
+)
+
+
+def change_folder(root: Path, change: str, name: str, image: tuple[str, bytes]) -> None:
+    cat, (suffix, content) = root / "train" / "cat", image
+    match change:
+        case "image":
+            (cat / f"9.{suffix}").write_bytes(content)
+        case "class":
+            for part in ("train", "test"):
+                shutil.copytree(root / part / "dog", root / part / name)
+        case "empty class":
+            for part in ("train", "test"):
+                (root / part / name).mkdir()
+        case "loop":
+            (cat / "loop").symlink_to(cat, target_is_directory=True)
+            (cat / "again").symlink_to(root, target_is_directory=True)
+        case "dangling":
+            (cat / f"link.{suffix}").symlink_to("nowhere")
+        case "folder":
+            (cat / "folder.png").mkdir()
+        case "missing":
+            shutil.rmtree(root / "test")
+        case "fifo":
+            os.mkfifo(cat / "pipe.png")
+        case "text":
+            (cat / name).write_bytes(content)
+
+
+folder_names = st.text(st.characters(exclude_characters="\x00/", exclude_categories=("Cs",)), min_size=1, max_size=8)
+class_names = (
+    st.sampled_from(["bird", "\udcff", "a\nb", "\x1b[2J", " ", "x" * 255, "ÿ", "<script>", "a|b", "$x$"]) | folder_names
+)
+
+
+def read_all(data: LoadedData) -> None:
+    for split in (data.train, data.validation, data.test):
+        list(split.loader(EpochSampler(len(split), seed=None, batch_size=4), None, torch.device("cpu"), 0))
+
+
+def answer_images(typed_in: tuple[str, str, tuple[str, bytes], bool]) -> str | None:
+    change, name, image, stream = typed_in
+    with scratch() as folder:
+        root = image_folder(folder / "images")
+        try:
+            change_folder(root, change, name, image)
+        except OSError:
+            return None  # the file system refuses such a name
+        notices: list[str] = []
+
+        def read() -> None:
+            data = load_data(CONFIG, root, stream=stream)
+            notices.extend(data.notices)
+            read_all(data)
+
+        told = refusal(read, "") or "\n".join(notice for notice in notices if notice.startswith("skipped"))
+        return named(told or None, str(root))
+
+
+def answer_fashion(typed_in: tuple[int, bytes]) -> str | None:
+    """Torchvision's unpacked files, of which it has no checksum."""
+    number, content = typed_in
+    with scratch() as folder:
+        fake_fashion(folder / "data", pytest.MonkeyPatch())
+        files = sorted((folder / "data" / "FashionMNIST" / "raw").iterdir())
+        files[number].write_bytes(content)
+        config = DataConfig(dataset="fashion-mnist", resolution=28)
+        with patch("urllib.request.urlopen", side_effect=OSError("no network in this test")):
+            told = refusal(lambda: load_data(config, folder / "data"), "")
+        return named(told or None, str(folder / "data"), "fashion-mnist", "data.resolution")
+
+
+def answer_cache(typed_in: tuple[int, bytes, bool]) -> str | None:
+    """Decoded images, or the list of a large folder's files, as they were kept for the next call."""
+    number, content, stream = typed_in
+    with scratch() as folder, patch.dict(os.environ, {"SENET_ABLATE_CACHE": str(folder / "cache")}):
+        load_data(CONFIG, Path("images"), stream=stream)
+        files = sorted(path for path in (folder / "cache").rglob("*") if path.is_file())
+        files[number % len(files)].write_bytes(content)
+        return named(
+            refusal(lambda: load_data(CONFIG, Path("images"), stream=stream), "") or None, str(folder / "cache")
+        )
+
+
+small = st.binary(max_size=200)
+
+IMAGES = (
+    Place(
+        "image folders",
+        10,
+        st.tuples(st.sampled_from(CHANGES), class_names, odd_images(), st.booleans()),
+        answer_images,
+    ),
+    Place("torchvision's files", 1, st.tuples(st.integers(0, 3), small), answer_fashion),
+    Place("decoded images kept", 1, st.tuples(st.integers(0, 4), small, st.booleans()), answer_cache),
+)
