@@ -120,8 +120,8 @@ class Failure(Spec):
 class Progress(Spec):
     """How far a run is, for displays; rewritten each epoch."""
 
-    epoch: int
-    epochs: int
+    epoch: Annotated[int, Field(ge=0)]
+    epochs: Count
 
 
 class StudyPin(Spec):

@@ -141,7 +141,9 @@ class RunFolder:
             why = first_mistake(error)
             raise UserError(f"{self.record_file}: damaged record: {why}; remove the folder to run it again") from None
         if record.run_id != self.path.name:
-            raise UserError(f"{self.record_file}: the record of {record.run_id} in another run's folder")
+            raise UserError(
+                f"{self.record_file}: the record of {record.run_id} in another run's folder; move the folder away"
+            )
         for name in record.files:
             if _digest_of(self.path / name) != record.sha256.get(name, ""):
                 raise UserError(f"{self.path / name}: not what its record says; remove the folder to run it again")

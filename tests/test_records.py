@@ -230,6 +230,8 @@ def test_a_failed_run_keeps_its_checkpoint_and_says_why(tmp_path: Path) -> None:
     write_atomic(folder.progress_file, Progress(epoch=1, epochs=2).model_dump_json())
     folder.checkpoint_file.write_bytes(b"weights")
     assert folder.progress() == Progress(epoch=1, epochs=2)
+    folder.progress_file.write_text('{"epoch": 1, "epochs": 0}')
+    assert folder.progress() is None, "one bit turned: displays divide by it"
     failure = Failure(cause="out of memory", traceback="line 1\nline 2")
     folder.fail(failure)
     assert folder.failure() == failure
@@ -270,7 +272,7 @@ def test_a_record_in_another_runs_folder_is_refused(tmp_path: Path) -> None:
     path = write_record(study, make_record(SE))
     other = study.run(make_record(PLAIN).run_id)
     path.rename(other.path)
-    with pytest.raises(UserError, match="in another run's folder"):
+    with pytest.raises(UserError, match="in another run's folder; move the folder away"):
         other.record()
 
 
