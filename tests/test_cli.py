@@ -234,7 +234,8 @@ def test_two_processes_train_an_arm_of_the_imagenet_protocol_on_a_tiny_folder(tm
     assert "r = 16" in result.stdout
 
 
-def test_ctrl_c_ends_tidily_and_still_writes_the_report(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_tidily_and_the_report_is_still_written(tmp_path, number):
     command = ["run", "gate", *SMALL, "--set", "recipe.epochs=400", "--report"]
     driver = subprocess.Popen(
         [sys.executable, "-m", "senet_ablate", *command],
@@ -250,10 +251,14 @@ def test_ctrl_c_ends_tidily_and_still_writes_the_report(tmp_path):
     while not list(tmp_path.glob("results/small/*/progress.json")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.killpg(driver.pid, signal.SIGINT)
+    if number == signal.SIGINT:
+        os.killpg(driver.pid, number)  # as a terminal does
+    else:
+        driver.send_signal(number)
     output, errors = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "Traceback" not in errors
     assert "the same command continues" in " ".join(errors.split())
+    assert not list(tmp_path.glob("results/small/*/lease-*.json")), "a driver elsewhere need not wait for them"
     assert "unfinished: seed 0 at epoch" in (tmp_path / "reports/small/tables/table12_gate.md").read_text()
     assert "Table 12" in output
