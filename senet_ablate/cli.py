@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -279,6 +279,9 @@ def _train(chosen: Chosen, seeds: int | None, data: Path | None, engine: Engine,
     fingerprint = runner.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     planned = _plan(chosen, seeds)
     todo = runner.requests(planned, chosen.study, data, fingerprint, resources, keep_weights=keep_weights)
+    for run_id in planned.done:
+        with suppress(OSError):  # somebody else's results, which only he may write
+            chosen.study.run(run_id).tidy()
     done = f"{len(planned.done)} of {planned.runs} runs were finished"
     if not todo:
         tell(f"{done}; nothing to train")

@@ -114,6 +114,14 @@ class RunFolder:
         if self.weights_file.name not in files:
             self.weights_file.unlink(missing_ok=True)  # of an earlier run of this name, whose record was removed
         write_atomic(self.record_file, record.model_dump_json(indent=1) + "\n")
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove from a finished run what only an unfinished one needs; its doer may have been killed before it could.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
         checkpoints = (self.checkpoint_file, self.previous_file)
         hidden = self.path.glob(".*")  # half written by a process that was killed
         leases = self.path.glob("lease-*.json")  # last: while they are there nobody else looks at the run

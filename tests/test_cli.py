@@ -140,8 +140,11 @@ def test_a_study_killed_in_the_middle_ends_with_the_tables_of_an_undisturbed_one
     resumed = [json.loads(path.read_text())["provenance"]["resumed_at_epoch"] for path in cut.rglob("record.json")]
     assert any(resumed)
 
+    for name in ("last.ckpt", "progress.json", "lease-1.json", ".curve.csv.x"):
+        (finished[0].parent / name).write_text("of a doer that was killed right after it had written the record")
     third = call(*command, cwd=cut)
     assert "3 of 3 runs were finished; nothing to train" in third.stderr
+    assert {path.name for path in finished[0].parent.iterdir()} == {"curve.csv", "predictions.npz", "record.json"}
     gate = call("plan", "gate", *SMALL, cwd=cut)
     assert "4 networks, 4 runs, 2 finished, 2 to do." in gate.stdout, "the three gates, and the network without SE"
     assert "from 3 finished runs of this protocol" in " ".join(gate.stdout.split())
