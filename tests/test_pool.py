@@ -101,7 +101,7 @@ def test_a_run_that_kills_its_workers_is_given_up_with_its_cause(tmp_path, monke
 
 def test_workers_are_had_again_when_the_server_that_forks_them_is_killed(tmp_path, monkeypatch):
     """As by the kernel, when memory is short; it is asked for a worker at that very moment, too."""
-    connect = forkserver._forkserver.connect_to_new_process
+    connect = forkserver.connect_to_new_process
     killed = []
 
     def kill_first(handles):
@@ -113,7 +113,7 @@ def test_workers_are_had_again_when_the_server_that_forks_them_is_killed(tmp_pat
                 os.waitid(os.P_PID, killed[-1], os.WEXITED | os.WNOWAIT)
         return connect(handles)
 
-    monkeypatch.setattr(forkserver._forkserver, "connect_to_new_process", kill_first)
+    monkeypatch.setattr(forkserver, "connect_to_new_process", kill_first)
     requests = [request(tmp_path, seed) for seed in range(2)]
     events = [event for event in LocalPool([{}]).execute(requests) if event]
     assert len(set(killed)) == 2
