@@ -39,7 +39,7 @@ from aftermath import (
     outcome,
     repeated,
 )
-from faults import FAULTS, Arena, Schedule
+from faults import AT_A_STEP, FAULTS, Arena, Schedule
 from lives import BEAT_S, STALE_S, Life, Stable
 from measure import CORES, say
 
@@ -67,6 +67,7 @@ class Found:
     causes: Counter[str] = field(default_factory=Counter)
     wall_s: float = 0.0
     completions: int = 0
+    taken_over: int = 0
     asked: int = 0
     slowest_end_s: float = 0.0
     problems: dict[str, list[str]] = field(default_factory=lambda: {check: [] for check in CHECKS})
@@ -83,6 +84,7 @@ class Found:
         self.causes += other.causes
         self.wall_s += other.wall_s
         self.completions += other.completions
+        self.taken_over += other.taken_over
         self.asked += other.asked
         self.slowest_end_s = max(self.slowest_end_s, other.slowest_end_s)
         for check, problems in other.problems.items():
@@ -165,7 +167,7 @@ def disturb(arena: Arena, task: Task, schedule: Schedule, every_s: float, quota:
                 attend(arena, life, found)
         if not arena.stable.living():
             if len(arena.folders(finished=True)) == task.runs:
-                return
+                break
             arena.stable.start()
         if time.monotonic() >= due and (done := schedule.inject(arena)):
             kind, what = done
@@ -173,6 +175,9 @@ def disturb(arena: Arena, task: Task, schedule: Schedule, every_s: float, quota:
             due = time.monotonic() + arena.rng.expovariate(1 / every_s)
             say(f"{time.monotonic() - begun:7.1f} s  {found.faults.total():3d}  {kind}: {what}")
         time.sleep(0.1)
+    if arena.stable.trap.exists():  # nobody came there any more
+        arena.stable.trap.unlink()
+        found.faults[AT_A_STEP] -= 1
 
 
 def calm(arena: Arena, limit_s: float, found: Found) -> None:
@@ -240,8 +245,9 @@ def one_study(
         if not found.problems["same"]:
             write_reports(results, place / "reports")
             found.problems["same"] += differences(whole, outcome(results, place / "reports"))
-        found.completions = len(stable.completions())
-        found.problems["once"] += repeated(stable.completions(), arena.removed)
+        finished = stable.noted("finished")
+        found.completions, found.taken_over = len(finished), len(stable.noted("taken-over"))
+        found.problems["once"] += repeated(finished, arena.removed)
         found.problems["sound"] += leftovers(arena.study)
     ends = (life.gone - life.ended for life in stable.lives if life.ended and life.gone)
     found.slowest_end_s = max(ends, default=0.0)
@@ -285,7 +291,8 @@ def page(result: dict[str, Any]) -> str:
         "",
         f"{result['ends'].total()} drivers ended: {ends}. The last process of a driver was gone at most "
         f"{result['slowest_end_s']:.1f} s after it, stopped ones included. {result['completions']} times a run was "
-        f"finished, {result['asked']} times the user was told to remove something.",
+        f"finished, {result['taken_over']} times taken over from a doer that was dead or silent; {result['asked']} "
+        "times the user was told to remove something.",
         "",
         "| cause of a run that failed, as a driver told it | times |",
         "|:--|--:|",
@@ -311,10 +318,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=200, help="how many to do [%(default)s]")
     parser.add_argument("--minutes", type=float, default=25.0, help="do none later than this [%(default)s]")
-    parser.add_argument("--every", type=float, default=2.0, help="mean seconds between two [%(default)s]")
+    parser.add_argument("--every", type=float, default=2.5, help="mean seconds between two [%(default)s]")
     parser.add_argument("--kinds", nargs="+", choices=FAULTS, metavar="KIND", help=f"of {', '.join(FAULTS)} [all]")
     parser.add_argument("--seed", type=int, default=0, help="of the order of faults and of what they hit [%(default)s]")
-    parser.add_argument("--seeds", type=int, default=8, help="runs of each of the study's two networks [%(default)s]")
+    parser.add_argument("--seeds", type=int, default=4, help="runs of each of the study's two networks [%(default)s]")
     parser.add_argument("--epochs", type=int, default=8, help="of each run [%(default)s]")
     parser.add_argument("--jobs", type=int, default=2, help="workers of each driver [%(default)s]")
     parser.add_argument("--output", type=Path, default=Path("reports/chaos"))

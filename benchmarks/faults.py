@@ -21,6 +21,20 @@ from lives import STALE_S, Life, Stable, is_stopped, marked, send
 OF_A_RECORD = ("record.json", "curve.csv", "predictions.npz")
 BALLAST = "ballast"
 
+STEPS = (
+    "os.rename progress.json",
+    "os.rename previous.ckpt",
+    "os.rename last.ckpt",
+    "os.rename curve.csv",
+    "os.rename predictions.npz",
+    "os.rename record.json",
+    "os.remove last.ckpt",  # the run is finished, and not yet tidied
+    "os.remove progress.json",
+)
+"""Where a worker may be killed: before it puts a file in its place or removes one."""
+
+AT_A_STEP = "worker killed at a step"
+
 
 @dataclass
 class Arena:
@@ -92,6 +106,15 @@ def kill_worker(arena: Arena) -> str | None:
         return None
     send(pid, signal.SIGKILL)
     return f"worker {pid}"
+
+
+def kill_worker_at_a_step(arena: Arena) -> str | None:
+    """Between two steps of writing, where chance would hardly ever hit: a trap for whoever comes there next."""
+    if arena.stable.trap.exists() or arena.worker() is None:
+        return None
+    step = arena.rng.choice(STEPS)
+    arena.stable.trap.write_text(step)
+    return f"before {step}"
 
 
 def kill_driver(arena: Arena) -> str | None:
@@ -283,6 +306,7 @@ def harm(arena: Arena, pattern: str, finished: bool | None, ways: tuple[str, ...
 
 FAULTS: dict[str, Fault] = {
     "worker killed": kill_worker,
+    AT_A_STEP: kill_worker_at_a_step,
     "driver killed": kill_driver,
     "workers' server killed": kill_server,
     "worker stopped": stop_worker,
@@ -304,8 +328,12 @@ FAULTS: dict[str, Fault] = {
     "predictions.npz harmed": partial(harm, pattern="predictions.npz", finished=True),
 }
 
-WEIGHTS = Counter({"worker killed": 3, "driver killed": 2, "worker stopped": 2})
+WEIGHTS = Counter({"worker killed": 2, AT_A_STEP: 3, "driver killed": 2, "worker stopped": 2})
 """How often a fault comes in each cycle, if not once."""
+
+
+PATIENCE_S = 8.0
+"""Seconds in which none of the faults of a cycle could be done before the next one is begun all the same."""
 
 
 class Schedule:
@@ -314,13 +342,16 @@ class Schedule:
     def __init__(self, rng: random.Random, kinds: list[str]) -> None:
         self.rng, self.kinds = rng, [kind for kind in kinds for _ in range(WEIGHTS[kind] or 1)]
         self._next: list[str] = []
+        self._last = time.monotonic()
 
     def inject(self, arena: Arena) -> tuple[str, str] | None:
         """Do the first fault of the cycle that can be done: its kind, and what was done."""
-        if len(self._next) < len(self.kinds):  # kinds that had to wait come before those of the next cycle
+        if not self._next or time.monotonic() - self._last >= PATIENCE_S:
             self._next += self.rng.sample(self.kinds, len(self.kinds))
+            self._last = time.monotonic()
         for place, kind in enumerate(self._next):
             if done := FAULTS[kind](arena):
                 del self._next[place]
+                self._last = time.monotonic()
                 return kind, done
         return None

@@ -1,8 +1,8 @@
 """Drivers for the fault harness: each a call of `run` of its own, and every process that comes from it.
 
 A driver's environment has a mark that all its processes inherit, so none escapes a look at /proc, whatever its parent.
-Beside it travels a `sitecustomize` that notes each time a record is put in its place, by whomever, and that lets leases
-go stale within seconds.
+Beside it travels a `sitecustomize` that notes each record that is put in its place and each run that is taken over, by
+whomever; that kills its process at the very step that a trap names; and that lets leases go stale within seconds.
 """
 
 from __future__ import annotations
@@ -17,24 +17,44 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-MARK, LOG = "SENET_ABLATE_CHAOS", "SENET_ABLATE_CHAOS_LOG"
+MARK, LOG, TRAP = "SENET_ABLATE_CHAOS", "SENET_ABLATE_CHAOS_LOG", "SENET_ABLATE_CHAOS_TRAP"
 
 BEAT_S, STALE_S = 1.0, 15.0
 """Heartbeat and staleness of leases here; as shipped (10 and 180 s) a take-over would be rare within the time."""
 
 SITE = f"""
-import os, sys
+import os, re, signal, sys
 
-def note(event, args):
-    if event == "os.rename" and str(args[1]).endswith("/record.json"):
-        log = os.open(os.environ["{LOG}"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(log, (str(args[1]).split("/")[-2] + "\\n").encode())
-        os.close(log)
+LOG, TRAP = os.environ["{LOG}"], os.environ["{TRAP}"]
 
-if "{LOG}" in os.environ:
-    sys.addaudithook(note)
-    from senet_ablate import lease
-    lease.BEAT_S, lease.STALE_S = {BEAT_S}, {STALE_S}
+def note(what, path):
+    log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(log, (what + " " + path.split("/")[-2] + "\\n").encode())
+    os.close(log)
+
+def spring(step):
+    try:
+        with open(TRAP) as file:
+            wanted = file.read()
+        if wanted == step:
+            os.unlink(TRAP)
+            os.kill(os.getpid(), signal.SIGKILL)
+    except FileNotFoundError:
+        pass
+
+def watch(event, args):
+    if event in ("os.rename", "os.remove"):
+        path = str(args[1] if event == "os.rename" else args[0])
+        if path != TRAP:
+            spring(event + " " + path.split("/")[-1])
+        if event == "os.rename" and path.endswith("/record.json"):
+            note("finished", path)
+    elif event == "open" and args[2] & os.O_EXCL and re.search(r"/lease-([2-9]|1.+)\\.json$", str(args[0])):
+        note("taken-over", str(args[0]))
+
+sys.addaudithook(watch)
+from senet_ablate import lease
+lease.BEAT_S, lease.STALE_S = {BEAT_S}, {STALE_S}
 """
 
 SERVER = b"multiprocessing.forkserver"
@@ -119,7 +139,7 @@ class Stable:
 
     def __init__(self, mark: str, command: Sequence[str], place: Path) -> None:
         self.mark, self.command, self.place = mark, command, place
-        self.log = place / "finished.log"
+        self.log, self.trap = place / "noted.log", place / "trap"
         self.lives: list[Life] = []
         site = place / "site"
         site.mkdir(parents=True)
@@ -129,7 +149,8 @@ class Stable:
     def environment(self, mark: str) -> dict[str, str]:
         """What a driver inherits."""
         ways = [str(self.place / "site"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {**os.environ, MARK: mark, LOG: str(self.log), "PYTHONPATH": os.pathsep.join(ways)}
+        own = {MARK: mark, LOG: str(self.log), TRAP: str(self.trap), "PYTHONPATH": os.pathsep.join(ways)}
+        return os.environ | own
 
     def start(self) -> Life:
         """A driver in a session of its own, as in a terminal of its own."""
@@ -176,9 +197,10 @@ class Stable:
             life.process.wait()
         return words
 
-    def completions(self) -> list[str]:
-        """The run of each record that was put in its place, in order."""
-        return self.log.read_text().split()
+    def noted(self, what: str) -> list[str]:
+        """The runs that were `finished` (their record was put in its place) or `taken-over`, each time, in order."""
+        lines = (line.split() for line in self.log.read_text().splitlines())
+        return [run for event, run in lines if event == what]
 
 
 def _stat(pid: int) -> list[str]:

@@ -122,6 +122,7 @@ def test_all_kinds_come_before_any_comes_again_and_one_that_cannot_be_done_now_i
     able = {"a", "b"}
     table = {kind: lambda arena, kind=kind: kind if kind in able else None for kind in "abc"}
     monkeypatch.setattr(faults, "FAULTS", table)
+    monkeypatch.setattr(faults, "PATIENCE_S", 0.0)
     schedule = faults.Schedule(random.Random(0), list("abc"))
 
     def kinds(count: int) -> list[str]:
