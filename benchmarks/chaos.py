@@ -16,6 +16,7 @@ import random
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -328,6 +329,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if not Path("/proc/self/environ").exists():
         parser.error("processes are looked for in /proc, which this system does not have")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing of it is left either
     begun, task = time.monotonic(), Task(chosen.seeds, chosen.epochs, chosen.jobs)
     found, studies = Found(), 0
     with tempfile.TemporaryDirectory() as folder:

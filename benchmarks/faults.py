@@ -333,7 +333,7 @@ WEIGHTS = Counter({"worker killed": 2, AT_A_STEP: 3, "driver killed": 2, "worker
 
 
 PATIENCE_S = 8.0
-"""Seconds in which none of the faults of a cycle could be done before the next one is begun all the same."""
+"""Seconds of work in which no fault of a cycle could be done, before the next one is begun all the same."""
 
 
 class Schedule:
@@ -346,7 +346,8 @@ class Schedule:
 
     def inject(self, arena: Arena) -> tuple[str, str] | None:
         """Do the first fault of the cycle that can be done: its kind, and what was done."""
-        if not self._next or time.monotonic() - self._last >= PATIENCE_S:
+        waited = time.monotonic() - self._last >= PATIENCE_S and arena.worker() is not None
+        if waited or not self._next:
             self._next += self.rng.sample(self.kinds, len(self.kinds))
             self._last = time.monotonic()
         for place, kind in enumerate(self._next):

@@ -125,8 +125,12 @@ def test_all_kinds_come_before_any_comes_again_and_one_that_cannot_be_done_now_i
     monkeypatch.setattr(faults, "PATIENCE_S", 0.0)
     schedule = faults.Schedule(random.Random(0), list("abc"))
 
+    class Busy:
+        def worker(self) -> int:
+            return 1
+
     def kinds(count: int) -> list[str]:
-        return sorted(done[0] for _ in range(count) if (done := schedule.inject(None)))
+        return sorted(done[0] for _ in range(count) if (done := schedule.inject(Busy())))
 
     assert kinds(4) == ["a", "a", "b", "b"]
     able.add("c")
