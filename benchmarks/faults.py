@@ -48,7 +48,6 @@ class Arena:
     study: Path
     stable: Stable
     disk: Path | None
-    harmed: set[Path] = field(default_factory=set)
     suspects: set[str] = field(default_factory=set)
     removed: Counter[str] = field(default_factory=Counter)
     removed_at: dict[str, float] = field(default_factory=dict)
@@ -93,7 +92,6 @@ class Arena:
             self.removed[folder.name] += (aside / "record.json").exists()
         self.removed_at[folder.name] = time.monotonic()
         shutil.rmtree(aside, ignore_errors=True)  # somebody may be writing there
-        self.harmed -= {folder / name for name in OF_A_RECORD}
 
 
 Fault = Callable[[Arena], str | None]
@@ -283,12 +281,11 @@ IMAGES = re.compile(rb'"data_fingerprint": *"([^"]*)"')
 def harm(arena: Arena, pattern: str, finished: bool | None, ways: tuple[str, ...] = tuple(WAYS)) -> str | None:
     """Spoil a file in its place; `finished` says of which runs it may be, None is a file of the study."""
     folders = [arena.study] if finished is None else arena.folders(finished=finished)
-    files = [path for folder in folders for path in sorted(folder.glob(pattern)) if path not in arena.harmed]
+    files = [path for folder in folders for path in sorted(folder.glob(pattern))]
     if not files:
         return None
     path, way = arena.rng.choice(files), arena.rng.choice(ways)
-    if path.name in OF_A_RECORD:
-        arena.harmed.add(path)
+    if path.name in OF_A_RECORD:  # also of an unfinished run, which may finish at this moment
         arena.suspects.add(path.parent.name)
     try:
         with path.open("r+b") as file:  # never makes a file
@@ -321,6 +318,7 @@ FAULTS: dict[str, Fault] = {
     "previous.ckpt harmed": partial(harm, pattern="previous.ckpt", finished=False),
     "lease harmed": partial(harm, pattern="lease-*.json", finished=False),
     "progress.json harmed": partial(harm, pattern="progress.json", finished=False),
+    "unfinished run's curve.csv harmed": partial(harm, pattern="curve.csv", finished=False),
     "unfinished run removed": remove_unfinished,
     "study.json harmed": partial(harm, pattern="study.json", finished=None, ways=BREAKING),
     "record.json harmed": partial(harm, pattern="record.json", finished=True),
