@@ -20,7 +20,7 @@ TOLD = re.compile(
 )
 """A run of which the user is told to remove the folder, or to move it away."""
 
-PIN_TOLD = re.compile(r"/study\.json: (?:damaged|missing)")
+PIN_TOLD = re.compile(r"/study\.json: (?:damaged: .*; take it from a copy, or move it away|missing)")
 FAILED = re.compile(r"^failed (\S+): (.*)$", re.M)
 
 

@@ -28,6 +28,9 @@ from senet_ablate.specs import DataFacts, Protocol, RunSpec, Spec
 CONFLICTS = "conflicts"
 """Folder in a study for results of runs that have another one (see `merging.py`)."""
 
+MEND = "take it from a copy, or move it away and give `run` again"
+"""What to do about a file of the study itself."""
+
 RUN_NAME = re.compile(r"(.+)-s(\d+)-[0-9a-f]{10}")
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -259,9 +262,9 @@ class Study:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error}") from None
+            raise UserError(f"{path}: cannot be read: {error}; {MEND}") from None
         except ValidationError as error:
-            raise UserError(f"{path}: damaged: {first_mistake(error)}") from None
+            raise UserError(f"{path}: damaged: {first_mistake(error)}; {MEND}") from None
 
     def begin(self, protocol: Protocol, data: DataFacts) -> None:
         """Pin protocol and images before the first run, and hold every later one to them.

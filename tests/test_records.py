@@ -457,5 +457,7 @@ def test_a_damaged_record_among_a_studys_is_named(tmp_path: Path) -> None:
 
 def test_a_damaged_study_is_named(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text('{"schema_version": 1')
-    with pytest.raises(UserError, match=r"study\.json: damaged"):
+    with pytest.raises(
+        UserError, match=r"study\.json: damaged: .*; take it from a copy, or move it away and give `run` again"
+    ):
         Study(tmp_path).pin()
