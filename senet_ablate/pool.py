@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -142,14 +143,15 @@ class LocalPool:
         ours, theirs = self._context.Pipe()
         # Not daemonic: a run on several devices starts processes of its own.
         process = self._context.Process(target=_work, args=(theirs, dict(environment)), name="senet-ablate worker")
-        for tries_left in (1, 0):
+        for wait_s in (0.1, 1.0, None):
             warm_up()
             try:
                 process.start()
                 break
-            except (EOFError, OSError):  # the server died while it was asked; the next is new
-                if not tries_left:
+            except (EOFError, OSError):  # the server is dying; once it is dead there is a new one
+                if wait_s is None:
                     raise
+                time.sleep(wait_s)
         theirs.close()
         return _Worker(process, ours, environment)
 
