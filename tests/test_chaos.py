@@ -27,13 +27,13 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 
 @pytest.mark.slow
-def test_a_study_under_faults_of_each_kind_comes_out_as_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_study_under_faults_of_many_kinds_comes_out_as_an_undisturbed_one(tmp_path: Path) -> None:
     command = [sys.executable, BENCHMARKS / "chaos.py", "--output", tmp_path / "chaos"]
-    short = ["--faults", "30", "--minutes", "2", "--every", "0.7", "--seeds", "3", "--epochs", "4"]
+    short = ["--faults", "16", "--minutes", "1", "--every", "0.4", "--seeds", "2", "--epochs", "4"]
     done = subprocess.run([*command, *short], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-5000:] + done.stdout
     result = json.loads((tmp_path / "chaos/chaos.json").read_text())
-    assert sum(result["faults"].values()) == result["injected"] > 15
+    assert sum(result["faults"].values()) == result["injected"] >= 8
     assert not any(result["problems"].values())
     assert result["completions"] >= result["runs"] * result["studies"]
     assert "| nothing was trained to the end twice | holds |" in (tmp_path / "chaos/chaos.md").read_text()
