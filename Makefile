@@ -22,8 +22,8 @@ LOOK = $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(if $(STUDY),--study '$(STUDY
 TABLES := ratio squeeze gate stage integration inner nosqueeze controls pruning
 
 .DEFAULT_GOAL := help
-.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate excitation prune latency bench bad-inputs report readme \
-        check lint test test-all test-browser test-cluster clean
+.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate excitation prune latency bench chaos \
+        bad-inputs report readme check lint test test-all test-browser test-cluster clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%$$().:_-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -86,6 +86,9 @@ prune: $(VENV)/installed ## Its error with the SE blocks of each stage switched 
 
 bench: $(VENV)/installed ## How fast the suite is, as ratios to the usual script and to a bare loop (DATA=: images, too)
 	@$(VENV)/bin/python benchmarks/bench.py $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+chaos: $(VENV)/installed ## Does a study survive killed processes, a full disk, spoilt files? 200 faults, a quarter of an hour
+	@$(VENV)/bin/python benchmarks/chaos.py $(ARGS)
 
 report: $(VENV)/installed ## Write tables and plots again from the records
 	@$(CLI) report $(CHOICE) $(ARGS)

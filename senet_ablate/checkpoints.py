@@ -58,12 +58,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint; never executes what it reads.
 
     Raises:
+        OSError, MemoryError: it cannot be read, which says nothing against it.
         Exception: whatever a file that was cut off or overwritten makes torch raise.
     """
-    with zipfile.ZipFile(path) as archive:  # torch writes checksums but does not compare them
+    content = io.BytesIO(path.read_bytes())  # read before it is understood, which would raise OSError, too
+    with zipfile.ZipFile(content) as archive:  # torch writes checksums but does not compare them
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} is not what was written")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    content.seek(0)
+    return torch.load(content, map_location="cpu", weights_only=True)
 
 
 def weights_bytes(model: nn.Module) -> bytes:

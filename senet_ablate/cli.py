@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -58,12 +59,12 @@ if TYPE_CHECKING:
     from senet_ablate.engines import Engine
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it; 1 is a run that failed, 2 a mistake in the call or its files."""
+"""Exit code after Ctrl-C (as shells have it) or SIGTERM; 1 is a failed run, 2 a mistake in the call or its files."""
 
 EPILOG = """
 Exit codes: 0 done; 1 at least one run failed (audit, calibrate, verify: what was checked does not hold; merge: a run
-came out differently or was refused); 2 a mistake in the call, a file or the data; 130 stopped by Ctrl-C
-(nothing finished is lost: the same command goes on).
+came out differently or was refused); 2 a mistake in the call, a file or the data; 130 stopped by Ctrl-C or
+SIGTERM (nothing finished is lost: the same command goes on).
 """
 
 
@@ -278,6 +279,8 @@ def run(
         runner.warm_up(left_out)
     engine = engines.set_up(call, tell)
     with machine.shared() if executor == "local" else nullcontext():
+        if executor == "local":  # jobs elsewhere go on without their driver
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         code = _train(chosen, seeds, data, engine, keep_weights=keep_weights, trackers=trackers)
     if report:
         _report(chosen, reports)
@@ -296,6 +299,9 @@ def _train(chosen: Chosen, seeds: int | None, data: Path | None, engine: Engine,
     fingerprint = runner.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     planned = _plan(chosen, seeds)
     todo = runner.requests(planned, chosen.study, data, fingerprint, resources, **wish)
+    for run_id in planned.done:
+        with suppress(OSError):  # somebody else's results, which only he may write
+            chosen.study.run(run_id).tidy()
     done = f"{len(planned.done)} of {planned.runs} runs were finished"
     if not todo:
         tell(f"{done}; nothing to train")

@@ -20,6 +20,7 @@ holder that hangs but lives keeps its lease.
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import os
@@ -109,9 +110,10 @@ def leased(folder: Path, overdue: bytes | None = None) -> Iterator[Lease]:
     finally:
         stop.set()
         thread.join()
+        ours = _is_file(handle, path)  # whatever somebody wrote into it, others need not wait till it goes stale
         os.close(handle)
         with suppress(OSError):  # unreachable: it goes stale
-            if lease.held():
+            if ours:
                 path.unlink(missing_ok=True)
 
 
@@ -253,8 +255,18 @@ def _keep_alive(handle: int, holder: Holder, stop: threading.Event) -> None:
 
 def _write(handle: int, content: bytes) -> None:
     os.lseek(handle, 0, os.SEEK_SET)
-    os.write(handle, content)
+    if os.write(handle, content) < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(handle, len(content))  # of what somebody else wrote behind it, a beat makes a lease again
     os.fsync(handle)
+
+
+def _is_file(handle: int, path: Path) -> bool:
+    """Whether what is open is still what lies there."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
 
 
 def _parse(state: bytes | None) -> Holder | None:

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from senet_ablate.errors import UserError
 from senet_ablate.rules import Rules
 from senet_ablate.specs import Protocol, Spec
-from senet_ablate.store import Study, first_mistake, write_atomic
+from senet_ablate.store import MEND, Study, first_mistake, write_atomic
 from senet_ablate.suite import SEED_SERIES, Ablation, Arm, arms
 
 if TYPE_CHECKING:  # what comes before the first run needs no statistics
@@ -82,9 +82,9 @@ def read_plan(study: Study) -> StudyPlan | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+        raise UserError(f"{path}: cannot be read: {error}; {MEND}") from None
     except ValidationError as error:
-        raise UserError(f"{path}: cannot be read: {first_mistake(error)}") from None
+        raise UserError(f"{path}: cannot be read: {first_mistake(error)}; {MEND}") from None
 
 
 def write_plan(study: Study, plan: StudyPlan) -> None:

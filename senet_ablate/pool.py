@@ -12,8 +12,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.forkserver import ensure_running
@@ -34,7 +36,8 @@ TICK_S = 0.5
 def warm_up(environment: Mapping[str, str] = MappingProxyType({})) -> Any:
     """Let the workers' server begin its imports, so that they are done when the driver has read the images.
 
-    `environment` is what processes read when they start; what the user has set stays. A second call changes nothing.
+    `environment` is what processes read when they start; what the user has set stays. A second call changes nothing,
+    but for a server that died: it is started again.
 
     Returns:
         The context in which to start workers.
@@ -46,8 +49,22 @@ def warm_up(environment: Mapping[str, str] = MappingProxyType({})) -> Any:
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
         context.set_forkserver_preload(["senet_ablate.worker"])
-        ensure_running()
+        _ensure_server()
     return context
+
+
+def _ensure_server() -> None:
+    """Start the workers' server, again if it died.
+
+    It is born deaf to Ctrl-C: by itself it becomes so only after its imports, in which Ctrl-C would be a traceback.
+    """
+    main = threading.current_thread() is threading.main_thread()  # others cannot change it
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    try:
+        ensure_running()
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 @dataclass
@@ -126,7 +143,15 @@ class LocalPool:
         ours, theirs = self._context.Pipe()
         # Not daemonic: a run on several devices starts processes of its own.
         process = self._context.Process(target=_work, args=(theirs, dict(environment)), name="senet-ablate worker")
-        process.start()
+        for wait_s in (0.1, 1.0, None):
+            warm_up()
+            try:
+                process.start()
+                break
+            except (EOFError, OSError):  # the server is dying; once it is dead there is a new one
+                if wait_s is None:
+                    raise
+                time.sleep(wait_s)
         theirs.close()
         return _Worker(process, ours, environment)
 
@@ -147,7 +172,13 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     from senet_ablate.worker import attempt  # torch, which the driver's process can do without
 
     while True:
-        connection.send(attempt(connection.recv()))
+        try:
+            request = connection.recv()
+        except (EOFError, OSError):  # the driver is gone, or does without this worker
+            return
+        event = attempt(request)
+        with suppress(OSError):
+            connection.send(event)
 
 
 def die_with_driver() -> None:

@@ -81,6 +81,8 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
                 trainer.fit(module, ckpt_path=resumed_from, weights_only=True)
             # One way for one and for several processes: what was trained is what the checkpoint holds.
             load_checkpoint(folder.checkpoint_file, module)
+            if not _ended(module.curve, spec.recipe.epochs):  # by one stopped for long, who woke up while writing
+                raise Taken
 
         files = {CURVE_FILE: curve_csv(module.curve).encode()}
         kept = {folder.weights_file.name: weights_bytes(module.model)} if request.keep_weights else {}
@@ -134,6 +136,7 @@ def begin_or_resume(request: RunRequest, precision: Literal["fp32", "bf16"]) -> 
 
     Raises:
         UserError: the run was begun with another precision or number of devices, which it would mix.
+        OSError, MemoryError: a checkpoint cannot be read.
     """
     now = History(datetime.now(UTC).isoformat(timespec="seconds"), precision, request.devices, request.levers)
     for path in (request.folder.checkpoint_file, request.folder.previous_file):
@@ -142,6 +145,8 @@ def begin_or_resume(request: RunRequest, precision: Literal["fp32", "bf16"]) -> 
         module = TrainingModule(request, now)
         try:
             load_checkpoint(path, module)
+        except (OSError, MemoryError):  # cannot be read now; perhaps by the next try
+            raise
         except Exception:  # whatever a file that was cut off or overwritten makes torch raise
             path.unlink()
             continue
@@ -159,6 +164,7 @@ def load_checkpoint(path: Path, module: TrainingModule) -> None:
     """Put a checkpoint's weights, curve and history into the module; never executes what it reads.
 
     Raises:
+        OSError, MemoryError: the file cannot be read.
         Exception: the file is damaged or another run's.
     """
     checkpoint = read_checkpoint(path)

@@ -28,6 +28,9 @@ from senet_ablate.specs import DataFacts, Protocol, RunSpec, Spec
 CONFLICTS = "conflicts"
 """Folder in a study for results of runs that have another one (see `merging.py`)."""
 
+MEND = "take it from a copy, or move it away and give `run` again"
+"""What to do about a file of the study itself."""
+
 RUN_NAME = re.compile(r"(.+)-s(\d+)-[0-9a-f]{10}")
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -107,6 +110,14 @@ class RunFolder:
         """How far the run is."""
         return self.path / "progress.json"
 
+    @property
+    def live_curve_file(self) -> Path:
+        """The curve so far of a run under way.
+
+        Not the record's own: a doer that was stopped for long may still write it when another has finished the run.
+        """
+        return self.path / "progress.csv"
+
     def finish(self, record: RunRecord, files: Mapping[str, bytes]) -> None:
         """Write the result, the record last, then remove what only an unfinished run needs."""
         for name, content in files.items():
@@ -114,10 +125,19 @@ class RunFolder:
         if self.weights_file.name not in files:
             self.weights_file.unlink(missing_ok=True)  # of an earlier run of this name, whose record was removed
         write_atomic(self.record_file, record.model_dump_json(indent=1) + "\n")
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove from a finished run what only an unfinished one needs; its doer may have been killed before it could.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
         checkpoints = (self.checkpoint_file, self.previous_file)
         hidden = self.path.glob(".*")  # half written by a process that was killed
         leases = self.path.glob("lease-*.json")  # last: while they are there nobody else looks at the run
-        for leftover in (*checkpoints, self.failure_file, self.progress_file, *hidden, *leases):
+        notes = (self.failure_file, self.progress_file, self.live_curve_file)
+        for leftover in (*checkpoints, *notes, *hidden, *leases):
             leftover.unlink(missing_ok=True)
 
     def fail(self, failure: Failure) -> None:
@@ -141,7 +161,9 @@ class RunFolder:
             why = first_mistake(error)
             raise UserError(f"{self.record_file}: damaged record: {why}; remove the folder to run it again") from None
         if record.run_id != self.path.name:
-            raise UserError(f"{self.record_file}: the record of {record.run_id} in another run's folder")
+            raise UserError(
+                f"{self.record_file}: the record of {record.run_id} in another run's folder; move the folder away"
+            )
         for name in record.files:
             if _digest_of(self.path / name) != record.sha256.get(name, ""):
                 raise UserError(f"{self.path / name}: not what its record says; remove the folder to run it again")
@@ -249,9 +271,9 @@ class Study:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error}") from None
+            raise UserError(f"{path}: cannot be read: {error}; {MEND}") from None
         except ValidationError as error:
-            raise UserError(f"{path}: damaged: {first_mistake(error)}") from None
+            raise UserError(f"{path}: damaged: {first_mistake(error)}; {MEND}") from None
 
     def begin(self, protocol: Protocol, data: DataFacts) -> None:
         """Pin protocol and images before the first run, and hold every later one to them.

@@ -30,7 +30,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.executor import RunRequest
 from senet_ablate.lease import Lease, Taken
 from senet_ablate.loaders import EpochSampler, Loader
-from senet_ablate.records import CURVE_FILE, CurvePoint, Progress, curve_csv
+from senet_ablate.records import CurvePoint, Progress, curve_csv
 from senet_ablate.resnet import ResNet
 from senet_ablate.schedules import learning_rate
 from senet_ablate.store import RunFolder
@@ -211,10 +211,11 @@ class EpochFiles(Checkpoint):
         if trainer.is_global_zero:
             assert isinstance(pl_module, TrainingModule)
             progress = Progress(epoch=done, epochs=epochs).model_dump_json()
-            for name, text in ((CURVE_FILE, curve_csv(pl_module.curve)), (self.folder.progress_file.name, progress)):
-                scratch = self.folder.path / f".{name}"
+            curve = curve_csv(pl_module.curve)
+            for path, text in ((self.folder.live_curve_file, curve), (self.folder.progress_file, progress)):
+                scratch = path.with_name(f".{path.name}")
                 scratch.write_text(text)
-                scratch.replace(self.folder.path / name)
+                scratch.replace(path)
             self.trackers.epoch(pl_module.curve[-1])
         due = time.monotonic() - self.saved_at >= self.cost_s / CHECKPOINT_SHARE
         last = done == epochs or trainer.should_stop

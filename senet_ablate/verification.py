@@ -54,7 +54,7 @@ def verify(study: Study, now: datetime | None = None) -> Verdict:
             )
         read_plan(study)
     except UserError as error:
-        found.problems.append(f"{error}; take it from a copy, or move it away and give `run` again")
+        found.problems.append(str(error))
     sound = []
     for folder in study.folders():
         problems = examine(folder, pin, now)

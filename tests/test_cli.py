@@ -140,8 +140,11 @@ def test_a_study_killed_in_the_middle_ends_with_the_tables_of_an_undisturbed_one
     resumed = [json.loads(path.read_text())["provenance"]["resumed_at_epoch"] for path in cut.rglob("record.json")]
     assert any(resumed)
 
+    for name in ("last.ckpt", "progress.json", "lease-1.json", ".curve.csv.x"):
+        (finished[0].parent / name).write_text("of a doer that was killed right after it had written the record")
     third = call(*command, cwd=cut)
     assert "3 of 3 runs were finished; nothing to train" in third.stderr
+    assert {path.name for path in finished[0].parent.iterdir()} == {"curve.csv", "predictions.npz", "record.json"}
     gate = call("plan", "gate", *SMALL, cwd=cut)
     assert "4 networks, 4 runs, 2 finished, 2 to do." in gate.stdout, "the three gates, and the network without SE"
     assert "from 3 finished runs of this protocol" in " ".join(gate.stdout.split())
@@ -234,7 +237,8 @@ def test_two_processes_train_an_arm_of_the_imagenet_protocol_on_a_tiny_folder(tm
     assert "r = 16" in result.stdout
 
 
-def test_ctrl_c_ends_tidily_and_still_writes_the_report(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_tidily_and_the_report_is_still_written(tmp_path, number):
     command = ["run", "gate", *SMALL, "--set", "recipe.epochs=400", "--report"]
     driver = subprocess.Popen(
         [sys.executable, "-m", "senet_ablate", *command],
@@ -250,10 +254,14 @@ def test_ctrl_c_ends_tidily_and_still_writes_the_report(tmp_path):
     while not list(tmp_path.glob("results/small/*/progress.json")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.killpg(driver.pid, signal.SIGINT)
+    if number == signal.SIGINT:
+        os.killpg(driver.pid, number)  # as a terminal does
+    else:
+        driver.send_signal(number)
     output, errors = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "Traceback" not in errors
     assert "the same command continues" in " ".join(errors.split())
+    assert not list(tmp_path.glob("results/small/*/lease-*.json")), "a driver elsewhere need not wait for them"
     assert "unfinished: seed 0 at epoch" in (tmp_path / "reports/small/tables/table12_gate.md").read_text()
     assert "Table 12" in output

@@ -276,6 +276,35 @@ def test_the_holder_beats(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len({len(state) for state in seen}) == 1, "no write changes the length, so none is ever seen in part"
 
 
+@pytest.mark.parametrize("spoilt", [b"", b"{", b"\x00\xff" * 1000])
+def test_a_lease_that_somebody_spoils_is_whole_again_after_a_beat(
+    run: Path, monkeypatch: pytest.MonkeyPatch, spoilt: bytes
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_S", 0.01)
+    with leased(run) as mine:
+        (run / "lease-1.json").write_bytes(spoilt)
+        deadline = time.monotonic() + 20
+        while not mine.held():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_lease_that_somebody_spoilt_is_released_all_the_same(run: Path) -> None:
+    """Unreadable it would keep others from the run until it is stale."""
+    with leased(run) as mine:
+        (run / "lease-1.json").write_bytes(b"{")
+        assert not mine.held()
+    assert list(run.iterdir()) == []
+
+
+def test_a_lease_that_fits_the_disk_in_part_is_none(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, content: write(handle, content[:20]))
+    with pytest.raises(OSError, match="No space left"), leased(run):
+        pass
+    assert list(run.iterdir()) == []
+
+
 def test_a_folder_that_is_deleted_takes_the_lease_with_it(run: Path) -> None:
     with leased(run) as mine:
         shutil.rmtree(run)

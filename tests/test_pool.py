@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,64 @@ def test_a_run_that_kills_its_workers_is_given_up_with_its_cause(tmp_path, monke
     assert victim.folder.failure().cause == ends[0].cause
 
 
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no server there")
+def test_workers_are_had_again_when_the_server_that_forks_them_is_killed(tmp_path, monkeypatch):
+    """As by the kernel, when memory is short; at the very moment in which it was asked for a worker."""
+    connect = forkserver.connect_to_new_process
+    killed = []
+
+    def kill_while_it_is_asked(handles):
+        if killed:
+            return connect(handles)
+        forkserver.ensure_running()
+        killed.append(forkserver._forkserver._forkserver_pid)
+        os.kill(killed[0], signal.SIGSTOP)
+        os.waitid(os.P_PID, killed[0], os.WSTOPPED)
+        answer = connect(handles)
+        os.kill(killed[0], signal.SIGKILL)
+        return answer
+
+    monkeypatch.setattr(forkserver, "connect_to_new_process", kill_while_it_is_asked)
+    requests = [request(tmp_path, seed) for seed in range(2)]
+    events = [event for event in LocalPool([{}]).execute(requests) if event]
+    assert forkserver._forkserver._forkserver_pid not in [None, *killed]
+    assert [event.kind for event in events].count("finished") == 2
+    assert workers() == []
+
+
+INTERRUPTED = """
+import os, pathlib, signal, sys, time
+from multiprocessing import forkserver
+from senet_ablate.pool import warm_up
+if __name__ == "__main__":
+    warm_up()
+    server = pathlib.Path(f"/proc/{forkserver._forkserver._forkserver_pid}")
+    while "torch" not in (server / "maps").read_text():
+        time.sleep(0.001)
+    try:
+        os.killpg(0, signal.SIGINT)
+        time.sleep(20)
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_ctrl_c_while_the_server_still_imports_is_the_drivers_alone(tmp_path):
+    """A terminal sends it to all processes of the command."""
+    script = tmp_path / "driver.py"
+    script.write_text(INTERRUPTED)
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
 DRIVER = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[1])
@@ -115,7 +174,10 @@ def test_workers_end_when_their_driver_is_killed(tmp_path):
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
     with subprocess.Popen(
-        [sys.executable, script, Path(__file__).parent, tmp_path], stdout=subprocess.PIPE, text=True
+        [sys.executable, script, Path(__file__).parent, tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as driver:
         while not list(tmp_path.glob("*/progress.json")):
             line = driver.stdout.readline()

@@ -202,7 +202,7 @@ def test_a_finished_run_leaves_exactly_three_files(tmp_path: Path) -> None:
     study, record = Study(tmp_path / "study"), make_record()
     folder = study.run(record.run_id)
     folder.fail(Failure(cause="first try", traceback=""))
-    for leftover in (folder.checkpoint_file, folder.progress_file):
+    for leftover in (folder.checkpoint_file, folder.progress_file, folder.live_curve_file):
         leftover.write_bytes(b"x")
     write_record(study, record)
     assert sorted(entry.name for entry in folder.path.iterdir()) == ["curve.csv", "predictions.npz", "record.json"]
@@ -230,6 +230,8 @@ def test_a_failed_run_keeps_its_checkpoint_and_says_why(tmp_path: Path) -> None:
     write_atomic(folder.progress_file, Progress(epoch=1, epochs=2).model_dump_json())
     folder.checkpoint_file.write_bytes(b"weights")
     assert folder.progress() == Progress(epoch=1, epochs=2)
+    folder.progress_file.write_text('{"epoch": 1, "epochs": 0}')
+    assert folder.progress() is None, "one bit turned: displays divide by it"
     failure = Failure(cause="out of memory", traceback="line 1\nline 2")
     folder.fail(failure)
     assert folder.failure() == failure
@@ -270,7 +272,7 @@ def test_a_record_in_another_runs_folder_is_refused(tmp_path: Path) -> None:
     path = write_record(study, make_record(SE))
     other = study.run(make_record(PLAIN).run_id)
     path.rename(other.path)
-    with pytest.raises(UserError, match="in another run's folder"):
+    with pytest.raises(UserError, match="in another run's folder; move the folder away"):
         other.record()
 
 
@@ -455,5 +457,7 @@ def test_a_damaged_record_among_a_studys_is_named(tmp_path: Path) -> None:
 
 def test_a_damaged_study_is_named(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text('{"schema_version": 1')
-    with pytest.raises(UserError, match=r"study\.json: damaged"):
+    with pytest.raises(
+        UserError, match=r"study\.json: damaged: .*; take it from a copy, or move it away and give `run` again"
+    ):
         Study(tmp_path).pin()

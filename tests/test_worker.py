@@ -69,7 +69,7 @@ def test_a_run_that_was_taken_over_is_given_up_without_a_trace(tmp_path: Path, a
     after_epoch(lambda: (one.folder.path / "lease-2.json").write_bytes(theirs))
     event = attempt(one)
     assert event.kind == "busy"
-    assert names(one.folder.path) == ["lease-1.json", "lease-2.json"], "no progress, no checkpoint, no failure"
+    assert names(one.folder.path) == ["lease-2.json"], "no progress, no checkpoint, no failure"
     assert (one.folder.path / "lease-2.json").read_bytes() == theirs
 
 
@@ -210,7 +210,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> RunRequest:
         patch.setattr(training, "save_checkpoint", save_then_end)
         patch.setattr(training, "CHECKPOINT_SHARE", float("inf"))
         assert attempt(one).cause == "CutOffError: in the middle"
-    assert names(one.folder.path) == ["curve.csv", "failure.json", "last.ckpt", "previous.ckpt"]
+    assert names(one.folder.path) == ["failure.json", "last.ckpt", "previous.ckpt", "progress.csv"]
     return one
 
 
@@ -270,6 +270,46 @@ def test_without_the_last_checkpoint_the_previous_one_serves(interrupted: RunReq
     interrupted.folder.checkpoint_file.unlink()
     assert attempt(interrupted).kind == "finished"
     assert interrupted.folder.record().provenance.resumed_at_epoch == 2
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_kept_for_the_next_try(
+    interrupted: RunRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of file handles, or of a server's patience: that is no damage, and days of training may be in it."""
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.suffix == ".ckpt":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        event = attempt(interrupted)
+    assert event.kind == "failed"
+    assert "last.ckpt" in event.cause
+    assert attempt(interrupted).kind == "finished"
+    assert interrupted.folder.record().provenance.resumed_at_epoch == 3
+
+
+def test_a_checkpoint_of_another_doer_is_not_taken_for_the_end_of_this_one(
+    interrupted: RunRequest, undisturbed: RunRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was stopped while writing a checkpoint, for longer than a lease lasts, puts it there when he goes on."""
+    late = interrupted.folder.checkpoint_file.read_bytes()
+    save = training.save_checkpoint
+
+    def save_and_be_overwritten(trainer, path: Path) -> None:
+        save(trainer, path)
+        path.write_bytes(late)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_checkpoint", save_and_be_overwritten)
+        assert attempt(interrupted).kind == "busy"
+    assert not interrupted.folder.record_file.exists()
+    assert attempt(interrupted).kind == "finished"
+    for name in FINISHED[:2]:
+        assert (interrupted.folder.path / name).read_bytes() == (undisturbed.folder.path / name).read_bytes()
 
 
 class Trap:

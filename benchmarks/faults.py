@@ -1,0 +1,357 @@
+"""What can go wrong, as a table: each fault does one thing to a study under way and says what it did, if it could."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from lives import STALE_S, Life, Stable, is_stopped, marked, send
+
+OF_A_RECORD = ("record.json", "curve.csv", "predictions.npz")
+BALLAST = "ballast"
+
+STEPS = (
+    "os.rename progress.json",
+    "os.rename previous.ckpt",
+    "os.rename last.ckpt",
+    "os.rename curve.csv",
+    "os.rename predictions.npz",
+    "os.rename record.json",
+    "os.remove last.ckpt",  # the run is finished, and not yet tidied
+    "os.remove progress.json",
+)
+"""Where a worker may be killed: before it puts a file in its place or removes one."""
+
+AT_A_STEP = "worker killed at a step"
+
+
+@dataclass
+class Arena:
+    """A study and its drivers, what was done to them, and what is to be undone when its time has come.
+
+    `suspects` are runs of which a user may be told to remove the folder; `removed` counts finished runs whose folder
+    was removed, because the suite said so or as a fault: these alone may finish once more.
+    """
+
+    rng: random.Random
+    study: Path
+    stable: Stable
+    disk: Path | None
+    suspects: set[str] = field(default_factory=set)
+    removed: Counter[str] = field(default_factory=Counter)
+    removed_at: dict[str, float] = field(default_factory=dict)
+    _undo: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
+
+    def folders(self, *, finished: bool) -> list[Path]:
+        """Folders of runs, finished or begun."""
+        found = (path for path in sorted(self.study.glob("*-s*")) if path.is_dir())
+        return [path for path in found if (path / "record.json").exists() == finished]
+
+    def later(self, seconds: float, undo: Callable[[], object]) -> None:
+        """Undo something after a while."""
+        self._undo.append((time.monotonic() + seconds, undo))
+
+    def undo(self, *, everything: bool = False) -> None:
+        """Undo what is due."""
+        due = [each for each in self._undo if everything or each[0] <= time.monotonic()]
+        self._undo = [each for each in self._undo if each not in due]
+        for _, undo in due:
+            undo()
+
+    def driver(self, *, begun: bool = True) -> Life | None:
+        """Some driver; one whose workers are up, so that each gets something done before it ends."""
+        found = [life for life in self.stable.living() if not begun or life.workers()]
+        return self.rng.choice(found) if found else None
+
+    def worker(self) -> int | None:
+        """Some worker that is not stopped."""
+        workers = [pid for life in self.stable.living() for pid in life.workers() if not is_stopped(pid)]
+        return self.rng.choice(workers) if workers else None
+
+    def pause(self, pid: int, seconds: float) -> None:
+        """Stop a process, and let it go on later."""
+        send(pid, signal.SIGSTOP)
+        self.later(seconds, lambda: pid in marked(self.stable.mark) and send(pid, signal.SIGCONT))
+
+    def forget(self, folder: Path) -> None:
+        """Remove a run's folder at one stroke; if it was finished, the run may finish once more."""
+        aside = self.study.parent / f"removed-{folder.name}"
+        with suppress(OSError):
+            folder.rename(aside)
+            self.removed[folder.name] += (aside / "record.json").exists()
+        self.removed_at[folder.name] = time.monotonic()
+        shutil.rmtree(aside, ignore_errors=True)  # somebody may be writing there
+
+
+Fault = Callable[[Arena], str | None]
+
+
+def kill_worker(arena: Arena) -> str | None:
+    """As the kernel does when memory is short."""
+    pid = arena.worker()
+    if pid is None:
+        return None
+    send(pid, signal.SIGKILL)
+    return f"worker {pid}"
+
+
+def kill_worker_at_a_step(arena: Arena) -> str | None:
+    """Between two steps of writing, where chance would hardly ever hit: a trap for whoever comes there next."""
+    if arena.stable.trap.exists() or arena.worker() is None:
+        return None
+    step = arena.rng.choice(STEPS)
+    arena.stable.trap.write_text(step)
+    return f"before {step}"
+
+
+def kill_driver(arena: Arena) -> str | None:
+    """Its workers have to find out by themselves."""
+    life = arena.driver()
+    if life is None:
+        return None
+    life.process.kill()
+    return f"driver {life.process.pid}"
+
+
+def kill_server(arena: Arena) -> str | None:
+    """The process that workers are forked from: those that are there stay, and cannot be waited for any more."""
+    life = arena.driver(begun=False)
+    pid = life.server() if life else None
+    if pid is None:
+        return None
+    send(pid, signal.SIGKILL)
+    return f"server {pid}"
+
+
+def stop_worker(arena: Arena) -> str | None:
+    """For less than a lease lasts: its driver waits."""
+    pid = arena.worker()
+    if pid is None:
+        return None
+    seconds = arena.rng.uniform(0.3, STALE_S / 3)
+    arena.pause(pid, seconds)
+    return f"worker {pid} for {seconds:.1f} s"
+
+
+def stop_worker_beyond_its_lease(arena: Arena) -> str | None:
+    """Another driver takes its run over; what it does when it goes on must harm nobody."""
+    holding = {pid for pid in _holders(arena) if not is_stopped(pid)}
+    if not holding or len(arena.stable.living()) > 2:
+        return None
+    pid = arena.rng.choice(sorted(holding))
+    seconds = STALE_S + arena.rng.uniform(3, 8)
+    arena.pause(pid, seconds)
+    if len(arena.stable.living()) < 2:
+        arena.stable.start()
+    return f"worker {pid} for {seconds:.1f} s"
+
+
+def stop_driver_beside_another(arena: Arena) -> str | None:
+    """Its workers go on; nobody takes their events."""
+    life = arena.driver()
+    if life is None or is_stopped(life.process.pid):
+        return None
+    if len(arena.stable.living()) < 2:
+        arena.stable.start()
+    seconds = arena.rng.uniform(2, 8)
+    arena.pause(life.process.pid, seconds)
+    return f"driver {life.process.pid} for {seconds:.1f} s"
+
+
+def interrupt(arena: Arena) -> str | None:
+    """Ctrl-C, which a terminal sends to all processes of the command, also while it is still getting ready."""
+    life = arena.driver(begun=False)
+    if life is None or life.server() is None:
+        return None
+    with suppress(ProcessLookupError):
+        os.killpg(life.process.pid, signal.SIGINT)
+    return f"driver {life.process.pid}"
+
+
+def terminate(arena: Arena) -> str | None:
+    """As `timeout`, `kill` or a machine that shuts down do it."""
+    life = arena.driver()
+    if life is None:
+        return None
+    send(life.process.pid, signal.SIGTERM)
+    return f"driver {life.process.pid}"
+
+
+def two_at_once(arena: Arena) -> str | None:
+    """Two more drivers on the same folder at the same moment."""
+    if len(arena.stable.living()) > 1:
+        return None
+    pids = [arena.stable.start().process.pid for _ in range(2)]
+    return f"drivers {pids[0]} and {pids[1]}"
+
+
+def fill_disk(arena: Arena) -> str | None:
+    """Take all space of the results' file system for a while."""
+    assert arena.disk is not None
+    ballast = arena.disk / BALLAST
+    if ballast.exists():
+        return None
+    with ballast.open("wb", buffering=0) as file:
+        for size in (2**20, 2**12):
+            with suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+    seconds = arena.rng.uniform(1, 4)
+    arena.later(seconds, ballast.unlink)
+    return f"full for {seconds:.1f} s"
+
+
+def refuse_writes(arena: Arena) -> str | None:
+    """A worker's files may not become larger than 4 kB for a while."""
+    pid = arena.worker()
+    if pid is None:
+        return None
+
+    def limit(size: int) -> None:
+        with suppress(OSError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    limit(4096)
+    seconds = arena.rng.uniform(1, 4)
+    arena.later(seconds, lambda: pid in marked(arena.stable.mark) and limit(resource.RLIM_INFINITY))
+    return f"worker {pid} for {seconds:.1f} s"
+
+
+def remove_unfinished(arena: Arena) -> str | None:
+    """The user deletes the folder of a run that is under way, or was."""
+    folders = arena.folders(finished=False)
+    if not folders:
+        return None
+    folder = arena.rng.choice(folders)
+    arena.suspects.add(folder.name)  # who just writes its result may leave a part of it
+    arena.forget(folder)
+    return folder.name
+
+
+def _holders(arena: Arena) -> set[int]:
+    """Workers that have a lease, of drivers that are there."""
+    text = "".join(_read(path).decode(errors="replace") for path in arena.study.glob("*/lease-*.json"))
+    return {pid for life in arena.stable.living() for pid in life.workers() if f'"pid":{pid},' in text}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _one_bit(content: bytes, rng: random.Random) -> bytes:
+    spoilt = bytearray(content)
+    if spoilt:
+        spoilt[rng.randrange(len(spoilt))] ^= 1 << rng.randrange(8)
+    return bytes(spoilt)
+
+
+def _noise(content: bytes, rng: random.Random) -> bytes:
+    start = rng.randrange(len(content) or 1)
+    return content[:start] + b"\x00\xff" + rng.randbytes(62) + content[start + 64 :]
+
+
+WAYS: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "cut off": lambda content, rng: content[: rng.randrange(len(content) or 1)],
+    "emptied": lambda content, rng: b"",
+    "one bit turned": _one_bit,
+    "overwritten in part": _noise,
+    "replaced by noise": lambda content, rng: b"\x00\xff" + rng.randbytes(rng.randrange(1, 4096)),
+}
+BREAKING = ("cut off", "emptied", "overwritten in part", "replaced by noise")
+"""Ways that cannot make another valid text: in study.json a turned bit may be another protocol."""
+
+
+IMAGES = re.compile(rb'"data_fingerprint": *"([^"]*)"')
+
+
+def harm(arena: Arena, pattern: str, finished: bool | None, ways: tuple[str, ...] = tuple(WAYS)) -> str | None:
+    """Spoil a file in its place; `finished` says of which runs it may be, None is a file of the study."""
+    folders = [arena.study] if finished is None else arena.folders(finished=finished)
+    files = [path for folder in folders for path in sorted(folder.glob(pattern))]
+    if not files:
+        return None
+    path, way = arena.rng.choice(files), arena.rng.choice(ways)
+    if path.name in OF_A_RECORD:  # also of an unfinished run, which may finish at this moment
+        arena.suspects.add(path.parent.name)
+    try:
+        with path.open("r+b") as file:  # never makes a file
+            content = file.read()
+            spoilt = WAYS[way](content, arena.rng)
+            if way == "one bit turned" and IMAGES.findall(content) != IMAGES.findall(spoilt):
+                arena.removed[path.parent.name] += 1  # now a result on other images, and the run is done again
+            file.seek(0)
+            file.write(spoilt)
+            file.truncate()
+    except OSError:  # gone, or the disk is full
+        return None
+    return f"{path.parent.name}/{path.name} {way}"
+
+
+FAULTS: dict[str, Fault] = {
+    "worker killed": kill_worker,
+    AT_A_STEP: kill_worker_at_a_step,
+    "driver killed": kill_driver,
+    "workers' server killed": kill_server,
+    "worker stopped": stop_worker,
+    "worker stopped beyond its lease": stop_worker_beyond_its_lease,
+    "driver stopped beside another": stop_driver_beside_another,
+    "Ctrl-C": interrupt,
+    "driver terminated": terminate,
+    "two more drivers at once": two_at_once,
+    "disk full": fill_disk,
+    "writes refused": refuse_writes,
+    "last.ckpt harmed": partial(harm, pattern="last.ckpt", finished=False),
+    "previous.ckpt harmed": partial(harm, pattern="previous.ckpt", finished=False),
+    "lease harmed": partial(harm, pattern="lease-*.json", finished=False),
+    "progress.json harmed": partial(harm, pattern="progress.json", finished=False),
+    "progress.csv harmed": partial(harm, pattern="progress.csv", finished=False),
+    "unfinished run's curve.csv harmed": partial(harm, pattern="curve.csv", finished=False),
+    "unfinished run removed": remove_unfinished,
+    "study.json harmed": partial(harm, pattern="study.json", finished=None, ways=BREAKING),
+    "record.json harmed": partial(harm, pattern="record.json", finished=True),
+    "curve.csv harmed": partial(harm, pattern="curve.csv", finished=True),
+    "predictions.npz harmed": partial(harm, pattern="predictions.npz", finished=True),
+}
+
+WEIGHTS = Counter({"worker killed": 2, AT_A_STEP: 3, "driver killed": 2, "worker stopped": 2})
+"""How often a fault comes in each cycle, if not once."""
+
+
+PATIENCE_S = 8.0
+"""Seconds of work in which no fault of a cycle could be done, before the next one is begun all the same."""
+
+
+class Schedule:
+    """All kinds in turn, shuffled anew in each cycle; one that cannot be done now is kept for later."""
+
+    def __init__(self, rng: random.Random, kinds: list[str]) -> None:
+        self.rng, self.kinds = rng, [kind for kind in kinds for _ in range(WEIGHTS[kind] or 1)]
+        self._next: list[str] = []
+        self._last = time.monotonic()
+
+    def inject(self, arena: Arena) -> tuple[str, str] | None:
+        """Do the first fault of the cycle that can be done: its kind, and what was done."""
+        waited = time.monotonic() - self._last >= PATIENCE_S and arena.worker() is not None
+        if waited or not self._next:
+            self._next += self.rng.sample(self.kinds, len(self.kinds))
+            self._last = time.monotonic()
+        for place, kind in enumerate(self._next):
+            if done := FAULTS[kind](arena):
+                del self._next[place]
+                self._last = time.monotonic()
+                return kind, done
+        return None

@@ -1,0 +1,139 @@
+"""The fault harness in a short form, and whether its checks could fail at all."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from helpers import PLAIN, SE
+from sound import begun, write_sound
+
+from senet_ablate.errors import UserError
+from senet_ablate.store import Study
+from senet_ablate.verification import verify
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+
+import aftermath  # noqa: E402 - plain scripts beside each other
+import faults  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+
+
+@pytest.mark.slow
+def test_a_study_under_faults_of_many_kinds_comes_out_as_an_undisturbed_one(tmp_path: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "chaos.py", "--output", tmp_path / "chaos"]
+    short = ["--faults", "16", "--minutes", "1", "--every", "0.4", "--seeds", "2", "--epochs", "4"]
+    done = subprocess.run([*command, *short], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-5000:] + done.stdout
+    result = json.loads((tmp_path / "chaos/chaos.json").read_text())
+    assert sum(result["faults"].values()) == result["injected"] >= 8
+    assert not any(result["problems"].values())
+    assert result["completions"] >= result["runs"] * result["studies"]
+    assert "| nothing was trained to the end twice | holds |" in (tmp_path / "chaos/chaos.md").read_text()
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Study:
+    """Two finished runs."""
+    study = begun(Study(tmp_path / "results" / aftermath.STUDY))
+    for variant in (SE, PLAIN):
+        write_sound(study, variant, 0)
+    return study
+
+
+def test_any_byte_of_a_table_a_curve_or_an_outcome_that_differs_is_named(two: Study, tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    for name in ("tables/table10_ratio.md", "tables/cost.md", "index.html"):
+        path = reports / aftermath.STUDY / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a")
+    results = two.root.parent
+    before = aftermath.outcome(results, reports)
+    (run, other) = (folder.path for folder in two.folders())
+    assert aftermath.differences(before, aftermath.outcome(results, reports)) == []
+    (reports / aftermath.STUDY / "tables/cost.md").write_text("b")
+    assert aftermath.differences(before, aftermath.outcome(results, reports)) == [], "time differs from time to time"
+    (reports / aftermath.STUDY / "tables/table10_ratio.md").write_text("b")
+    (run / "curve.csv").write_bytes((run / "curve.csv").read_bytes() + b"\n")
+    record = json.loads((run / "record.json").read_text())
+    record["provenance"]["wall_s"] += 1
+    (run / "record.json").write_text(json.dumps(record))
+    record = json.loads((other / "record.json").read_text())
+    record["metrics"]["top1_err"] += 0.5
+    (other / "record.json").write_text(json.dumps(record))
+    (other / "predictions.npz").unlink()
+    assert aftermath.differences(before, aftermath.outcome(results, reports)) == sorted(
+        [
+            f"{run.name}/curve.csv: differs",
+            f"{other.name}/record.json: differs",
+            f"{other.name}/predictions.npz: missing",
+            "tables/table10_ratio.md: differs",
+        ]
+    )
+
+
+def test_a_run_may_finish_again_only_as_often_as_its_result_was_removed() -> None:
+    assert aftermath.repeated(["a", "b", "a", "a"], Counter(a=2)) == []
+    (told,) = aftermath.repeated(["a", "b", "a", "a"], Counter(a=1))
+    assert told.startswith("a: finished 3 times")
+
+
+def test_what_is_left_beside_a_result_is_named(two: Study) -> None:
+    assert aftermath.leftovers(two.root) == []
+    folder = two.folders()[0].path
+    (folder / "last.ckpt").touch()
+    assert aftermath.leftovers(two.root) == [f"{folder.name}/last.ckpt: left over"]
+
+
+@pytest.mark.parametrize("way", faults.WAYS)
+@pytest.mark.parametrize("name", faults.OF_A_RECORD)
+def test_a_spoilt_file_of_a_finished_run_is_told_with_what_to_do(two: Study, name: str, way: str) -> None:
+    """Else the harness, as any user, would not know what to remove."""
+    folder = two.folders()[0]
+    whole = (folder.path / name).read_bytes()
+    for seed in range(20):
+        spoilt = faults.WAYS[way](whole, random.Random(seed))
+        assert spoilt != whole
+        (folder.path / name).write_bytes(spoilt)
+        try:
+            folder.record()
+            told = "\n".join(verify(two).problems)
+        except UserError as error:
+            told = f"error: {error}"
+        if told or name != "record.json":  # which has no checksum: a bit of its provenance may turn unseen
+            assert aftermath.TOLD.findall(told) == [str(folder.path)], told
+
+
+def test_causes_are_counted_without_names_and_numbers() -> None:
+    one = "…: /a/se-r16-s3-0123456789/last.ckpt: no space left; 4096 bytes"
+    assert aftermath.generalised(one) == "…: …/last.ckpt: no space left; … bytes"
+
+
+def test_all_kinds_come_before_any_comes_again_and_one_that_cannot_be_done_now_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    able = {"a", "b"}
+    table = {kind: lambda arena, kind=kind: kind if kind in able else None for kind in "abc"}
+    monkeypatch.setattr(faults, "FAULTS", table)
+    monkeypatch.setattr(faults, "PATIENCE_S", 0.0)
+    schedule = faults.Schedule(random.Random(0), list("abc"))
+
+    class Busy:
+        def worker(self) -> int:
+            return 1
+
+    def kinds(count: int) -> list[str]:
+        return sorted(done[0] for _ in range(count) if (done := schedule.inject(Busy())))
+
+    assert kinds(4) == ["a", "a", "b", "b"]
+    able.add("c")
+    assert kinds(2) == ["c", "c"]
+    able.clear()
+    assert kinds(1) == []
