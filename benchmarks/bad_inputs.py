@@ -78,7 +78,7 @@ def campaign(place: Place, wanted: int, seed: int) -> Tried:
             each()
         except Exception as error:  # whatever it is, it is a defect of the suite
             notes = "\n".join(getattr(error, "__notes__", []))
-            tried.defect = f"{type(error).__name__}: {error}\n{notes}"[:2000]
+            tried.defect = f"{type(error).__name__}: {str(error)[-1500:]}\n{notes[:1500]}"
             break
     say(f"{place.name}: {tried.bad} bad inputs" + (f", and a defect: {tried.defect}" if tried.defect else ""))
     return tried

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from senet_ablate.errors import UserError
 from senet_ablate.figures import STYLE, spread_out
 from senet_ablate.outcomes import Outcomes
 from senet_ablate.records import CURVE_FILE, CurvePoint, read_curve
@@ -23,11 +24,18 @@ EARLY = 0.2
 
 
 def curves_frame(ablation: Ablation, outcomes: Outcomes) -> pd.DataFrame:
-    """All epochs of all finished runs of a table: row, label, seed and the columns of `curve.csv`."""
+    """All epochs of all finished runs of a table: row, label, seed and the columns of `curve.csv`.
+
+    Raises:
+        UserError: a curve is damaged.
+    """
     parts = []
     for row in ablation.rows:
         for record in outcomes.runs.get(row.arm, ()):
-            points = read_curve(outcomes.study.run(record.run_id).path / CURVE_FILE)
+            path = outcomes.study.run(record.run_id).path / CURVE_FILE
+            points = read_curve(path)
+            if not points or [point.epoch for point in points] != list(range(1, len(points) + 1)):
+                raise UserError(f"{path}: damaged curve: epochs are not 1, 2, …; remove the folder to run it again")
             curve = pd.DataFrame([point.model_dump() for point in points], columns=list(CurvePoint.model_fields))
             curve.insert(0, "seed", record.spec.seed)
             curve.insert(0, "label", row.label)

@@ -152,14 +152,11 @@ def vouch(study: Study, curve: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "curve", ["", "epoch\n1\n", "no,columns\n1,2\n", '"', "epoch,lr,train_loss,val_loss,val_top1_err\nx\n"]
+    "curve", ["", "epoch\n1\n", "no,columns\n1,2\n", '"', "epoch,lr,train_loss,val_loss,val_top1_err\n2,1,1,1,1\n"]
 )
 def test_a_report_names_the_curve_that_is_none(study: Study, tmp_path: Path, curve: str) -> None:
     vouch(study, curve)
-    if curve:
-        with pytest.raises(UserError, match=r"curve\.csv: damaged curve"):
-            write_report(assess([CLAIMED], study), tmp_path)
-    else:
+    with pytest.raises(UserError, match=r"curve\.csv: damaged curve"):
         write_report(assess([CLAIMED], study), tmp_path)
 
 
