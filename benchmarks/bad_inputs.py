@@ -94,7 +94,7 @@ def to_markdown(found: list[Tried], seed: int) -> str:
     commit, dirty = code_state()
     everywhere = sum((tried.answers for tried in found), Counter[str]())
     defects = [tried for tried in found if tried.defect]
-    lines = [line(tried.place.name, tried.answers, bool(tried.defect)) for tried in found]
+    lines = [line(tried.place.name, tried.answers, int(bool(tried.defect))) for tried in found]
     table = "\n".join([*lines, line("together", everywhere, len(defects))])
     examples = "".join(f"\n## {tried.place.name}\n\n```\n{tried.defect}\n```\n" for tried in defects)
     code = f"commit {(commit or 'unknown')[:10]}{' with changes' if dirty else ''}"
