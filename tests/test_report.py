@@ -20,6 +20,7 @@ def test_report_writes_tables_figures_and_page_the_same_bytes_each_time(full: St
     expected = {f"tables/table10_ratio.{suffix}" for suffix in ("md", "csv", "tex")}
     figures = ("table10_ratio", "table10_ratio_curves", "networks")
     expected |= {f"figures/{name}.{suffix}" for name in figures for suffix in ("svg", "png", "csv")}
+    expected |= {f"figures/table10_ratio_column.{suffix}" for suffix in ("svg", "png")}
     expected |= {"index.html", "REPORT.md"}
     expected |= {f"tables/{name}" for name in ("cost.md", "findings.md", "findings.csv")}
     for name, report in zip(("one", "two"), runs, strict=True):
