@@ -38,7 +38,6 @@ def hardware() -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{name: versions[name] for name in ("pytorch-lightning", "torchvision")},
-        "commit": str(provenance.code_state()[0]),
     }
 
 
@@ -104,6 +103,7 @@ def main() -> None:
             source = "a folder of photographs" if chosen.data else "made images"
             result |= found | {
                 "hardware": hardware(),
+                "commits": result.get("commits", {}) | {part: provenance.code_state()[0]},
                 "images": f"{IMAGES:,} of {source}",
             }
             file.write_text(json.dumps(result, indent=1) + "\n")

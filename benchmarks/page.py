@@ -30,7 +30,7 @@ def page(result: dict[str, Any]) -> str:
         "# Speed",
         "",
         f"Measured by `make bench` on {made['cpu']}, {made['cores']} cores, torch {made['torch']}, "
-        f"Lightning {made['pytorch-lightning']}, commit {made['commit'][:10]}; ratios, sides in turn; "
+        f"Lightning {made['pytorch-lightning']}, commit {_commits(result['commits'])}; ratios, sides in turn; "
         f"images: {result['images']}. The usual script is Lightning with torchvision transforms in a DataLoader, "
         "float32, default threads (`benchmarks/usual_script.py`); "
         "the bare loop has all levers and nothing else (`benchmarks/one.py`).",
@@ -49,6 +49,14 @@ def page(result: dict[str, Any]) -> str:
         ]
     lines += ["", *_levers(result), *_growth(result), *_block(result)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _commits(by_part: dict[str, str]) -> str:
+    """The commit that was measured, or each with its parts."""
+    parts: dict[str, list[str]] = {}
+    for part, commit in by_part.items():
+        parts.setdefault(commit[:10], []).append(part)
+    return next(iter(parts)) if len(parts) == 1 else ", ".join(f"{key} ({', '.join(of)})" for key, of in parts.items())
 
 
 def _three(found: dict[str, float]) -> str:

@@ -56,6 +56,7 @@ def line(name: str) -> dict[str, object]:
     return {
         "candidate": name,
         "network": f"{network.backbone}, width {network.width}",
+        "images": f"{protocol.data.resolution}x{protocol.data.resolution}",
         "epochs": protocol.recipe.epochs,
         "no SE %": "  ".join(f"{error:.2f}" for error in errors["original"].values()),
         "SE %": "  ".join(f"{error:.2f}" for error in errors["se"].values()),
@@ -68,14 +69,14 @@ def line(name: str) -> dict[str, object]:
 def page(names: list[str]) -> str:
     """The pilots in one table."""
     table = tabulate([line(name) for name in names], headers="keys", tablefmt="github", disable_numparse=True)
-    first = study(names[0]).pin()
-    images = f"{first.data.n_train:,} training and {first.data.n_validation:,} validation images" if first else ""
+    pins = [pin for name in names if (pin := study(name).pin())]
+    counts = {f"{pin.data.n_train:,} training and {pin.data.n_validation:,} validation images" for pin in pins}
     return (
         "# Pilots for `cifar10-lite`\n\n"
         "Error of the last epoch on the validation part, percent by seed; gain: no SE less SE of the same seed.\n\n"
         f"{table}\n\n"
-        f"- A folder of photographs at 16x16: {images}. Neither other arms nor test images were "
-        "looked at, and none of these runs is one of the study.\n"
+        f"- A folder of photographs: {' or '.join(sorted(counts)) or 'not read yet'}. Neither other arms nor test "
+        "images were looked at, and none of these runs is one of the study.\n"
         "- Made by `python benchmarks/pilots.py --data FOLDER` from results/pilot-*/.\n"
     )
 
