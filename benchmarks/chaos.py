@@ -277,7 +277,8 @@ def page(result: dict[str, Any]) -> str:
         "",
         f"`make chaos` on {made['cpu']}, {made['cores']} cores, Python {made['python']}, torch {made['torch']}, commit "
         f"{(made['commit'] or 'none')[:10]}, seed {result['seed']}: {result['injected']} faults in {result['studies']} "
-        f"studies of {result['runs']} runs of {result['epochs']} epochs on the embedded digits, "
+        f"{'study' if result['studies'] == 1 else 'studies'} of {result['runs']} runs of {result['epochs']} epochs "
+        "on the embedded digits, "
         f"{result['wall_s'] / 60:.0f} minutes. Leases beat each {BEAT_S:.0f} s and are stale after {STALE_S:.0f} s.",
         "",
         "| check | outcome |",
@@ -290,7 +291,7 @@ def page(result: dict[str, Any]) -> str:
         "|:--|--:|",
         *(f"| {kind} | {counts.get(kind, 0)} |" for kind in FAULTS),
         "",
-        f"{result['ends'].total()} drivers ended: {ends}. The last process of a driver was gone at most "
+        f"{sum(result['ends'].values())} drivers ended: {ends}. The last process of a driver was gone at most "
         f"{result['slowest_end_s']:.1f} s after it, stopped ones included. {result['completions']} times a run was "
         f"finished, {result['taken_over']} times taken over from a doer that was dead or silent; {result['asked']} "
         "times the user was told to remove something.",
