@@ -1,10 +1,10 @@
 """Where results lie: one folder per run, `results/<study>/<run_id>/`, written so that a file is whole or absent.
 
 `record.json` is written last and means finished. `curve.csv` has a line per epoch, `predictions.npz` the
-outcome of every test image, `weights.pt` (if asked for) the trained weights. `last.ckpt`, the one before it and
-`progress.json` exist while a run is under way, `lease-N.json` while a process does it, `failure.json` after one that
-failed. `study.json` pins what all runs of the study share. `conflicts/` has results that `merge` found to differ from
-those that are there; no reader of runs looks into it.
+outcome of every test image, `weights.pt` (if asked for) the trained weights. `last.ckpt`, the one before it,
+`progress.json` and `progress.csv` exist while a run is under way, `lease-N.json` while a process does it,
+`failure.json` after one that failed. `study.json` pins what all runs of the study share. `conflicts/` has
+results that `merge` found to differ from those that are there; no reader of runs looks into it.
 """
 
 from __future__ import annotations
