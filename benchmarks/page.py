@@ -6,7 +6,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
+
+from senet_ablate.figures import STYLE
 
 HEADINGS = {
     "epoch_vs_usual_script": "An epoch, times as fast as the usual script",
@@ -147,43 +150,35 @@ def _to_plain(arms: dict[str, list[float]], arm: str) -> list[float]:
 
 def draw(result: dict[str, Any], folder: Path) -> None:
     """Draw what has been measured: growth.svg and block.svg."""
-    if "growth" in result:
-        figure = Figure(figsize=(9, 2.6), layout="constrained")
-        for axes, (what, points) in zip(figure.subplots(1, 4), result["growth"].items(), strict=True):
-            axes.plot(
-                [point["value"] for point in points],
-                [point["wall_s"] for point in points],
-                "o-",
-                color="#0072B2",
-            )
-            axes.margins(0.08)
-            axes.set(xlabel=AXES[what], ylim=(0, None), xlim=(0, None))
-            axes.spines[["top", "right"]].set_visible(False)
-        figure.axes[0].set_ylabel("seconds of the study")
-        figure.savefig(folder / "growth.svg", metadata={"Date": None})
-    if "block_ms" in result:
-        panels = [
-            (network, kind, arms) for network, kinds in result["block_ms"].items() for kind, arms in kinds.items()
-        ]
-        figure = Figure(figsize=(9, 2.8), layout="constrained")
-        for axes, (network, kind, arms) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
-            names = [arm for arm in arms if arm != "plain"][::-1]
-            for height, arm in enumerate(names):
-                ratios = _to_plain(arms, arm)
-                axes.plot(
-                    [min(ratios), max(ratios)],
-                    [height, height],
-                    color="#56B4E9",
-                    lw=4,
-                    solid_capstyle="round",
-                )
-                axes.plot(statistics.median(ratios), height, "o", color="#0072B2")
-            axes.axvline(1, color="0.6", lw=1)
-            axes.set(yticks=range(len(names)), yticklabels=names)
-            axes.set_title(
-                f"{'ResNet-50' if network == 'paper' else 'ResNet-14'}\n{kind}",
-                fontsize=9,
-            )
-            axes.set_xlabel("times the plain network")
-            axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(folder / "block.svg", metadata={"Date": None})
+    with mpl.rc_context(STYLE):
+        if "growth" in result:
+            _draw_growth(result["growth"]).savefig(folder / "growth.svg", metadata={"Date": None})
+        if "block_ms" in result:
+            _draw_block(result["block_ms"]).savefig(folder / "block.svg", metadata={"Date": None})
+
+
+def _draw_growth(growth: dict[str, Any]) -> Figure:
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    for axes, (what, points) in zip(figure.subplots(1, 4), growth.items(), strict=True):
+        values, seconds = [point["value"] for point in points], [point["wall_s"] for point in points]
+        axes.plot(values, seconds, "o-", color="#0072B2")
+        axes.margins(0.08)
+        axes.set(xlabel=AXES[what], ylim=(0, None), xlim=(0, None))
+    figure.axes[0].set_ylabel("seconds of the study")
+    return figure
+
+
+def _draw_block(block_ms: dict[str, Any]) -> Figure:
+    panels = [(network, kind, arms) for network, kinds in block_ms.items() for kind, arms in kinds.items()]
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    for axes, (network, kind, arms) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
+        names = [arm for arm in arms if arm != "plain"][::-1]
+        for height, arm in enumerate(names):
+            ratios = _to_plain(arms, arm)
+            ends = [min(ratios), max(ratios)]
+            axes.plot(ends, [height, height], color="#56B4E9", lw=4, solid_capstyle="round")
+            axes.plot(statistics.median(ratios), height, "o", color="#0072B2")
+        axes.axvline(1, color="0.6", lw=1)
+        axes.set(yticks=range(len(names)), yticklabels=names, xlabel="times the plain network")
+        axes.set_title(f"{'ResNet-50' if network == 'paper' else 'ResNet-14'}\n{kind}")
+    return figure
