@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import signal
 import sys
+import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -237,6 +239,13 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
         help="Show runs epoch by epoch in TensorBoard, W&B or MLflow too; may be repeated. Each is an extra of its "
         "name.  [env: SENET_ABLATE_TRACK]",
     ),
+    click.option(
+        "--for",
+        "time_s",
+        type=Duration(),
+        metavar="TIME",
+        help="Stop after this time (25min, 2h) and begin no run that would not end in it.",
+    ),
     click.option("--report", is_flag=True, help="Write tables and plots at the end, even half-way."),
     RESULTS,
     REPORTS,
@@ -254,6 +263,7 @@ def run(
     without: tuple[str, ...],
     keep_weights: bool,
     trackers: tuple[TrackerKind, ...],
+    time_s: float | None,
     report: bool,
     reports: Path,
     **choice: Any,
@@ -267,11 +277,17 @@ def run(
     With --executor slurm or ray the runs are done on other machines, which need this package, and the folders of
     results and images on a file system that all of them share. --device auto is cuda there for runs that are given
     gpus, else cpu. A run that its job or node loses goes on from its checkpoint in another one.
+
+    Runs go seed by seed, so that a study that ends early (--for, a machine that is taken away) is a whole one with
+    fewer seeds; results from elsewhere are joined by `merge`.
     """
     from senet_ablate import engines, runner
     from senet_ablate.trackers import check_trackers
 
     check_trackers(trackers)
+    if time_s is not None and executor != "local":
+        raise UserError(f"--for is for runs on this machine; with --executor {executor} each job has its own limit")
+    ends_at = time.monotonic() + (time_s or math.inf)
     chosen = choose(**choice)
     left_out = list(LEVERS) if "all" in without else without
     call = engines.Call(executor, executor_options, device, jobs, devices_per_run, threads, left_out)
@@ -281,7 +297,7 @@ def run(
     with machine.shared() if executor == "local" else nullcontext():
         if executor == "local":  # jobs elsewhere go on without their driver
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-        code = _train(chosen, seeds, data, engine, keep_weights=keep_weights, trackers=trackers)
+        code = _train(chosen, seeds, data, engine, ends_at, keep_weights=keep_weights, trackers=trackers)
     if report:
         _report(chosen, reports)
     sys.exit(code)
@@ -292,7 +308,7 @@ def _plan(chosen: Chosen, seeds: int | None) -> Plan:
     return make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
 
 
-def _train(chosen: Chosen, seeds: int | None, data: Path | None, engine: Engine, **wish: Any) -> int:
+def _train(chosen: Chosen, seeds: int | None, data: Path | None, engine: Engine, ends_at: float, **wish: Any) -> int:
     from senet_ablate import runner
 
     resources = engine.resources
@@ -308,13 +324,15 @@ def _train(chosen: Chosen, seeds: int | None, data: Path | None, engine: Engine,
         return 0
     tell(f"{done}; training {len(todo)} on {resources.device}, {engine.where(len(todo))}")
     try:
-        summary = runner.execute(engine.start(), todo, planned, Console(stderr=True))
+        summary = runner.execute(engine.start, todo, planned, Console(stderr=True), ends_at)
     except KeyboardInterrupt:
         tell("stopped; finished runs are kept, the same command continues the others")
         return INTERRUPTED
     found = f", {summary.found} were done by another driver" if summary.found else ""
     failed = f", {len(summary.failed)} failed" if summary.failed else ""
-    tell(f"trained {summary.trained} runs in {duration(summary.wall_s)}{found}{failed}; results in {chosen.study.root}")
+    left = f", {summary.left} did not fit into the time, and the same command goes on" if summary.left else ""
+    told = f"trained {summary.trained} runs in {duration(summary.wall_s)}{found}{failed}{left}"
+    tell(f"{told}; results in {chosen.study.root}")
     return 1 if summary.failed else 0
 
 

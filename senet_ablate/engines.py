@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from senet_ablate.errors import UserError
-from senet_ablate.executor import Executor, ExecutorKind
+from senet_ablate.executor import Executor, ExecutorKind, Fits
 from senet_ablate.on_ray import RayOptions, ray_executor
 from senet_ablate.on_slurm import SlurmOptions, slurm_executor
 from senet_ablate.remote import NodeOptions, node_resources, read_options
@@ -34,10 +34,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Engine:
-    """An executor that is ready to begin; `start` begins it, which nothing does before there is something to train."""
+    """An executor that is ready to begin; `start` begins it, which nothing does before there is something to train.
+
+    `start` takes what says of each run, when its turn comes, whether to begin it. Only the pool of this machine asks.
+    """
 
     resources: Resources
-    start: Callable[[], Executor]
+    start: Callable[[Fits], Executor]
     where: Callable[[int], str]
     """How that many runs are done, for the user."""
 
@@ -53,7 +56,7 @@ def set_up(call: Call, say: Callable[[str], None]) -> Engine:
         options = read_options(model, call.options)
         resources = node_resources(options, call.device, call.devices, call.threads, call.without)
         executor = build(options, resources, call.jobs, say)
-        return Engine(resources, lambda: executor, lambda runs: where)
+        return Engine(resources, lambda fits: executor, lambda runs: where)
     if call.options:
         raise UserError(
             f"--executor-option {call.options[0]!r}: --executor local has none; its workers follow from --jobs, "
@@ -61,4 +64,4 @@ def set_up(call: Call, say: Callable[[str], None]) -> Engine:
         )
     resources = share_out(find_machine(call.device), call.jobs, call.devices, call.threads, call.without)
     workers = len(resources.environments)
-    return Engine(resources, lambda: local_executor(resources), lambda runs: f"{min(workers, runs)} at once")
+    return Engine(resources, lambda fits: local_executor(resources, fits), lambda runs: f"{min(workers, runs)} at once")

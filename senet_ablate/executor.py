@@ -6,7 +6,7 @@ local pool, a cluster's queue) has only to call it somewhere and to pass its eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +49,17 @@ class RunRequest:
 class Event:
     """What happened to a run. A failure has its cause in one line.
 
-    `busy`: another driver does it, and nothing was done here. `found`: another driver has finished it.
+    `busy`: another driver does it, and nothing was done here. `found`: another driver has finished it. `left`: it
+    would not end in the time of this call.
     """
 
-    kind: Literal["started", "finished", "failed", "busy", "found"]
+    kind: Literal["started", "finished", "failed", "busy", "found", "left"]
     request: RunRequest
     cause: str = ""
+
+
+Fits = Callable[[RunRequest], bool]
+"""Says of a run, when its turn comes, whether to begin it."""
 
 
 class Executor(Protocol):

@@ -12,7 +12,7 @@ from senet_ablate.assessment import Assessment
 from senet_ablate.claims import PLAIN, Fewer, Superior
 from senet_ablate.rules import Metric
 from senet_ablate.verdicts import FindingVerdict
-from senet_ablate.words import MARK, in_words
+from senet_ablate.words import MARK, in_words, to_decide
 
 METRIC_NAMES: dict[Metric, str] = {
     "top1_err": "top-1 error",
@@ -114,7 +114,7 @@ def _glance(assessment: Assessment, family: list[FindingVerdict]) -> str:
         line |= {
             f"by {METRIC_NAMES[metric]}": tables[slug][number].verdict for metric, tables in assessment.others.items()
         }
-        lines.append(line)
+        lines.append(line | {"needed, if the paper is right": to_decide(finding)})
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
 
 

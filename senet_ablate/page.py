@@ -24,11 +24,12 @@ from senet_ablate.assessment import Assessment, cost
 from senet_ablate.audit import Departure, audit_declarations, audit_records
 from senet_ablate.errors import UserError
 from senet_ablate.records import RunRecord
+from senet_ablate.setting import SettingLine, same_in_words, setting_lines
 from senet_ablate.suite import Arm, arms
 from senet_ablate.tables import Table, levers_in_words, printed
 from senet_ablate.timings import read_latency
 from senet_ablate.verdicts import FindingVerdict
-from senet_ablate.words import MARK, in_words
+from senet_ablate.words import MARK, in_words, to_decide
 
 RUN_COLUMNS = (
     "run", "curve", "status", "top-1 err. %", "cross-entropy", "epochs", "seconds", "started", "trained on",
@@ -83,6 +84,26 @@ class Page:
         )
 
     @property
+    def notes(self) -> list[str]:
+        """What whoever ran the study wants read beside it, paragraph by paragraph."""
+        return self.assessment.outcomes.study.notes()
+
+    @cached_property
+    def setting(self) -> list[SettingLine]:
+        """The study's setting beside the paper's."""
+        return setting_lines(self.assessment.outcomes)
+
+    @property
+    def departures(self) -> list[SettingLine]:
+        """Where the setting is not the paper's."""
+        return [line for line in self.setting if not line.same]
+
+    @property
+    def as_in_the_paper(self) -> str:
+        """Where it is."""
+        return same_in_words(self.setting)
+
+    @property
     def family(self) -> list[FindingVerdict]:
         """The paper's findings."""
         return [each for each in self.assessment.all_findings if each.ablation.table and not each.claim.secondary]
@@ -114,6 +135,7 @@ class Page:
             "verdict": finding.verdict,
             "others": [tables[slug][number].verdict for tables in self.assessment.others.values()],
             "words": in_words(finding),
+            "to_decide": to_decide(finding),
         }
 
     @cached_property

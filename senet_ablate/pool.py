@@ -23,7 +23,7 @@ from multiprocessing.process import BaseProcess
 from types import MappingProxyType
 from typing import Any
 
-from senet_ablate.executor import Event, RunRequest, note_failure
+from senet_ablate.executor import Event, Fits, RunRequest, note_failure
 from senet_ablate.records import Failure
 
 TRIES = 3
@@ -76,10 +76,13 @@ class _Worker:
 
 
 class LocalPool:
-    """One worker process per entry of `environments`, whose variables it gets (which GPU it may see)."""
+    """One worker process per entry of `environments`, whose variables it gets (which GPU it may see).
 
-    def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
-        self.environments = environments
+    `fits` is asked of each run when its turn comes; what does not fit is left.
+    """
+
+    def __init__(self, environments: Sequence[Mapping[str, str]], fits: Fits = lambda request: True) -> None:
+        self.environments, self.fits = environments, fits
         self._context = warm_up()
 
     def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
@@ -94,6 +97,8 @@ class LocalPool:
         try:
             while queue or any(worker.request for worker in workers):
                 for number, worker in enumerate(workers):
+                    while worker.request is None and queue and not self.fits(queue[0]):
+                        yield Event("left", queue.popleft())
                     if worker.request is None and queue:
                         try:
                             worker.connection.send(queue[0])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +15,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from senet_ablate import pool
 from senet_ablate.errors import UserError
-from senet_ablate.executor import DeviceKind, Executor, RunRequest, TrackerKind
+from senet_ablate.executor import DeviceKind, Executor, Fits, RunRequest, TrackerKind
 from senet_ablate.levers import ALLOCATOR, in_use
 from senet_ablate.planning import Plan, check_fit
 from senet_ablate.sharing import share
 from senet_ablate.specs import Protocol
 from senet_ablate.store import Study
+from senet_ablate.time_limit import TimeLimit
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,15 @@ def share_out(
 
 @dataclass(frozen=True)
 class Summary:
-    """What a call of `run` did; `found` are the runs that other drivers finished meanwhile."""
+    """What a call of `run` did.
+
+    `found` are the runs that other drivers finished meanwhile, `left` those for which there was no time.
+    """
 
     trained: int
     found: int
     failed: dict[str, str]
+    left: int
     wall_s: float
 
 
@@ -165,13 +172,21 @@ def requests(
     ]
 
 
-def execute(executor: Executor, todo: Sequence[RunRequest], plan: Plan, console: Console) -> Summary:
+def execute(
+    start: Callable[[Fits], Executor],
+    todo: Sequence[RunRequest],
+    plan: Plan,
+    console: Console,
+    ends_at: float = math.inf,
+) -> Summary:
     """Do the runs, beside other drivers; show progress on a terminal, say nothing but failures elsewhere.
 
-    Progress is read from the files of the runs, so it does not matter where they are done, or by whom.
+    Progress is read from the files of the runs, so it does not matter where they are done, or by whom. When it is
+    `ends_at` by the monotonic clock, what is under way stops; its checkpoint stays.
     """
-    start = time.monotonic()
-    work = {run.run_id: arm.complexity.macs * run.recipe.epochs for arm in plan.arms for run in arm.runs}
+    began = time.monotonic()
+    work = {run.run_id: float(arm.complexity.macs * run.recipe.epochs) for arm in plan.arms for run in arm.runs}
+    limit = TimeLimit(ends_at, work)
     total = sum(work[request.spec.run_id] for request in todo)
     active: dict[str, RunRequest] = {}
     finished = 0.0
@@ -184,9 +199,12 @@ def execute(executor: Executor, todo: Sequence[RunRequest], plan: Plan, console:
         TextColumn("left"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=600) as display:
+    shown = Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=600)
+    with ExitStack() as stack:
+        display = stack.enter_context(shown)
         bar = display.add_task(f"0 of {len(todo)} runs", total=total)
-        for event in share(executor, todo):
+        events = stack.enter_context(closing(share(start(limit.fits), todo)))
+        for event in events:
             if event is not None:
                 run_id = event.request.spec.run_id
                 if event.kind in ("started", "busy"):
@@ -196,9 +214,15 @@ def execute(executor: Executor, todo: Sequence[RunRequest], plan: Plan, console:
                     finished += work[run_id]
                     trained += event.kind == "finished"
                     found += event.kind == "found"
+                if event.kind == "started":
+                    limit.begun(event.request)
+                elif event.kind == "finished":
+                    limit.ended(event.request)
                 if event.kind == "failed":
                     failed[run_id] = event.cause
                     console.print(f"failed {run_id}: {event.cause}", highlight=False, markup=False, soft_wrap=True)
+            if limit.left_s <= 0:
+                break
             if display.disable:
                 continue
             done = trained + found + len(failed)
@@ -207,7 +231,8 @@ def execute(executor: Executor, todo: Sequence[RunRequest], plan: Plan, console:
                 progress = request.folder.progress()
                 partial += work[run_id] * progress.epoch / progress.epochs if progress else 0.0
             display.update(bar, completed=finished + partial, description=f"{done} of {len(todo)} runs")
-    return Summary(trained, found, failed, time.monotonic() - start)
+    left = len(todo) - trained - found - len(failed)
+    return Summary(trained, found, failed, left, time.monotonic() - began)
 
 
 def warm_up(without: Collection[str]) -> None:
@@ -215,6 +240,6 @@ def warm_up(without: Collection[str]) -> None:
     pool.warm_up({} if "kept-memory" in without else ALLOCATOR)
 
 
-def local_executor(resources: Resources) -> Executor:
+def local_executor(resources: Resources, fits: Fits) -> Executor:
     """The pool of worker processes on this machine."""
-    return pool.LocalPool(resources.environments)
+    return pool.LocalPool(resources.environments, fits)

@@ -7,7 +7,7 @@ common are the runs' folders.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -19,11 +19,11 @@ LOOK_S = 0.5
 """Seconds between two looks at the runs that others do."""
 
 
-def share(executor: Executor, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
+def share(executor: Executor, requests: Sequence[RunRequest]) -> Generator[Event | None]:
     """Do all runs, but those that another driver does; these are waited for when nothing else is left to do.
 
     A run that another driver has finished is told as `found`; one that it dropped is done here. Ends when every run
-    is finished or failed.
+    is finished, failed or left.
     """
     watch = Watch()
     todo, waiting = list(requests), dict[str, RunRequest]()

@@ -25,6 +25,9 @@ from senet_ablate.lease import seems_held
 from senet_ablate.records import Failure, Progress, RunRecord, StudyPin
 from senet_ablate.specs import DataFacts, Protocol, RunSpec, Spec
 
+NOTES = "notes.md"
+"""File in a study with what whoever ran it wants read beside it."""
+
 CONFLICTS = "conflicts"
 """Folder in a study for results of runs that have another one (see `merging.py`)."""
 
@@ -225,6 +228,21 @@ class Study:
             for path in sorted(self.root.glob("*/"))
             if RUN_NAME.fullmatch(path.name) or (path / "record.json").exists()
         ]
+
+    def notes(self) -> list[str]:
+        """The paragraphs of the study's `notes.md`, each in one line; none without the file.
+
+        Raises:
+            UserError: it cannot be read as text.
+        """
+        path = self.root / NOTES
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read as text in UTF-8: {error}") from None
+        return [" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip()]
 
     def begun(self) -> set[tuple[str, int]]:
         """The slug of the network and the seed of each run that was ever begun, whatever became of it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -112,7 +113,7 @@ def train_again(
     with TemporaryDirectory() as scratch:
         study = Study(Path(scratch).resolve())
         todo = runner.requests(plan, study, data_path, record.data_fingerprint, resources, keep_weights=True)
-        summary = runner.execute(runner.local_executor(resources), todo, plan, Console(stderr=True))
+        summary = runner.execute(partial(runner.local_executor, resources), todo, plan, Console(stderr=True))
         if summary.failed:
             raise UserError(f"{record.run_id} could not be trained again: {summary.failed[record.run_id]}")
         again = study.run(record.run_id)

@@ -75,8 +75,8 @@ def _new_images(finding: FindingVerdict) -> str:
     return f"; for new images: {finding.new_images}"
 
 
-def _needed(finding: FindingVerdict) -> str:
-    """Seeds that would decide it. Where an atom cannot be decided by any number, say so."""
+def to_decide(finding: FindingVerdict) -> str:
+    """What would decide an open finding, if the paper's difference is true; empty where that cannot be said."""
     if finding.verdict != "not resolved":
         return ""
     open_atoms = [atom for atom in finding.atoms if atom.verdict == "not resolved"]
@@ -84,9 +84,13 @@ def _needed(finding: FindingVerdict) -> str:
         return ""
     counts = [atom.more_seeds for atom in open_atoms]
     if any(count is None for count in counts):
-        return "; no affordable number of seeds would decide the paper's difference"
-    most = max(count for count in counts if count is not None)
-    return f"; about {most} more seeds of each would decide the paper's difference"
+        return "no affordable number of seeds"
+    return f"about {max(count for count in counts if count is not None)} more seeds of each"
+
+
+def _needed(finding: FindingVerdict) -> str:
+    needed = to_decide(finding)
+    return f"; {needed} would decide the paper's difference" if needed else ""
 
 
 def _paper(finding: FindingVerdict) -> str:

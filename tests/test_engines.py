@@ -15,11 +15,11 @@ def call(executor="local", *options, device="cpu", jobs=None):
 
 
 def test_the_local_pool_is_begun_only_when_asked(monkeypatch):
-    monkeypatch.setattr(engines, "local_executor", lambda resources: LocalPool(resources.environments))
+    monkeypatch.setattr(engines, "local_executor", lambda resources, fits: LocalPool(resources.environments, fits))
     engine = engines.set_up(call(jobs=3), print)
     assert engine.where(2) == "2 at once"
     assert engine.where(9) == "3 at once"
-    assert isinstance(engine.start(), LocalPool)
+    assert isinstance(engine.start(lambda request: True), LocalPool)
 
 
 def test_the_local_pool_takes_no_options():

@@ -11,6 +11,7 @@ import pytest
 from helpers import ABLATION, R4, R16, make_record, write_record
 
 from senet_ablate.assessment import assess
+from senet_ablate.errors import UserError
 from senet_ablate.page import Picture, inline
 from senet_ablate.report import write_report
 from senet_ablate.store import Study
@@ -108,6 +109,24 @@ def test_markdown_tables_have_as_many_cells_in_each_line(pages: tuple[Path, str,
     assert len(blocks) >= 4  # findings, the table, audit, provenance
     for block in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
+
+
+def test_notes_and_departures_are_on_the_page_in_both_forms(full: Study, tmp_path: Path) -> None:
+    (full.root / "notes.md").write_text("The images were\nscanned **twice**.\n\n \n\nA second <paragraph>.\n")
+    write_report(assess([ABLATION], full), tmp_path)
+    html, markdown = ((tmp_path / "first" / name).read_text() for name in ("index.html", "REPORT.md"))
+    assert "<p>The images were scanned <strong>twice</strong>.</p>\n<p>A second &lt;paragraph&gt;.</p>" in html
+    assert "\n\nThe images were scanned **twice**.\n\nA second <paragraph>.\n\n## Findings\n" in markdown
+    assert "| network | ResNet-50 | resnet14, width 16, small stem, stride in the 1x1 |" in markdown
+    assert Reader(html).open == []
+    assert "resnet14, width 16, small stem, stride in the 1x1" in Reader(html).text
+    assert "As in the paper: momentum (0.9);" in markdown
+
+
+def test_notes_that_are_no_text_are_told_with_their_place(full: Study, tmp_path: Path) -> None:
+    (full.root / "notes.md").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"notes\.md: cannot be read as text in UTF-8"):
+        write_report(assess([ABLATION], full), tmp_path)
 
 
 def test_what_the_gates_learnt_is_on_the_page_once_it_was_asked(full: Study, tmp_path: Path) -> None:

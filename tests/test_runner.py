@@ -94,7 +94,8 @@ def test_a_failure_is_told_and_counted_and_progress_is_for_terminals_only(small_
     resources = share_out(Machine("cpu", 0, 2), None, 1, 1)
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=80)
-    summary = runner.execute(Scripted(), runner.requests(plan, study, None, None, resources), plan, console)
+    todo = runner.requests(plan, study, None, None, resources)
+    summary = runner.execute(lambda fits: Scripted(), todo, plan, console)
     assert summary.trained == 7
     assert list(summary.failed.values()) == ["out of luck"]
     assert "out of luck" in text.getvalue()

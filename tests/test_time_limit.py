@@ -1,0 +1,152 @@
+"""A call with a time: what fits is begun, what does not is left, and when time is up nothing goes on."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+from test_pool import request, workers
+
+from senet_ablate import runner
+from senet_ablate.cli import main
+from senet_ablate.executor import Event, Fits, RunRequest
+from senet_ablate.planning import make_plan
+from senet_ablate.pool import LocalPool
+from senet_ablate.runner import Machine, share_out
+from senet_ablate.store import Study
+from senet_ablate.suite import arms, declarations_dir, load_ablations, load_protocol
+from senet_ablate.time_limit import TimeLimit
+
+
+class Clock:
+    """Seconds that go by only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_runs_fit_by_the_pace_of_the_slowest_and_by_what_is_open_of_them(tmp_path: Path) -> None:
+    small, middle, large = (request(tmp_path, seed) for seed in range(3))
+    clock = Clock()
+    work = {small.spec.run_id: 10.0, middle.spec.run_id: 20.0, large.spec.run_id: 40.0}
+    limit = TimeLimit(clock.now + 100, work, clock)
+    assert all(map(limit.fits, (small, middle, large)))  # nothing is known yet
+    limit.begun(small)
+    limit.begun(middle)
+    clock.now += 20
+    limit.ended(small)  # 2 seconds for a unit of work
+    assert limit.left_s == 80
+    assert limit.fits(large)  # 80 seconds, and 80 are left
+    clock.now += 1
+    assert not limit.fits(large)
+    assert limit.fits(middle)
+    clock.now += 9
+    limit.ended(middle)  # 30 seconds for 20 units: faster, and the slowest counts
+    assert not limit.fits(replace(large))
+    large.folder.path.mkdir()
+    large.folder.progress_file.write_text('{"epoch": 5, "epochs": 10}')
+    assert limit.fits(large)  # the open half takes 40 of 70 seconds
+    clock.now += 31
+    assert not limit.fits(large)
+    limit.ended(large)  # never begun here: says nothing of the pace
+    clock.now += 100
+    assert limit.left_s < 0
+    assert not limit.fits(small)
+
+
+def test_the_pool_leaves_what_does_not_fit_and_does_what_comes_after_it(tmp_path: Path) -> None:
+    requests = [request(tmp_path, seed) for seed in range(3)]
+    pool = LocalPool([{}], lambda each: each.spec.seed != 1)
+    events = [(event.kind, event.request.spec.seed) for event in pool.execute(requests) if event]
+    assert events == [("started", 0), ("finished", 0), ("left", 1), ("started", 2), ("finished", 2)]
+    assert requests[1].folder.record() is None
+
+
+class Slow:
+    """An executor whose first run finishes and whose second goes on for ever; asks before it begins one."""
+
+    def __init__(self, fits: Fits) -> None:
+        self.fits = fits
+        self.asked: list[int] = []
+        self.closed = False
+
+    def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
+        try:
+            yield Event("started", requests[0])
+            yield Event("finished", requests[0])
+            yield Event("started", requests[1])
+            while True:
+                time.sleep(0.01)
+                yield None
+        finally:
+            self.closed = True
+
+
+def test_when_time_is_up_what_is_under_way_stops(tmp_path: Path) -> None:
+    tables, protocol = load_ablations(declarations_dir(), ["gate"]), load_protocol(declarations_dir(), "digits")
+    study = Study(tmp_path / "digits")
+    plan = make_plan(tables, protocol, dict.fromkeys(arms(tables), 2), study, (1, 10))
+    todo = runner.requests(plan, study, None, None, share_out(Machine("cpu", 0, 2), None, 1, 1))
+    executors: list[Slow] = []
+
+    def start(fits: Fits) -> Slow:
+        executors.append(Slow(fits))
+        return executors[0]
+
+    console = Console(file=io.StringIO())
+    summary = runner.execute(start, todo, plan, console, time.monotonic() + 0.2)
+    assert (summary.trained, summary.found, summary.failed, summary.left) == (1, 0, {}, 7)
+    assert summary.wall_s >= 0.2
+    assert executors[0].closed
+    assert not executors[0].fits(todo[2])
+
+
+def test_a_call_with_too_little_time_stops_tidily_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = ["run", "gate", "--rows", "tanh", "--seeds", "1", "--jobs", "1", "--results", "results"]
+    short = ["--set", "recipe.epochs=3", "--study", "short"]
+    first = CliRunner().invoke(
+        main, [*call, *short, "--set", "recipe.epochs=100000", "--study", "long", "--for", "12s"]
+    )
+    assert first.exit_code == 0, first.output
+    assert "trained 0 runs in" in first.output
+    assert ", 2 did not fit into the time, and the same command goes on" in " ".join(first.output.split())
+    assert workers() == []
+    assert not list(Path("results/long").glob("*/record.json"))
+    again = CliRunner().invoke(main, [*call, *short, "--for", "10min"])
+    assert again.exit_code == 0, again.output
+    assert "trained 2 runs in" in again.output
+    assert "did not fit" not in again.output
+
+
+def test_jobs_elsewhere_have_limits_of_their_own() -> None:
+    result = CliRunner().invoke(main, ["run", "ratio", "--executor", "slurm", "--for", "25min"])
+    assert result.exit_code == 2
+    assert "--for is for runs on this machine; with --executor slurm each job has its own limit" in " ".join(
+        result.output.split()
+    )
+
+
+def test_without_a_limit_everything_fits(tmp_path: Path) -> None:
+    one = request(tmp_path, 0)
+    limit = TimeLimit(float("inf"), {one.spec.run_id: 1e30})
+    limit.begun(one)
+    limit.ended(one)
+    assert limit.fits(one)
+
+
+def test_a_pool_that_is_not_told_otherwise_begins_everything(tmp_path: Path) -> None:
+    pool = partial(LocalPool, [{}])
+    assert pool().fits(request(tmp_path, 0))
