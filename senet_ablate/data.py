@@ -21,7 +21,7 @@ from torch import Tensor
 
 from senet_ablate.errors import UserError
 from senet_ablate.folders import check_headers, decode, describe_skipped, list_folder
-from senet_ablate.loaders import FileSplit, Normalisation, ResidentSplit, Split
+from senet_ablate.loaders import FileSplit, Normalisation, ResidentSplit, Split, evaluation_view
 from senet_ablate.specs import DataConfig, DataFacts
 from senet_ablate.streams import generator
 
@@ -103,12 +103,6 @@ def _resident(
     config: DataConfig, train: Part, test: Part, class_names: tuple[str, ...], fingerprint: str
 ) -> LoadedData:
     """Split decoded images; mean and deviation come from the part that trains."""
-    height, width = train.images.shape[2:]
-    if (height, width) != (config.resolution, config.resolution):
-        raise UserError(
-            f"data.resolution = {config.resolution}, but {config.dataset} has images of {height}x{width} pixels; set "
-            f"data.resolution = {height}"
-        )
     kept, held = validation_indices(train.labels, config.validation)
     # Exact and in one pass, without a copy of all images: mean and deviation of uint8 follow from the histogram.
     counts = torch.zeros(train.images.shape[1], 256, dtype=torch.int64)
@@ -138,6 +132,25 @@ def _resident(
     )
 
 
+def _at_resolution(part: Part, config: DataConfig) -> Part:
+    """Images of one size as the protocol wants them: shrunk if it asks for fewer pixels.
+
+    Raises:
+        UserError: it asks for more.
+    """
+    side = min(part.images.shape[2:])
+    if config.short_side > side:
+        what = "resize" if config.resize else "resolution"
+        raise UserError(
+            f"data.{what} = {config.short_side}, but {config.dataset} has images of {side}x{side} pixels; set "
+            f"data.{what} = {side}, or less to shrink them"
+        )
+    if config.short_side == config.resolution == side:
+        return part
+    view = evaluation_view(config)
+    return Part(torch.cat([view(some) for some in part.images.split(1024)]), part.labels)
+
+
 def _pixel_fingerprint(*parts: Part) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -158,7 +171,8 @@ def _digits(config: DataConfig, path: Path | None, stream: bool, announce: Calla
     labels = torch.from_numpy(bunch.target.astype(np.int64))
     train, test = Part(images[:DIGITS_TRAIN], labels[:DIGITS_TRAIN]), Part(images[DIGITS_TRAIN:], labels[DIGITS_TRAIN:])
     names = tuple(str(name) for name in bunch.target_names)
-    return _resident(config, train, test, names, _pixel_fingerprint(train, test))
+    fingerprint = _pixel_fingerprint(train, test)
+    return _resident(config, _at_resolution(train, config), _at_resolution(test, config), names, fingerprint)
 
 
 def _torchvision(
@@ -169,18 +183,19 @@ def _torchvision(
     def load(config: DataConfig, path: Path | None, stream: bool, announce: Callable[[str], None]) -> LoadedData:
         root = path or DOWNLOADS
         parts = []
-        for train in (True, False):
+        for train_part in (True, False):
             try:
-                dataset = build(root=root, train=train)
+                dataset = build(root=root, train=train_part)
             except Exception:  # RuntimeError is torchvision's word for "not there, or not whole"; else it is garbled
-                dataset = _download(build, root, train, config, sources, announce)
+                dataset = _download(build, root, train_part, config, sources, announce)
             pixels = torch.as_tensor(dataset.data)  # (N, H, W) or (N, H, W, C)
             images = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
             labels = torch.as_tensor(dataset.targets, dtype=torch.int64)
             if len(labels) != len(images) or not set(labels.unique().tolist()) <= set(range(len(dataset.classes))):
                 raise UserError(f"{config.dataset} in {root}: labels that do not fit the images; fetch the files anew")
             parts.append(Part(images, labels))
-        return _resident(config, parts[0], parts[1], tuple(dataset.classes), _pixel_fingerprint(*parts))
+        train, test = (_at_resolution(part, config) for part in parts)
+        return _resident(config, train, test, tuple(dataset.classes), _pixel_fingerprint(*parts))
 
     return load
 

@@ -14,6 +14,7 @@ import torchvision
 from helpers import FAKES, dump, fake_cifar, fake_fashion, image_folder, md5
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from senet_ablate.data import DATASETS, LoadedData, load_data, load_data_once, validation_indices
@@ -172,14 +173,40 @@ def test_archives_put_there_by_hand_are_enough_for_fashion(
     assert offline == []
 
 
-@pytest.mark.parametrize(("name", "wrong"), [("digits", 16), ("cifar10", 28), ("fashion-mnist", 32)])
-def test_another_resolution_than_the_images_is_refused_with_the_right_one(
+@pytest.mark.parametrize(("name", "wrong"), [("digits", 16), ("cifar10", 40), ("fashion-mnist", 32)])
+def test_a_larger_resolution_than_the_images_is_refused_with_the_largest(
     name: str, wrong: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name in FAKES:
         FAKES[name](tmp_path, monkeypatch)
-    with pytest.raises(UserError, match=rf"resolution = {wrong}, but .*; set data\.resolution = {SIDES.get(name, 8)}$"):
-        load_data(DataConfig(dataset=name, resolution=wrong), tmp_path if name in FAKES else None)
+    right = SIDES.get(name, 8)
+    for key in ("resolution", "resize"):
+        asked = {"resolution": right} | {key: wrong}
+        with pytest.raises(UserError, match=rf"{key} = {wrong}, but .*; set data\.{key} = {right}, or less to shrink"):
+            load_data(DataConfig(dataset=name, **asked), tmp_path if name in FAKES else None)
+
+
+@pytest.mark.parametrize("name", FAKES)
+def test_a_smaller_resolution_shrinks_all_parts_and_keeps_the_identity_of_the_images(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FAKES[name](tmp_path, monkeypatch)
+    whole, small = (load_data(config(name, resolution=side), tmp_path) for side in (SIDES[name], 12))
+    assert small.facts == whole.facts
+    for here, there in ((small.train, whole.train), (small.validation, whole.validation), (small.test, whole.test)):
+        assert torch.equal(here.labels, there.labels)
+        assert here.images.shape[2:] == (12, 12)
+        for few, many in zip(here.images, there.images, strict=True):
+            # Pillow's own resampling, as for image files; torchvision's differs by rounding.
+            picture = Image.fromarray(many.permute(1, 2, 0).squeeze(-1).numpy())
+            expected = np.asarray(picture.resize((12, 12), Image.Resampling.BILINEAR)).reshape(12, 12, -1)
+            assert np.abs(expected.astype(int) - few.permute(1, 2, 0).numpy()).max() <= 1
+
+
+def test_a_centre_crop_of_a_data_set_is_that_of_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = fake_cifar(tmp_path, monkeypatch, 10)
+    data = load_data(config("cifar10", resolution=20, resize=32), tmp_path)
+    assert np.array_equal(data.test.images.numpy(), truth["test"][:, :, 6:26, 6:26])
 
 
 def test_images_without_contrast_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
