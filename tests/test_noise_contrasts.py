@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from noise_by_hand import CASES, LAYOUTS, PAIRINGS, by_hand, invented
@@ -30,10 +32,18 @@ def test_a_contrast_is_what_loops_say(layout, seed, pairing):
 
 
 def test_the_paired_form_is_taken_where_it_is_shorter_and_only_there():
-    taken = {
-        by_hand(*case, "half").contrast(c + [0] * (len(LAYOUTS[case[0]]) - 4))[4] for case in CASES for c in CONTRASTS
-    }
-    assert taken == {True, False}  # the comparison above meets both
+    taken = set()
+    for case, c in product(CASES, CONTRASTS):
+        c = c + [0] * (len(LAYOUTS[case[0]]) - 4)
+        apart, shorter = (by_hand(*case, pairing).contrast(c) for pairing in ("none", "half"))
+        found = fitted(invented(*case), pairing="half").contrast(dict(enumerate(c)))
+        length, unpaired = (stats.t.isf(0.025, df) * se for se, df in ((found.se, found.df), apart[1:3]))
+        if shorter[4]:
+            assert length < unpaired * (1 - 1e-9)
+        else:
+            assert length == pytest.approx(unpaired)
+        taken.add(shorter[4])
+    assert taken == {True, False}
 
 
 def test_a_contrast_is_never_surer_than_its_independent_part_allows():

@@ -87,19 +87,17 @@ def test_half_credit_lies_half_way_between_none_and_what_two_way_residuals_leave
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
 def test_means_covary_by_the_runs_that_they_share(pairing):
-    runs = invented(1, 2)
+    runs, hand = invented(1, 2), by_hand(1, 2, pairing)
     noise = fitted(runs, pairing=pairing)
+
+    def of_two_runs(v: int, s: int, u: int, t: int) -> float:
+        if v == u:
+            return hand.sigma2[v] if s == t else 0.0
+        return (hand.sigma2[v] + hand.sigma2[u] - hand.pair(v, u)[0]) / 2 if s == t else 0.0
+
     # Covariance of all single runs: that of a pair of arms between runs of one seed, else none.
     placed = [(v, s) for v, arm in enumerate(runs) for s in arm]
-    of_runs = np.array(
-        [
-            [
-                noise.variance[v] if (v, s) == (u, t) else noise.pair(v, u)[0] if s == t and v != u else 0.0
-                for u, t in placed
-            ]
-            for v, s in placed
-        ]
-    )
+    of_runs = np.array([[of_two_runs(*one, *other) for other in placed] for one in placed])
     average = np.array([[float(v == arm) / len(runs[arm]) for v, _ in placed] for arm in range(len(runs))])
     assert noise.covariance_of_means(range(4), paired=True) == pytest.approx(average @ of_runs @ average.T)
     apart = average @ np.diag(of_runs.diagonal()) @ average.T
