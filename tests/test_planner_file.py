@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -55,9 +56,10 @@ def test_run_trains_the_planned_seeds(call: Call, monkeypatch: pytest.MonkeyPatc
     call("plan", "squeeze", "--runs", "20", "--write")
     asked: list[tuple[str, int]] = []
 
-    def execute(executor: Any, todo: Any, plan: Any, console: Any) -> runner.Summary:
+    def execute(start: Any, todo: Any, plan: Any, console: Any, ends_at: float) -> runner.Summary:
         asked.extend((request.spec.variant.slug, request.spec.seed) for request in todo)
-        return runner.Summary(len(todo), 0, {}, 1.0)
+        assert ends_at == math.inf, "no time was given"
+        return runner.Summary(trained=len(todo), found=0, failed={}, left=0, wall_s=1.0)
 
     monkeypatch.setattr(runner, "execute", execute)
     result = call("run", "squeeze", "--device", "cpu")
@@ -173,7 +175,9 @@ def test_extending_does_not_hide_changed_claims(call, tmp_path):
     finish(dict.fromkeys(SQUEEZE, 3))
     shutil.copytree(ABLATIONS, tmp_path / "changed")
     file = tmp_path / "changed" / "table11_squeeze.toml"
-    file.write_text(file.read_text().replace('better = "avg", worse = "max"', 'better = "max", worse = "avg"'))
+    declared, reversed_ = 'better = "avg", worse = "max"', 'better = "max", worse = "avg"'
+    assert declared in file.read_text()
+    file.write_text(file.read_text().replace(declared, reversed_))
     CliRunner().invoke(main, ["plan", "squeeze", "--runs", "3", "--extend", "--ablations", "changed"])
     assert len(the_plan().seeds) == 2
     assert the_plan().claims == before
