@@ -3,10 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from senet_ablate.suite import declarations_dir
@@ -39,9 +40,23 @@ def end(driver, seconds=400):
     return driver.returncode, told
 
 
-def undisturbed(folder):
-    code, told = end(begin(folder))
+def finished(driver):
+    """What a driver that did all of its runs has told, on one line."""
+    code, told = end(driver)
     assert code == 0, told
+    return " ".join(told.split())
+
+
+def interrupted(driver):
+    """Ctrl-C, which ends a driver soon and without a traceback."""
+    driver.send_signal(signal.SIGINT)
+    code, told = end(driver, 60)
+    assert code == 130, told
+    assert "Traceback" not in told
+
+
+def undisturbed(folder):
+    finished(begin(folder))
     return folder
 
 
@@ -59,6 +74,15 @@ def under_way(folder):
     """Runs with a checkpoint that are not finished."""
     begun = folder.glob("results/small/*/last.ckpt")
     return [path.parent for path in begun if not (path.parent / "record.json").exists()]
+
+
+def free_ports(count):
+    """Ports of this machine that nobody uses, all different."""
+    with ExitStack() as probes:
+        held = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for probe in held:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in held]
 
 
 def processes(*words):

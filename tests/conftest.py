@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from helpers import FACTS, PLAIN, PROTOCOL, R4, R16, make_record, write_record
 from hypothesis import settings
+from studies import ABLATIONS
 
+from senet_ablate.cli import main
 from senet_ablate.store import Study
 
 # No time limits, and the same examples in every run; nothing is kept between runs.
@@ -46,6 +49,13 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     return asked
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run a command in this process, in an empty folder, with the repository's declarations."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(main, [*arguments, "--ablations", str(ABLATIONS)])
 
 
 @pytest.fixture

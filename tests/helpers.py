@@ -19,9 +19,10 @@ from torch import nn
 
 from senet_ablate.assessment import assess
 from senet_ablate.data import LoadedData
+from senet_ablate.executor import RunRequest
 from senet_ablate.records import CurvePoint, Metrics, Predictions, Provenance, RunRecord, curve_csv, digests
 from senet_ablate.specs import Complexity, DataConfig, DataFacts, Network, Protocol, Recipe, SEConfig, Variant
-from senet_ablate.store import Study
+from senet_ablate.store import RunFolder, Study
 from senet_ablate.suite import Ablation, PaperFigures, Row
 from senet_ablate.tables import Table, build_table
 
@@ -111,6 +112,14 @@ def make_predictions(record: RunRecord) -> Predictions:
 
     top5 = record.metrics.top5_err
     return Predictions(wrong(record.metrics.top1_err), rng.random(record.n_test), None if top5 is None else wrong(top5))
+
+
+def request(root: Path, seed: int) -> RunRequest:
+    """A run of the network without SE, whose folder is there."""
+    spec = PROTOCOL.run_spec(PLAIN, seed)
+    folder = RunFolder(root / spec.run_id)
+    folder.path.mkdir(exist_ok=True)
+    return RunRequest(spec=spec, folder=folder)
 
 
 def write_record(study: Study, record: RunRecord) -> Path:

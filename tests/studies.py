@@ -10,6 +10,7 @@ from helpers import ABLATION, FACTS, PLAIN, PROTOCOL, R4, R16, make_record, writ
 
 from senet_ablate.claims import Atom, Claim, Equivalent, Superior
 from senet_ablate.plans import PLAN_FILE, StudyPlan, default_plan
+from senet_ablate.prospects import Assumptions
 from senet_ablate.rules import Rules
 from senet_ablate.specs import Protocol, Variant
 from senet_ablate.store import Study, write_atomic
@@ -68,6 +69,15 @@ def put_plan(study: Study, *seeds: Mapping[Variant, int] | int, **changes: Any) 
 
 def paper_tables() -> list[Ablation]:
     return load_ablations(ABLATIONS)
+
+
+def paper_table(slug: str) -> Ablation:
+    return load_ablations(ABLATIONS, [slug])[0]
+
+
+def assumed(sd: float, correlation: float = 0.0, images: int = 10_000) -> Assumptions:
+    """The noise of one run, before anything runs."""
+    return Assumptions(sd, correlation, images, "for a test")
 
 
 def paper_errors(tables: Sequence[Ablation], seeds: int = 3, scale: float = 10.0) -> dict[Variant, list[float]]:

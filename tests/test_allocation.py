@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from studies import paper_tables
+from studies import assumed, paper_tables
 
 from senet_ablate.allocation import allocate, is_wild
 from senet_ablate.errors import UserError
-from senet_ablate.prospects import Assumptions, Prospects
+from senet_ablate.prospects import Prospects
 from senet_ablate.rules import Rules
 from senet_ablate.specs import Placement, SEConfig, Variant
 from senet_ablate.suite import Arm
@@ -17,7 +17,7 @@ from senet_ablate.suite import Arm
 
 def prospects(*slugs: str, sd: float = 0.25) -> Prospects:
     tables = [table for table in paper_tables() if table.slug in slugs or not slugs]
-    return Prospects(tables, Rules(), Assumptions(sd, 0.0, 10_000, "for a test"))
+    return Prospects(tables, Rules(), assumed(sd))
 
 
 def shared_out(found: Prospects, budget: float) -> dict[str, int]:

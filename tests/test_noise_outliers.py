@@ -1,11 +1,11 @@
-"""Under test: an arm that scatters out of all proportion tells nothing of the noise of the others."""
+"""Under test: an arm that scatters out of all proportion is told and tells nothing of the noise of the others."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scatter import arm_of, fitted, with_ratios
 from scipy import stats
-from test_noise import arm_of, fitted, with_ratios
 
 from senet_ablate.noise import UNSTABLE_P, _outliers
 
@@ -47,3 +47,30 @@ def test_arms_of_one_noise_are_hardly_ever_kept_out(seeds: int) -> None:
     ratios = 3 * rng.chisquare(seeds - 1, (4000, 17)) / (seeds - 1)
     studies = sum(bool(_outliers(each, d).any()) for each in ratios)
     assert studies <= stats.binom.ppf(0.999, 4000, UNSTABLE_P)
+
+
+def wild_arm(seeds: int, studies: int) -> tuple[float, float]:
+    """How often an arm of three times the others' scatter is flagged, and how often its contrasts are covered."""
+    rng = np.random.default_rng(6)
+    flagged, covered = [], []
+    scatter = np.full((17, 1, 1), 0.3)
+    scatter[0] = 9 * 1.3 - 1
+    for _ in range(studies):
+        scores = rng.standard_normal((17, seeds, 30)) + (scatter / 30) ** 0.5 * rng.standard_normal((17, seeds, 1))
+        noise = fitted([dict(enumerate(arm)) for arm in scores])
+        flagged.append(noise.unstable[0])
+        for other in (1, 2, 3):
+            found = noise.contrast({0: 1.0, other: -1.0})
+            covered.append(abs(found.estimate) <= stats.t.isf(0.025, found.df) * found.se)
+    return float(np.mean(flagged)), float(np.mean(covered))
+
+
+def test_an_arm_of_three_times_the_scatter_is_flagged_at_10_seeds_and_covered_at_5():
+    assert wild_arm(10, 60)[0] > 0.9
+    assert wild_arm(5, 200)[1] >= 0.89
+
+
+@pytest.mark.slow
+def test_an_arm_of_three_times_the_scatter_is_flagged_at_10_seeds_and_covered_at_5_in_many_studies():
+    assert wild_arm(10, 500)[0] > 0.9
+    assert wild_arm(5, 1000)[1] >= 0.89

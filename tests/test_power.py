@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower
+from studies import assumed
 
 from senet_ablate.power import assumed_phi, assumed_sd, detectable, kappa, noncentrality, seeds_needed
-from senet_ablate.prospects import Assumptions, Prospects
+from senet_ablate.prospects import Prospects
 from senet_ablate.rules import Rules
 from senet_ablate.suite import load_ablations
 
@@ -134,7 +135,7 @@ def test_no_number_of_seeds_is_given_where_none_up_to_a_thousand_would_do():
 
 
 def prospects(sd: float, correlation: float = 0.0, **rules) -> dict[str, int | None]:
-    plan = Prospects(TABLES, Rules(**rules), Assumptions(sd=sd, correlation=correlation, images=10_000, basis="a test"))
+    plan = Prospects(TABLES, Rules(**rules), assumed(sd, correlation))
     assert len(plan.arms) == ARMS
     return {found.claim.id: found.seeds for found in plan.prospects(dict.fromkeys(plan.arms, 3))}
 

@@ -1,4 +1,4 @@
-"""What runs leave behind: files that are whole or absent, identities that hold, studies that stay comparable."""
+"""What runs leave behind: predictions, curves and records that come back as they were, or are refused."""
 
 from __future__ import annotations
 
@@ -7,69 +7,20 @@ import hashlib
 import io
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import FACTS, PLAIN, PREDICTIONS, PROTOCOL, SE, make_record, write_record
+from helpers import PREDICTIONS, SE, make_record, write_record
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
-from senet_ablate.records import CurvePoint, Failure, Predictions, Progress, RunRecord, curve_csv, digests
-from senet_ablate.specs import DataConfig, Placement, Protocol, Recipe, Schedule, SEConfig, Variant
-from senet_ablate.store import RunFolder, Study, write_atomic
-
-# --- files that are whole or absent ---
-
-
-@pytest.mark.parametrize(("content", "read"), [("grün – 1\n", "grün – 1\n".encode()), (b"\x00\xff", b"\x00\xff")])
-def test_a_file_is_written_with_its_folders(content: str | bytes, read: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "file"
-    write_atomic(path, content)
-    assert path.read_bytes() == read
-    write_atomic(path, b"second")
-    assert path.read_bytes() == b"second"
-    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize("name", ["fsync", "fdopen"])
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["error", "interrupt"])
-def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_else(
-    name: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file"
-    write_atomic(path, "old")
-
-    def fail(*args: Any, **kwargs: Any) -> None:
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, name, fail)
-        with pytest.raises(type(error)):
-            write_atomic(path, "new")
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def test_content_is_on_disk_before_it_takes_the_files_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, seen, sync = tmp_path / "file", [], os.fsync
-    write_atomic(path, "old")
-
-    def note(handle: int) -> None:
-        seen.append((os.fstat(handle).st_size, path.read_text()))
-        sync(handle)
-
-    monkeypatch.setattr(os, "fsync", note)
-    write_atomic(path, "newer")
-    assert seen[0] == (len("newer"), "old")
-
-
-# --- predictions and curves ---
+from senet_ablate.records import CurvePoint, Predictions, RunRecord, curve_csv, digests
+from senet_ablate.store import Study
 
 outcomes = st.lists(st.tuples(st.booleans(), st.floats(0, 6e4, width=16), st.booleans()), min_size=1, max_size=70)
 
@@ -119,6 +70,9 @@ def test_predictions_refuse_pickled_objects(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"predictions\.npz: damaged predictions: .*pickle"):
         Predictions.from_file(path)
     assert not (tmp_path / "sprung").exists()
+
+
+# --- curves ---
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -193,271 +147,3 @@ def test_digests_are_sha256() -> None:
         "a": hashlib.sha256(b"one").hexdigest(),
         "b": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",  # of nothing, as FIPS 180 has it
     }
-
-
-# --- the folder of a run ---
-
-
-def test_a_finished_run_leaves_exactly_three_files(tmp_path: Path) -> None:
-    study, record = Study(tmp_path / "study"), make_record()
-    folder = study.run(record.run_id)
-    folder.fail(Failure(cause="first try", traceback=""))
-    for leftover in (folder.checkpoint_file, folder.progress_file, folder.live_curve_file):
-        leftover.write_bytes(b"x")
-    write_record(study, record)
-    assert sorted(entry.name for entry in folder.path.iterdir()) == ["curve.csv", "predictions.npz", "record.json"]
-    read = folder.record()
-    assert read is not None
-    assert read.spec == record.spec
-    for name, digest in read.sha256.items():
-        assert hashlib.sha256((folder.path / name).read_bytes()).hexdigest() == digest
-    assert read.sha256.keys() == {"curve.csv", "predictions.npz"}
-
-
-def test_the_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, order = RunFolder(tmp_path / make_record().run_id), []
-    replace = Path.replace
-    monkeypatch.setattr(Path, "replace", lambda self, to: (order.append(Path(to).name), replace(self, to))[1])
-    folder.path.mkdir()
-    folder.checkpoint_file.write_bytes(b"x")
-    folder.finish(make_record(), {"curve.csv": b"c", "predictions.npz": b"p"})
-    assert order[-1] == "record.json"
-    assert sorted(order) == ["curve.csv", "predictions.npz", "record.json"]
-
-
-def test_a_failed_run_keeps_its_checkpoint_and_says_why(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    write_atomic(folder.progress_file, Progress(epoch=1, epochs=2).model_dump_json())
-    folder.checkpoint_file.write_bytes(b"weights")
-    assert folder.progress() == Progress(epoch=1, epochs=2)
-    folder.progress_file.write_text('{"epoch": 1, "epochs": 0}')
-    assert folder.progress() is None, "one bit turned: displays divide by it"
-    failure = Failure(cause="out of memory", traceback="line 1\nline 2")
-    folder.fail(failure)
-    assert folder.failure() == failure
-    assert (folder.progress(), folder.record()) == (None, None)
-    assert folder.checkpoint_file.read_bytes() == b"weights"
-
-
-def test_a_run_that_never_was_has_nothing(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "never")
-    assert (folder.record(), folder.failure(), folder.progress()) == (None, None, None)
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda text: "",
-        lambda text: text[: len(text) // 2],
-        lambda text: "\x00" * len(text),
-        lambda text: "[]",
-        lambda text: text.replace('"seed": 0', '"seed": 1'),
-    ],
-    ids=["empty", "half", "zeros", "other-json", "tampered"],
-)
-def test_a_damaged_record_is_named(spoil: Callable[[str], str], tmp_path: Path) -> None:
-    study, record = Study(tmp_path), make_record()
-    path = write_record(study, record) / "record.json"
-    before = path.read_text()
-    path.write_text(spoil(before))
-    assert path.read_text() != before
-    with pytest.raises(UserError) as caught:
-        study.run(record.run_id).record()
-    assert f"{path}: damaged record" in str(caught.value)
-    assert "remove the folder" in str(caught.value)
-
-
-def test_a_record_in_another_runs_folder_is_refused(tmp_path: Path) -> None:
-    study = Study(tmp_path)
-    path = write_record(study, make_record(SE))
-    other = study.run(make_record(PLAIN).run_id)
-    path.rename(other.path)
-    with pytest.raises(UserError, match="in another run's folder; move the folder away"):
-        other.record()
-
-
-# --- studies ---
-
-
-def protocol(**changes: Any) -> Protocol:
-    return Protocol(**(dict(PROTOCOL) | changes))
-
-
-def test_a_study_pins_protocol_and_images_at_its_first_run(tmp_path: Path) -> None:
-    study = Study(tmp_path / "first")
-    assert study.pin() is None
-    study.check_protocol(PROTOCOL)
-    recipe = Recipe(epochs=9, batch_size=4, lr=0.1, schedule=Schedule(kind="step", milestones=(3, 6)))
-    stepwise = protocol(recipe=recipe)
-    study.begin(stepwise, FACTS)
-    content = (tmp_path / "first" / "study.json").read_bytes()
-    study.begin(stepwise, FACTS)
-    assert (tmp_path / "first" / "study.json").read_bytes() == content
-    pin = study.pin()
-    assert pin is not None
-    assert (pin.protocol, pin.data) == (stepwise, FACTS)
-
-
-def begun(root: Path) -> Study:
-    """A study with one run on its way."""
-    study = Study(root)
-    study.begin(PROTOCOL, FACTS)
-    write_atomic(study.run("some-run").checkpoint_file, b"")
-    return study
-
-
-def test_a_study_without_a_run_can_still_be_mended(tmp_path: Path) -> None:
-    study = Study(tmp_path)
-    study.begin(PROTOCOL, FACTS)
-    study.check_protocol(protocol(precision="bf16"))
-    study.begin(protocol(precision="bf16"), FACTS)
-    assert study.pin().protocol.precision == "bf16"
-
-
-@pytest.mark.parametrize("name", ["curve.csv", "predictions.npz"])
-def test_a_file_that_is_not_what_its_record_says_is_named(tmp_path: Path, name: str) -> None:
-    record = make_record(PLAIN, 0, 10.0)
-    files = {"curve.csv": b"a", "predictions.npz": b"b"}
-    folder = RunFolder(tmp_path / record.run_id)
-    folder.finish(record.model_copy(update={"sha256": digests(files)}), files)
-    assert folder.record() is not None
-    (folder.path / name).write_bytes(b"c")
-    with pytest.raises(UserError, match=f"{name}: not what its record says"):
-        folder.record()
-
-
-def test_seeds_name_and_description_may_differ_from_the_first_run(tmp_path: Path) -> None:
-    study = begun(tmp_path)
-    study.begin(protocol(seeds=7, name="other", description="other"), FACTS)
-    assert study.pin().protocol == PROTOCOL
-
-
-@pytest.mark.parametrize(
-    ("changes", "lines"),
-    [
-        ({"precision": "bf16"}, ["precision: then fp32, now bf16"]),
-        (
-            {"recipe": Recipe(epochs=3, batch_size=4, lr=0.2)},
-            ["recipe.epochs: then 2, now 3", "recipe.lr: then 0.1, now 0.2"],
-        ),
-        (
-            {"recipe": Recipe(epochs=2, batch_size=4, lr=0.1, schedule=Schedule(warmup_epochs=1))},
-            ["recipe.schedule.warmup_epochs: then 0, now 1"],
-        ),
-        ({"data": DataConfig(dataset="digits", resolution=8, validation=0.2)}, ["data.validation: then 0.1, now 0.2"]),
-        (
-            {"network": PROTOCOL.network.model_copy(update={"width": 32, "stem": "imagenet"})},
-            ["network.width: then 16, now 32", "network.stem: then small, now imagenet"],
-        ),
-    ],
-    ids=["precision", "recipe", "schedule", "data", "network"],
-)
-def test_another_protocol_is_refused_and_each_field_that_differs_is_named(
-    changes: dict[str, Any], lines: list[str], tmp_path: Path
-) -> None:
-    study = begun(tmp_path / "first")
-    for attempt in (lambda: study.begin(protocol(**changes), FACTS), lambda: study.check_protocol(protocol(**changes))):
-        with pytest.raises(UserError) as caught:
-            attempt()
-        message = str(caught.value)
-        assert "'first'" in message
-        assert "another protocol" in message
-        assert "--study NAME" in message
-        assert [line.strip() for line in message.splitlines() if ": then " in line] == lines
-
-
-def test_other_images_are_refused_and_each_fact_that_differs_is_named(tmp_path: Path) -> None:
-    study = begun(tmp_path / "first")
-    with pytest.raises(UserError) as caught:
-        study.begin(PROTOCOL, FACTS.model_copy(update={"fingerprint": "beef", "n_train": 899, "skipped": 1}))
-    message = str(caught.value)
-    assert "'first'" in message
-    assert "images:" in message
-    assert [line.strip() for line in message.splitlines() if ": then " in line] == [
-        "data.fingerprint: then f00d, now beef",
-        "data.n_train: then 900, now 899",
-    ]
-    assert study.pin().data == FACTS
-
-
-def test_runs_that_were_ever_begun_are_known_by_network_and_seed_whatever_became_of_them(tmp_path: Path) -> None:
-    study = Study(tmp_path)
-    assert study.begun() == set()
-    assert Study(tmp_path / "nowhere").begun() == set()
-    study.begin(PROTOCOL, FACTS)
-    write_record(study, make_record(SE, 0))
-    write_record(study, make_record(SE, 1000))
-    write_record(study, make_record(SE, 1, None))  # diverged
-    runs = {
-        name: study.run(PROTOCOL.run_spec(Variant(se=config, placement=placement), seed).run_id)
-        for name, seed, config, placement in (
-            ("failed", 12, SEConfig(reduction=4), Placement()),
-            ("unfinished", 3, SEConfig(), Placement(position="inner-3x3")),
-            ("damaged", 2, SEConfig(gate="none"), Placement(stages=(2, 3))),
-        )
-    }
-    runs["failed"].fail(Failure(cause="out of memory", traceback=""))
-    write_atomic(runs["unfinished"].checkpoint_file, b"weights")
-    write_atomic(runs["damaged"].record_file, b"{")
-    for name in ("some-run", "plain-s0-0123", "plain-s0-0123456789-old", "plain-sx-0123456789"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "plain-s7-0123456789").write_bytes(b"no folder")
-    assert study.begun() == {
-        ("se-r16", 0),
-        ("se-r16", 1000),
-        ("se-r16", 1),
-        ("se-r4", 12),
-        ("se-r16-inner-3x3", 3),
-        ("se-r16-ungated-stage23", 2),
-    }
-
-
-def test_the_records_of_a_study_are_those_of_its_protocol_and_images_by_name(tmp_path: Path) -> None:
-    study = Study(tmp_path)
-    study.begin(PROTOCOL, FACTS)
-    ours = [make_record(PLAIN, 2), make_record(SE, 0), make_record(SE, 1, None), make_record(SE, 1000)]
-    for record in ours:
-        write_record(study, record)
-    write_record(study, make_record(SE, 3, fingerprint="beef"))
-    write_record(study, make_record(SE, 4, protocol=protocol(precision="bf16")))
-    study.run(PROTOCOL.run_spec(SE, 5).run_id).fail(Failure(cause="out of memory", traceback=""))
-    found = study.records()
-    assert [record.run_id for record in found] == sorted(record.run_id for record in ours)
-    assert {(record.spec.variant, record.spec.seed, record.status) for record in found} == {
-        (PLAIN, 2, "ok"),
-        (SE, 0, "ok"),
-        (SE, 1, "diverged"),
-        (SE, 1000, "ok"),
-    }
-
-
-def test_a_study_renamed_or_with_more_seeds_keeps_its_records(tmp_path: Path) -> None:
-    study = Study(tmp_path)
-    study.begin(protocol(name="before", description="before", seeds=1), FACTS)
-    write_record(study, make_record(SE, 4))
-    assert [record.spec.seed for record in study.records()] == [4]
-
-
-def test_without_a_pin_there_is_nothing_to_hold_records_to_and_so_none(tmp_path: Path) -> None:
-    study = Study(tmp_path)
-    write_record(study, make_record())
-    assert study.records() == []
-
-
-def test_a_damaged_record_among_a_studys_is_named(tmp_path: Path) -> None:
-    study = Study(tmp_path)
-    study.begin(PROTOCOL, FACTS)
-    write_record(study, make_record(SE, 0))
-    path = write_record(study, make_record(SE, 1)) / "record.json"
-    path.write_text("{")
-    with pytest.raises(UserError) as caught:
-        study.records()
-    assert str(caught.value).startswith(f"{path}: damaged record")
-
-
-def test_a_damaged_study_is_named(tmp_path: Path) -> None:
-    (tmp_path / "study.json").write_text('{"schema_version": 1')
-    with pytest.raises(
-        UserError, match=r"study\.json: damaged: .*; take it from a copy, or move it away and give `run` again"
-    ):
-        Study(tmp_path).pin()

@@ -1,10 +1,9 @@
 """Runs elsewhere: what each asks of its node, and the watch over an engine that loses some."""
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from helpers import PROTOCOL, make_record
+from helpers import make_record, request
 
 from senet_ablate import pool, remote
 from senet_ablate.errors import UserError
@@ -13,8 +12,6 @@ from senet_ablate.levers import ALLOCATOR
 from senet_ablate.on_ray import RayOptions
 from senet_ablate.on_slurm import SlurmOptions
 from senet_ablate.remote import NodeOptions, Watch, do, node_resources, read_options, users_own
-from senet_ablate.specs import Variant
-from senet_ablate.store import RunFolder
 
 
 def test_options_are_read_as_the_type_of_their_key():
@@ -101,13 +98,6 @@ def test_what_a_user_has_set_stays(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     kept = users_own({"MALLOC_TOP_PAD_": "1", "OMP_NUM_THREADS": "2"})
     assert kept == {"MALLOC_TOP_PAD_": "4096", "OMP_NUM_THREADS": "2"}
-
-
-def request(root: Path, seed: int) -> RunRequest:
-    spec = PROTOCOL.run_spec(Variant(), seed)
-    folder = RunFolder(root / spec.run_id)
-    folder.path.mkdir(exist_ok=True)
-    return RunRequest(spec=spec, folder=folder)
 
 
 def finish(one: RunRequest) -> Event:
