@@ -359,7 +359,8 @@ def status(seeds: int | None, **choice: Any) -> None:
         "--fill",
         "filled",
         type=Place(dir_okay=False, exists=True),
-        help="Put tables between <!-- generated: table10_ratio --> and <!-- /generated --> of this Markdown file.",
+        help="Put tables between <!-- generated: table10_ratio --> and <!-- /generated --> of this Markdown file; "
+        "STUDY/table10_ratio is another study's.",
     ),
     RESULTS,
     REPORTS,
@@ -374,7 +375,7 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
     _report(chosen, reports)
     if filled:
         try:
-            text = fill(filled.read_text(encoding="utf-8"), reports / chosen.study.name / "tables")
+            text = fill(filled.read_text(encoding="utf-8"), reports, chosen.study.name)
         except (UserError, UnicodeDecodeError) as error:
             raise UserError(f"--fill {filled}: {error}") from None
         write_atomic(filled, text)

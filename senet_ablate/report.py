@@ -91,16 +91,17 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
     return Report(tuple(table for table in tables if not slugs or table.ablation.slug in slugs), tuple(files))
 
 
-def fill(text: str, tables: Path) -> str:
+def fill(text: str, reports: Path, study: str) -> str:
     """Put generated tables into a Markdown text, between `<!-- generated: NAME -->` and `<!-- /generated -->`.
 
-    NAME is a file of `tables` without its suffix; what is put in begins with its first table line
-    and ends before the next heading.
+    NAME is a file of the study's `tables/` without its suffix, or `STUDY/NAME` one of another study's report; what is
+    put in begins with its first table line and ends before the next heading.
 
     Raises:
         UserError: a block names a table that was not written, does not end, or there is none.
     """
-    written = {file.stem: file for file in tables.glob("*.md")}
+    written = {f"{file.parents[1].name}/{file.stem}": file for file in reports.glob("*/tables/*.md")}
+    written |= {file.stem: file for file in (reports / study / "tables").glob("*.md")}
 
     def block(match: re.Match[str]) -> str:
         if match[2] not in written:

@@ -265,8 +265,10 @@ marks = st.lists(
 
 def answer_filled(text: str) -> str | None:
     with scratch() as folder:
-        (folder / "table.md").write_text("# Table\n\n| a |\n|---|\n\n## More\n")
-        return named(refusal(lambda: fill(text, folder), "") or None, "<!-- generated", "a block wants")
+        tables = folder / "first" / "tables"
+        tables.mkdir(parents=True)
+        (tables / "table.md").write_text("# Table\n\n| a |\n|---|\n\n## More\n")
+        return named(refusal(lambda: fill(text, folder, "first"), "") or None, "<!-- generated", "a block wants")
 
 
 STUDY_FILES = tuple(sorted(OF_A_STUDY))

@@ -200,16 +200,16 @@ BEGIN, END = "<!-- generated: table -->\n", "<!-- /generated -->\n"
         (f"{BEGIN}mine\n{BEGIN}{END}", "2 lines <!-- generated: NAME --> and 1 lines"),
         (f"{BEGIN}{END}{END}", "and 2 lines <!-- /generated -->"),
         (f"<!-- generated: table --> {END}", "on a line of its own"),
-        (f"<!-- generated: ../secret -->\n{END}", "a block wants '../secret'; allowed: table"),
+        (f"<!-- generated: ../secret -->\n{END}", "a block wants '../secret'; allowed: first/table, table"),
     ],
 )
 def test_a_block_that_is_none_is_told_and_nothing_is_lost(tmp_path: Path, text: str, words: str) -> None:
-    tables = tmp_path / "tables"
-    tables.mkdir()
+    tables = tmp_path / "first" / "tables"
+    tables.mkdir(parents=True)
     (tables / "table.md").write_text("| a |\n")
-    (tmp_path / "secret.md").write_text("| secret |\n")
-    assert words in refusal(lambda: fill(text, tables))
-    assert fill(f"before\n{BEGIN}old\n{END}after", tables) == f"before\n{BEGIN}| a |\n{END}after"
+    (tables.parent / "secret.md").write_text("| secret |\n")
+    assert words in refusal(lambda: fill(text, tmp_path, "first"))
+    assert fill(f"before\n{BEGIN}old\n{END}after", tmp_path, "first") == f"before\n{BEGIN}| a |\n{END}after"
 
 
 def test_a_file_to_fill_that_is_no_text_is_named(full: Study, invoke: Callable[..., Result], tmp_path: Path) -> None:

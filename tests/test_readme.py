@@ -11,12 +11,12 @@ from senet_ablate.suite import load_protocol
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLES = ROOT / "reports" / "digits-reference" / "tables"
+REPORTS = ROOT / "reports"
 
 
 def test_generated_parts_are_what_the_report_says():
     assert README.count("<!-- generated: ") == 3
-    assert fill(README, TABLES) == README, "run `make readme`"
+    assert fill(README, REPORTS, "digits-reference") == README, "run `make readme`"
 
 
 def test_every_make_target_and_picture_exists():
@@ -34,10 +34,16 @@ def test_every_protocol_is_described():
 
 
 def test_a_block_is_filled_from_its_table_and_an_unknown_one_is_an_error(tmp_path):
-    (tmp_path / "cost.md").write_text("# Title\n\n| a |\n|--:|\n| 1 |\n")
+    for study, cell in (("first", 1), ("second", 2)):
+        (tmp_path / study / "tables").mkdir(parents=True)
+        (tmp_path / study / "tables" / "cost.md").write_text(f"# Title\n\n| a |\n|--:|\n| {cell} |\n")
     text = "before\n<!-- generated: cost -->\nold\n<!-- /generated -->\nafter\n"
     filled = "before\n<!-- generated: cost -->\n| a |\n|--:|\n| 1 |\n<!-- /generated -->\nafter\n"
-    assert fill(text, tmp_path) == filled
-    assert fill(filled, tmp_path) == filled
+    assert fill(text, tmp_path, "first") == filled
+    assert fill(filled, tmp_path, "first") == filled
     with pytest.raises(UserError, match=r"'coost'.*did you mean 'cost'"):
-        fill(text.replace("cost", "coost"), tmp_path)
+        fill(text.replace("cost", "coost"), tmp_path, "first")
+    other = text.replace("cost", "second/cost")
+    assert fill(other, tmp_path, "first") == filled.replace("cost", "second/cost").replace("| 1 |", "| 2 |")
+    with pytest.raises(UserError, match=r"'third/cost'"):
+        fill(text.replace("cost", "third/cost"), tmp_path, "first")

@@ -55,15 +55,15 @@ def test_generated_blocks_of_a_text_are_filled_and_the_rest_stays(full: Study, t
     write_report(assess([ABLATION], full), tmp_path)
     block = "<!-- generated: {} -->\nold | text\n<!-- /generated -->"
     text = f"before\n{block.format('table10_ratio')}\nbetween\n{block.format('cost')}\nafter\n"
-    filled = fill(text, tmp_path / "first" / "tables")
+    filled = fill(text, tmp_path, "first")
     page = to_markdown(table(full))
     page = page.partition("\n## Findings")[0]
     assert page[page.index("|") :] in filled
     assert "old | text" not in filled
     assert [part for part in ("before\n<!--", "-->\nbetween\n<!--", "-->\nafter\n") if part not in filled] == []
-    assert fill(filled, tmp_path / "first" / "tables") == filled
+    assert fill(filled, tmp_path, "first") == filled
     with pytest.raises(UserError, match="'table10_ratios'; did you mean 'table10_ratio'"):
-        fill(block.format("table10_ratios"), tmp_path / "first" / "tables")
+        fill(block.format("table10_ratios"), tmp_path, "first")
 
 
 def test_a_study_that_has_not_begun_is_an_error_that_lists_those_there_are(full: Study, tmp_path: Path) -> None:
