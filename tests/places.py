@@ -111,7 +111,7 @@ def shell(*arguments: str, work: Sequence[str] = WORK, **environment: str) -> st
     text = "".join(traceback.format_exception(error)) if error else ""
     assert isinstance(error, SystemExit), f"{arguments}: {text}"
     assert result.exit_code in EXIT_CODES, f"{arguments}: exit code {result.exit_code}"
-    assert "Traceback" not in result.output, f"{arguments}: {result.output}"
+    assert "Traceback (most recent call last)" not in result.output, f"{arguments}: {result.output}"
     assert result.exit_code != 2 or kept() == before, f"{arguments}: refused, and files were changed"
     return result.output
 
