@@ -312,8 +312,10 @@ def inline(picture: Picture) -> Markup:
 
 
 def _inline_markdown(text: str) -> Markup:
+    """Bold, code and links; a link leads to a file beside the page or to the web, never runs anything."""
     bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
-    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", bold))
+    linked = re.sub(r"\[([^]]+)\]\(((?:https?://)?[\w./#-]+)\)", r'<a href="\2">\1</a>', bold)
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", linked))
 
 
 def _environment(*, html: bool) -> Environment:

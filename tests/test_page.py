@@ -112,11 +112,13 @@ def test_markdown_tables_have_as_many_cells_in_each_line(pages: tuple[Path, str,
 
 
 def test_notes_and_departures_are_on_the_page_in_both_forms(full: Study, tmp_path: Path) -> None:
-    (full.root / "notes.md").write_text("The images were\nscanned **twice**.\n\n \n\nA second <paragraph>.\n")
+    second = "A second <paragraph>, [here](../x.md) and [not](javascript:alert(1))."
+    (full.root / "notes.md").write_text(f"The images were\nscanned **twice**.\n\n \n\n{second}\n")
     write_report(assess([ABLATION], full), tmp_path)
     html, markdown = ((tmp_path / "first" / name).read_text() for name in ("index.html", "REPORT.md"))
-    assert "<p>The images were scanned <strong>twice</strong>.</p>\n<p>A second &lt;paragraph&gt;.</p>" in html
-    assert "\n\nThe images were scanned **twice**.\n\nA second <paragraph>.\n\n## Findings\n" in markdown
+    assert "<p>The images were scanned <strong>twice</strong>.</p>\n<p>A second &lt;paragraph&gt;, " in html
+    assert '<a href="../x.md">here</a> and [not](javascript:alert(1)).</p>' in html
+    assert "\n\nThe images were scanned **twice**.\n\nA second <paragraph>, [here](../x.md) and" in markdown
     assert "| network | ResNet-50 | resnet14, width 16, small stem, stride in the 1x1 |" in markdown
     assert Reader(html).open == []
     assert "resnet14, width 16, small stem, stride in the 1x1" in Reader(html).text
