@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +109,8 @@ def share_out(
 class Summary:
     """What a call of `run` did.
 
-    `found` are the runs that other drivers finished meanwhile, `left` those for which there was no time.
+    `found` are the runs that other drivers finished meanwhile, `left` those for which there was no time; `wall_s` is
+    in seconds.
     """
 
     trained: int
@@ -200,10 +201,8 @@ def execute(
         TimeRemainingColumn(compact=True),
     )
     shown = Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=600)
-    with ExitStack() as stack:
-        display = stack.enter_context(shown)
+    with shown as display, closing(share(start(limit.fits), todo)) as events:
         bar = display.add_task(f"0 of {len(todo)} runs", total=total)
-        events = stack.enter_context(closing(share(start(limit.fits), todo)))
         for event in events:
             if event is not None:
                 run_id = event.request.spec.run_id
