@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-LEVERS = {"kept-memory": ("cpu", "cuda", "mps"), "matrix-product": ("cpu",)}
+LEVERS = {"kept-memory": ("cpu", "cuda", "mps"), "matrix-product": ("cpu",), "stride-first": ("cpu",)}
 """The levers and the kinds of device on which each was found to pay.
 
 `kept-memory`: workers keep freed memory instead of handing it back at each step (`ALLOCATOR`). `matrix-product`:
-convolutions of small maps are computed as matrix products (`speedup.py`).
+convolutions of small maps are computed as matrix products. `stride-first`: a residual unit takes its stride once,
+before the two convolutions that would each take it (both in `speedup.py`).
 """
 
 ALLOCATOR = {

@@ -29,6 +29,12 @@ from senet_ablate.streams import generator, stream_seed
 
 Batch = tuple[Tensor, Tensor]
 
+GATHERED_BYTES = 1 << 22
+"""Batches that are gathered and augmented together: few steps for a processor or card to begin, few bytes to hold."""
+
+EVALUATION_BATCHES = 2
+"""Batches of training that make one of evaluation: fewer calls, and still less memory than a training step takes."""
+
 LONGEST = 100
 """Times its short side that an image may be long: resized to 256, a line of 60,000 pixels would become 12 GB."""
 
@@ -56,8 +62,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     @property
     def share(self) -> int:
-        """Images of each batch that fall to this process."""
-        return self.batch_size // self.world
+        """Images of each batch that fall to this process; evaluation, which keeps nothing for gradients, takes more."""
+        share = self.batch_size // self.world
+        return share if self.seed is not None else EVALUATION_BATCHES * share
 
     def indices(self) -> Tensor:
         """Indices of this process's images in this epoch, int64."""
@@ -200,9 +207,13 @@ class ResidentLoader:
     def __iter__(self) -> Iterator[Batch]:
         order = self.order.indices().to(self.rows.device)
         view = self._views()
+        share = self.order.share
+        several = share * max(1, GATHERED_BYTES // (share * self.pixels[0].nbytes))
         # An empty tensor would split into one empty batch.
-        for index in order.split(self.order.share) if len(order) else ():
-            yield self.normalisation(view(self.pixels[self.rows[index]], index)), self.labels[index]
+        for index in order.split(several) if len(order) else ():
+            images, labels = view(self.pixels[self.rows[index]], index), self.labels[index]
+            for batch, classes in zip(images.split(share), labels.split(share), strict=True):
+                yield self.normalisation(batch), classes
 
     def _views(self) -> partial[Tensor]:
         """Draw the epoch's crops and flips for every image, by its index."""

@@ -1,18 +1,28 @@
-"""The lever that a network carries itself: convolutions become matrix products where maps are small."""
+"""The levers that a network carries itself: small maps are multiplied, strides are taken before the convolution."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALL_MAP = 4
-"""Pixels, per pixel that a stride passes over, up to which a matrix product beats a 1x1 convolution on processors.
+from senet_ablate.resnet import Bottleneck
 
-oneDNN prepares its weights anew at each call, which on a map of few pixels takes longer than the product does; on
-large maps it is the faster one.
+SMALL_MAP = 16
+"""Pixels that a 1x1 convolution makes of a map up to which a matrix product beats it on processors.
+
+oneDNN prepares its weights anew at each call, which for a map of few pixels takes longer than the product does; on
+large maps it is as fast.
 """
+
+
+def every(x: Tensor, stride: int) -> Tensor:
+    """Every `stride`-th pixel of a map, which is all that a 1x1 convolution reads: (N, C, H, W), channels last."""
+    # Permuted before it is cut, so that the gradient comes back in channels-last memory, too.
+    return x.permute(0, 2, 3, 1)[:, ::stride, ::stride].contiguous().permute(0, 3, 1, 2)
 
 
 class SmallMapConv2d(nn.Conv2d):
@@ -25,21 +35,46 @@ class SmallMapConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
         stride, kernel = self.stride[0], self.kernel_size[0]
-        # Permuted before it is cut, so that the gradient comes back in channels-last memory, too.
-        pixels = x.permute(0, 2, 3, 1)[:, ::stride, ::stride]
-        count, height, width, _ = pixels.shape
-        if height * width > SMALL_MAP * stride**2 or (kernel > 1 and x.shape[2:] != (1, 1)):
+        pixels = -(-x.shape[2] // stride) * -(-x.shape[3] // stride)
+        if pixels > SMALL_MAP or (kernel > 1 and x.shape[2:] != (1, 1)):
             return super().forward(x)
+        if stride > 1:
+            x = every(x, stride)
+        if pixels == 1:  # it has no memory format to speak of, but batch normalisation is slow with the channels last
+            return F.linear(x.flatten(1), self.centre(), self.bias).view(x.shape[0], -1, 1, 1)
         # Without `contiguous` torch would multiply a strided map by a reference loop, a hundred times as slow.
-        weight = self.weight.flatten(1) if kernel == 1 else self.weight[:, :, kernel // 2, kernel // 2]
-        out = F.linear(pixels.contiguous(), weight, self.bias)
-        # A map of one pixel has no memory format to speak of, but batch normalisation is slow with the channels last.
-        return out.permute(0, 3, 1, 2) if height * width > 1 else out.view(count, -1, 1, 1)
+        return F.linear(x.permute(0, 2, 3, 1).contiguous(), self.centre(), self.bias).permute(0, 3, 1, 2)
+
+    def centre(self) -> Tensor:
+        """The weights of the kernel's centre, (C_out, C_in)."""
+        middle = self.kernel_size[0] ** 2 // 2
+        # Cut out in the order of the weights' memory, or the gradient would have to be brought into it.
+        return self.weight.permute(0, 2, 3, 1).flatten(1, 2)[:, middle] if middle else self.weight.flatten(1)
+
+
+def stride_first(block: Bottleneck) -> None:
+    """Let a residual unit take its stride before the two 1x1 convolutions that would each take it.
+
+    Both read its input, and each would write a gradient for all pixels, most of them zeros, to be added. A unit whose
+    SE block sits before them (`pre`) or whose stride is in its 3x3 convolution stays as it is.
+    """
+    stride = block.conv1.stride[0]
+    if stride == 1 or (block.se is not None and block.site == "pre"):
+        return
+    for layer in block.conv1, *block.downsample.children():
+        if isinstance(layer, nn.Conv2d):
+            layer.stride = (1, 1)
+    block.register_forward_pre_hook(partial(_every_of_input, stride=stride))
+
+
+def _every_of_input(block: nn.Module, inputs: tuple[Any, ...], *, stride: int) -> Tensor:
+    return every(inputs[0], stride)
 
 
 def speed_up(model: nn.Module, levers: Collection[str]) -> None:
     """Give a network, as it was built, its levers; parameters and their names stay."""
-    if "matrix-product" in levers:
-        for module in model.modules():
-            if type(module) is nn.Conv2d:
-                module.__class__ = SmallMapConv2d
+    for module in model.modules():
+        if "stride-first" in levers and isinstance(module, Bottleneck):
+            stride_first(module)
+        if "matrix-product" in levers and type(module) is nn.Conv2d:
+            module.__class__ = SmallMapConv2d

@@ -5,14 +5,18 @@ import torch
 from torch import nn
 
 from senet_ablate.levers import in_use
-from senet_ablate.resnet import ResNet
-from senet_ablate.specs import Network
+from senet_ablate.resnet import Bottleneck, ResNet
+from senet_ablate.specs import Network, Placement, SEConfig, Variant
 from senet_ablate.speedup import SmallMapConv2d, speed_up
 from senet_ablate.streams import initialise
 from senet_ablate.suite import all_ablations, arms, declarations_dir
 
 ARMS = list(dict.fromkeys(arm.variant for arm in arms(all_ablations(declarations_dir()))))
 NETWORK = Network(backbone="resnet14", width=16, stem="small")
+
+
+def at(position):
+    return Variant(se=SEConfig(), placement=Placement(position=position))
 
 
 def built(variant, levers):
@@ -70,16 +74,40 @@ def convolutions(layer, x):
 
 def test_small_maps_are_multiplied_and_large_ones_convolved():
     layer = SmallMapConv2d(4, 4, 1)
-    assert convolutions(layer, torch.zeros(1, 4, 2, 2)) == 0
+    assert convolutions(layer, torch.zeros(1, 4, 4, 4)) == 0
     assert convolutions(layer, torch.zeros(1, 4, 8, 8)) == 1
     around = SmallMapConv2d(4, 4, 3, padding=1)
     assert convolutions(around, torch.zeros(1, 4, 1, 1)) == 0
     assert convolutions(around, torch.zeros(1, 4, 2, 2)) == 1
 
 
+@pytest.mark.parametrize(
+    ("variant", "stride_in", "sides"),
+    [
+        (Variant(), "1x1", [8, 4, 2, 1]),
+        (Variant(), "3x3", [8, 8, 4, 2]),
+        (at("standard"), "1x1", [8, 4, 2, 1]),
+        (at("pre"), "1x1", [8, 8, 4, 2]),
+    ],
+    ids=["plain", "stride in the 3x3", "standard", "pre"],
+)
+def test_a_stride_is_taken_before_the_two_convolutions_that_would_take_it(variant, stride_in, sides):
+    network = NETWORK.model_copy(update={"stride_in": stride_in})
+    seen = []
+    for levers in ((), ("stride-first",)):
+        model = ResNet(network, variant, in_channels=3, classes=10)
+        speed_up(model, levers)
+        for module in model.modules():
+            if isinstance(module, Bottleneck):
+                for layer in (module.conv1, module.downsample[0]):
+                    layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].shape[2]))
+        model(torch.zeros(2, 3, 8, 8))
+    assert seen == [8, 8, 8, 8, 4, 4, 2, 2] + [side for side in sides for _ in range(2)]
+
+
 def test_levers_pay_where_they_were_measured_and_each_can_be_left_out():
-    assert in_use("cpu") == ("kept-memory", "matrix-product")
-    assert in_use("cpu", ["kept-memory"]) == ("matrix-product",)
+    assert in_use("cpu") == ("kept-memory", "matrix-product", "stride-first")
+    assert in_use("cpu", ["kept-memory", "stride-first"]) == ("matrix-product",)
     assert in_use("cuda") == ("kept-memory",)
     kinds = [type(built(ARMS[0], levers).layer1[0].conv1) for levers in ((), ("matrix-product",))]
     assert kinds == [nn.Conv2d, SmallMapConv2d]
