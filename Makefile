@@ -94,7 +94,7 @@ report: $(VENV)/installed ## Write tables and plots again from the records
 	@$(CLI) report $(CHOICE) $(ARGS)
 
 readme: $(VENV)/installed ## Write the generated parts of README.md from the committed study
-	@$(CLI) report --study digits-reference --fill README.md
+	@$(CLI) report --study cifar10-lite --fill README.md
 
 bad-inputs: $(VENV)/installed-dev ## Try 10,000 generated bad inputs wherever one types or a file is read (minutes)
 	@$(VENV)/bin/python benchmarks/bad_inputs.py $(ARGS)
