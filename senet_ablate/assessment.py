@@ -71,13 +71,13 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
     more = bool(unplanned(plan, outcomes))
     extended = more or len(plan.seeds) > plan.rules.looks
     rules = plan.rules.model_copy(update={"looks": max(LOOK_SHARE)}) if extended else plan.rules
-    latest = judges_of(ablations, gather(outcomes, ablations, rules, rules.metric))
+    latest = judges_of(ablations, gather(outcomes, ablations, rules))
     found = {judge.ablation.slug: [advise(judge, finding) for finding in judge.judge()] for judge in latest}
     earlier = list(plan.seeds if more else plan.seeds[:-1])
     for number, seeds in reversed(list(enumerate(earlier, 1))):
         # A verdict once reached stays; later runs only refine the numbers beside it.
         counts = {arm: seeds.get(arm.slug, 0) for arm in outcomes.runs}
-        then = judges_of(ablations, gather(outcomes.at_look(counts), ablations, rules, rules.metric))
+        then = judges_of(ablations, gather(outcomes.at_look(counts), ablations, rules))
         for judge in then:
             found[judge.ablation.slug] = [
                 _kept(old, now, number) for old, now in zip(judge.judge(), found[judge.ablation.slug], strict=True)
@@ -85,7 +85,7 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
     secondary = {
         metric: evidence
         for metric in SECONDARY
-        if metric != rules.metric and (evidence := gather(outcomes, ablations, rules, metric)).counts.any()
+        if metric != rules.metric and (evidence := gather(outcomes, ablations, rules.by(metric))).counts.any()
     }
     departures = audit_records(ablations, outcomes)
     others = {
@@ -135,10 +135,10 @@ def _kept(old: FindingVerdict, now: FindingVerdict, look: int) -> FindingVerdict
     return replace(now, verdict=old.verdict, reason="; ".join(filter(None, (old.reason, f"reached at look {look}"))))
 
 
-def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules, metric: Metric) -> Evidence:
-    """All runs as evidence by one metric: the declared arms, and any others of the study, for their noise."""
+def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules) -> Evidence:
+    """All runs as evidence by the rules' metric: the declared arms, and any others of the study, for their noise."""
     everyone = list(dict.fromkeys([*arms(ablations), *outcomes.runs]))
-    sample = outcomes.sample(everyone, metric) or Sample.empty(len(everyone))
+    sample = outcomes.sample(everyone, rules.metric) or Sample.empty(len(everyone))
     pin = outcomes.pin
     return Evidence(
         tuple(everyone),

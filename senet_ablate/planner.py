@@ -154,7 +154,7 @@ def _records(chosen: Chosen, rules: Rules) -> Evidence | None:
             if root == chosen.study.root:
                 raise
             continue  # a damaged record of another study is that study's to tell
-        evidence = gather(outcomes, chosen.declared, rules, rules.metric)
+        evidence = gather(outcomes, chosen.declared, rules)
         if int((evidence.counts > 1).sum()) > 1:
             return evidence
     return None

@@ -18,7 +18,8 @@ class Rules(Spec):
     """How findings are judged. The defaults are the protocol of this suite; a plan may choose others, a report not.
 
     `alpha`: chance of a false "reproduced" (and of a false "contradicted") in each table, or in the `suite`.
-    `margin_rho`: two arms are the same within this share of the SE gain; `margin_abs` is in points and replaces it.
+    `margin_rho`: two arms are the same within this share of the SE gain; `margin_abs` is in the metric's unit
+    (percent points of error) and replaces it.
     `pairing`: credit for the correlation that arms of one seed show. `estimand`: over training randomness on these test
     images (`benchmark`), or for new images, too (`population`). `looks`: how often verdicts may be read while seeds
     are added. `phi_prior`: `converged` adds 8 prior degrees of freedom at over-dispersion 1.3, for two or three arms.
@@ -38,3 +39,7 @@ class Rules(Spec):
     def alpha_per_look(self) -> float:
         """What one look may spend."""
         return self.alpha * LOOK_SHARE[self.looks]
+
+    def by(self, metric: Metric) -> Rules:
+        """These rules for another metric; an absolute margin, in the first's unit, is none of the other's."""
+        return self if metric == self.metric else self.model_copy(update={"metric": metric, "margin_abs": None})

@@ -264,6 +264,17 @@ def test_a_metric_that_was_not_recorded_is_not_judged(study: Study) -> None:
     assert set(assess([CLAIMED], study).others) == {"cross_entropy"}
 
 
+def test_a_margin_in_points_is_none_for_a_metric_of_another_unit(study: Study) -> None:
+    put_plan(study, 3, rules=Rules(margin_abs=5.0))
+    for variant, errors in CLEAR.items():
+        for seed, error in enumerate(errors):  # alike in top-5 error, and no gain of which to take a share
+            write_record(study, make_record(variant, seed, error, top5_err=5.0 + seed / 2))
+    assessment = assess([CLAIMED], study)
+    assert verdicts(assessment)["same"] == "reproduced"
+    by_top5 = {finding.claim.id: finding for finding in assessment.others["top5_err"]["ratio"]}
+    assert (by_top5["same"].verdict, by_top5["same"].reason) == ("not resolved", "no SE gain to measure against")
+
+
 def test_rules_may_make_another_metric_the_primary_one(study: Study) -> None:
     put_plan(study, 3, rules=Rules(metric="top5_err"))
     for variant, errors in CLEAR.items():
@@ -278,7 +289,7 @@ def test_rules_may_make_another_metric_the_primary_one(study: Study) -> None:
 def test_evidence_has_the_declared_arms_first_whether_run_or_not(study: Study) -> None:
     fill(study, {R16: (10.0, None, 11.0)})
     assessment = assess([CLAIMED], study)
-    evidence = gather(assessment.outcomes, [CLAIMED], Rules(), "top1_err")
+    evidence = gather(assessment.outcomes, [CLAIMED], Rules())
     assert [arm.slug for arm in evidence.arms] == ["se-r4", "se-r16", "plain"]
     assert evidence.counts.tolist() == [0, 2, 0]
     assert evidence.diverged == {Arm(variant=R16): 1}
