@@ -22,7 +22,7 @@ from senet_ablate.counting import PAPER_NETWORK, PAPER_RESOLUTION
 from senet_ablate.overhead import added_cost
 from senet_ablate.tables import Table
 
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX*<"
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -41,6 +41,9 @@ MARKER_STYLE: dict[str, Any] = {
 }
 SIDE_STEP = 0.04
 """Distance between arms of equal cost, whose bars would cover each other, in widths of the axes."""
+
+WILD = 10
+"""Times the usual interval from which on an arm's interval does not stretch the axis."""
 
 LABEL_HEIGHT = 0.075
 """Least distance of two labels, in heights of the axes."""
@@ -180,8 +183,11 @@ def _points(frame: pd.DataFrame, markers: Mapping[str, tuple[str, bool]]) -> lis
 
 
 def _fit_height(axes: Axes, points: Sequence[Point]) -> None:
-    low = min(point.y - (point.spread or 0) for point in points)
-    high = max(point.y + (point.spread or 0) for point in points)
+    usual = np.median([point.spread or 0 for point in points])
+    # An arm whose runs collapse would press all others flat; where it lies is said in its label.
+    shown = [point for point in points if (point.spread or 0) <= WILD * usual]
+    low = min(point.y - (point.spread or 0) for point in shown)
+    high = max(point.y + (point.spread or 0) for point in shown)
     margin = 0.12 * (high - low) or 0.5
     axes.set_ylim(low - margin, high + margin)
 
@@ -237,12 +243,13 @@ def _labels(axes: Axes, points: Sequence[Point], *, beside: bool) -> None:
     """
     low, high = axes.get_ylim()
     order = sorted(points, key=lambda point: point.y)
-    wished = np.array([(point.y - low) / (high - low) for point in order])
+    wished = np.clip([(point.y - low) / (high - low) for point in order], 0, 1)
     for point, place in zip(order, spread_out(wished, LABEL_HEIGHT), strict=True):
         (marker,) = axes.plot(
             1.05, place, point.marker, transform=axes.transAxes, clip_on=False, **_marker_style(point)
         )
-        name = axes.text(1.09, place, point.label, transform=axes.transAxes, va="center", fontsize=7)
+        beyond = "" if low <= point.y <= high else f" ({point.y:.0f} %)"
+        name = axes.text(1.09, place, point.label + beyond, transform=axes.transAxes, va="center", fontsize=7)
         for part in (marker, name):
             part.set_in_layout(not beside)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import PLAIN, R4, R16, make_record, table, write_record
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from scipy.optimize import minimize
 
-from senet_ablate.figures import MARKERS, plot_column, plot_table, save, spread_out
+from senet_ablate.figures import MARKERS, plot_column, plot_points, plot_table, save, spread_out
 from senet_ablate.store import Study
 from senet_ablate.timings import Latency, Timing, write_latency
 
@@ -47,6 +48,16 @@ def test_a_study_without_a_run_can_be_drawn(study: Study) -> None:
     figure = plot_table(table(study))
     assert [text.get_text() for text in figure.axes[0].texts] == ["no finished run yet"]
     assert save(figure, "svg").count(b"<svg") == 1
+
+
+def test_an_arm_that_collapsed_leaves_the_others_their_axis_and_is_told_in_its_label() -> None:
+    arms = pd.DataFrame({"row": ["a", "b", "c"], "error": [10.0, 12.0, 55.0], "half": [1.0, 1.0, 40.0]})
+    points = arms.assign(label=arms["row"], source="this study", cost="params", x=[0.0, 1.0, 2.0])
+    axes = plot_points(points, "", {"this study": ""}, ["a", "b", "c"]).axes[0]
+    low, high = axes.get_ylim()
+    assert 8 < low < 9, "from 10 - 1, and a margin"
+    assert 13 < high < 14, "to 12 + 1, and a margin"
+    assert [text.get_text() for text in axes.texts] == ["a", "b", "c (55 %)"]
 
 
 def test_measured_times_have_a_panel_and_leave_the_papers_axis_its_ticks(full: Study) -> None:
