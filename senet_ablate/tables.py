@@ -136,13 +136,18 @@ def may_be_best(judge: TableJudge) -> set[str]:
 
 
 def _note(row: Row, assessment: Assessment, seeds: set[int]) -> str:
-    """Say what is missing of the row: runs that failed, diverged or are unfinished, and seeds that other rows have."""
+    """Say what is missing of the row: runs that failed, diverged or are unfinished, and seeds that other rows have.
+
+    Of the latter no more than a plan file gives to the row's network.
+    """
     study, protocol = assessment.outcomes.study, assessment.pin.protocol
     begun = {seed for slug, seed in study.begun() if slug == row.variant.slug and row.arm.owns(seed)}
     begun = {seed for seed in begun if study.run(protocol.run_spec(row.variant, seed).run_id).path.is_dir()}
     if not begun:
         return "not run"
-    others = {seed for seed in seeds if row.arm.owns(seed)}
+    plan = assessment.plan
+    planned = plan.seeds[-1].get(row.arm.slug, 0) if plan.written else len(seeds)
+    others = set(sorted(seed for seed in seeds if row.arm.owns(seed))[:planned])
     states = row_states([protocol.run_spec(row.variant, seed) for seed in sorted(begun | others)], study)
     told = [f"{state}: {', '.join(names)}" for state, names in states.items() if state != "finished" and names]
     return "; ".join(told)

@@ -243,6 +243,13 @@ def test_further_seeds_taught_in_another_way_bar_nothing_as_long_as_no_seed_is_c
     assert set(verdicts(assess([CLAIMED], study)).values()) == {"reproduced"}
 
 
+def test_a_row_misses_no_seed_that_its_plan_does_not_give_it(study: Study) -> None:
+    put_plan(study, {R4: 2, R16: 4, PLAIN: 3})
+    fill(study, {R4: (10.0, 10.5), R16: (11.0, 11.5, 12.0, 12.5), PLAIN: (13.0, 13.5)})
+    frame = build_table(CLAIMED, assess([CLAIMED], study)).frame
+    assert dict(zip(frame["row"], frame["note"], strict=True)) == {"r4": "", "r16": "", "plain": "not run: seed 2"}
+
+
 # --- other metrics ---
 
 
