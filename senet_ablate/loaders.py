@@ -30,7 +30,7 @@ from senet_ablate.streams import generator, stream_seed
 Batch = tuple[Tensor, Tensor]
 
 GATHERED_BYTES = 1 << 22
-"""Batches that are gathered and augmented together: few steps for a processor or card to begin, few bytes to hold."""
+"""Bytes of pixels, in whole batches, that are gathered and augmented at once: few calls, and little to hold."""
 
 EVALUATION_BATCHES = 2
 """Batches of training that make one of evaluation: fewer calls, and still less memory than a training step takes."""
