@@ -95,7 +95,7 @@ def lay_out(chosen: Chosen, wish: Wish, shape: tuple[int, int], tell: Callable[[
         prospects = Prospects(chosen.ablations, judged, assumptions, wish.gain)
     plan = make_plan(chosen.ablations, protocol, seeds, study, shape)
     found = tuple(prospects.prospects(seeds))
-    remarks = list(_remarks(prospects, assumptions, found, seeds))
+    remarks = list(_remarks(prospects, assumptions, found, any(ablation.claims for ablation in chosen.ablations)))
     if wish.write or wish.extend:
         added = (*old.seeds, old.seeds[-1] | _slugs(seeds)) if wish.extend and old else (_slugs(seeds),)
         written = StudyPlan(
@@ -195,18 +195,23 @@ def _budget(wish: Wish) -> str:
 
 
 def _remarks(
-    prospects: Prospects, assumptions: Assumptions, found: Sequence[Prospect], seeds: dict[Arm, int]
+    prospects: Prospects, assumptions: Assumptions, found: Sequence[Prospect], with_findings: bool
 ) -> list[str]:
-    if not found:
+    if not with_findings:
         return ["No finding of the chosen rows can be judged: name whole tables."]
     sd = assumptions.sd
+    noise = (
+        f"Noise of one run: {sd:.2f} points, {assumptions.basis}; correlation of a seed's runs "
+        f"{assumptions.correlation:.2f}."
+    )
+    if not found:
+        return [noise, "These findings will be judged; the paper prints no figures for them to tell their chances by."]
     gain = prospects.gain
     lost = [prospect.claim.id for prospect in found if prospect.chance < OUT_OF_REACH]
     fair = sum(prospect.chance for prospect in found)
     half = sum(prospect.chance_half for prospect in found)
     remarks = [
-        f"Noise of one run: {sd:.2f} points, {assumptions.basis}; correlation of a seed's runs "
-        f"{assumptions.correlation:.2f}. Assumed SE gain: {gain:.2f} points, {gain / sd:.1f} times the noise.",
+        f"{noise} Assumed SE gain: {gain:.2f} points, {gain / sd:.1f} times the noise.",
         f"Expected: {fair:.1f} of {len(found)} findings reproduced if the effects are true, {half:.1f} if half of them "
         "are.",
         f"Differences for new images keep a standard error of about {prospects.floor:.2f} points, whatever the seeds.",

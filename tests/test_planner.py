@@ -65,6 +65,12 @@ def test_rows_alone_have_no_findings_to_plan_for(call: Call) -> None:
     )
 
 
+def test_findings_without_figures_of_the_paper_have_no_chances_but_are_judged(call: Call) -> None:
+    text = said(call("plan", "controls", "--seeds", "3"))
+    assert "These findings will be judged; the paper prints no figures" in text
+    assert "name whole tables" not in text
+
+
 # --- wishes that exclude each other ---
 
 
