@@ -129,6 +129,11 @@ class Noise:
         """Variance of one run's score, per arm."""
         return self.factor * self.b
 
+    @property
+    def correlation(self) -> float:
+        """Correlation of the scores of two arms' runs of one seed, as the two-way residual of the pool shows it."""
+        return float(np.clip(1 - self.phi_residual / max(1.0, self.phi), -1, 1)) if self.residual_df else 0.0
+
     @cached_property
     def counts(self) -> np.ndarray:
         """Number of runs of each arm."""
@@ -163,7 +168,8 @@ class Noise:
         if self.rules.pairing == "none" or self.residual_df < 1:
             return 0.0, most, np.inf
         unpaired = self.variance[a] + self.variance[b]
-        target = max(independent, (self.b[a] + self.b[b]) * self.phi_residual)
+        in_common = max(0.0, self.correlation) * float(self.variance[a] * self.variance[b]) ** 0.5
+        target = max(independent, unpaired - 2 * in_common)
         if self.rules.pairing == "half":
             target = (target + unpaired) / 2
         seen = float(np.var(sample.means[rows_a] - sample.means[rows_b], ddof=1))

@@ -199,11 +199,10 @@ def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
     sd = float(np.nanmedian(noise.variance**0.5))
     kind = " (runs differ in real quality: short-training noise)" if noise.phi > SHORT_TRAINING_PHI else ""
     unstable = ", ".join(evidence.arms[arm].slug for arm in np.flatnonzero(noise.unstable)) or "none"
-    correlation = seen_correlation(noise)
     remarks = [
         f"Noise, pooled over {int((evidence.counts > 1).sum())} networks of the study ({noise.pooled_df} degrees of "
         f"freedom): one run scatters by {sd:.2f} points; over-dispersion {noise.phi:.1f}{kind}; correlation of runs of "
-        f"one seed {correlation:+.2f}; unstable: {unstable}."
+        f"one seed {noise.correlation:+.2f}; unstable: {unstable}."
     ]
     smallest = smallest_effect(judge)
     if smallest is not None:
@@ -211,13 +210,6 @@ def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
         gain = f" (the paper's SE gain is {printed[0] - printed[1]:.2f})" if printed[0] and printed[1] else ""
         remarks.append(f"Smallest difference that these runs find with 80 % power: {smallest:.2f} points{gain}.")
     return [*remarks, f"{told}. Deviations from the plan: {deviating}."]
-
-
-def seen_correlation(noise: Noise) -> float:
-    """Mean correlation of the run scores of two arms of one seed, as the two-way residual shows it."""
-    if not noise.residual_df or noise.phi <= 0:
-        return 0.0
-    return float(np.clip(1 - noise.phi_residual / noise.phi, -1, 1))
 
 
 def smallest_effect(judge: TableJudge) -> float | None:

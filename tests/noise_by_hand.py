@@ -121,7 +121,10 @@ class ByHand:
         if self.pairing == "none" or m < 2:
             return apart, np.inf, "unpaired"
         w = self.w(a, b)
-        t = max(w, (self.b[a] + self.b[b]) * self.phi_residual)
+        # What arm and seed leave unexplained of the pool is what is not in common; with equal variances sigma2 that
+        # leaves (B_a + B_b) phi_res of a difference.
+        rho = max(0.0, 1 - self.phi_residual / max(1.0, self.phi))
+        t = max(w, apart - 2 * rho * (self.sigma2[a] * self.sigma2[b]) ** 0.5)
         v0 = (t + apart) / 2 if self.pairing == "half" else t
         q = variance([fmean(self.runs[a][s] - self.runs[b][s]) for s in common])
         moderated = (4 * v0 + (m - 1) * q) / (4 + m - 1)

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 from noise_by_hand import CASES, PAIRINGS, ByHand, by_hand, invented
-from scatter import fitted, with_ratios
+from scatter import fitted, runs_of, with_ratios
 from scipy import stats
 
 from senet_ablate.noise import Sample, fit_noise
@@ -38,6 +38,33 @@ def test_seeds_of_one_arm_alone_leave_nothing_to_pair():
     assert noise.residual_df == 0
     assert noise.common_seeds(0, 1) == []
     assert noise.pair(0, 1) == (0.0, 0.0, np.inf)
+
+
+def test_a_wild_arm_has_nothing_in_common_with_others_when_no_seed_moves_them_alike():
+    # In a Latin square each seed is as good for one arm as it is bad for another, so nothing is in common.
+    rng = np.random.default_rng(3)
+    square = [(-2.0, 0.0, 2.0), (0.0, 2.0, -2.0), (2.0, -2.0, 0.0)]
+    usual = [dict(enumerate(runs_of(np.array(row) + 20, 1.0, rng))) for row in 2 * square]
+    wild = dict(enumerate(runs_of(np.array([-30.0, 60.0, 30.0]) + 100, 60.0, rng)))
+    noise = fitted([*usual, wild], pairing="half")
+    assert noise.unstable.tolist() == 6 * [False] + [True]
+    assert noise.correlation <= 0
+    assert all(noise.pair(a, b)[0] == 0 for a, b in combinations(range(7), 2))
+
+
+@pytest.mark.parametrize("pairing", ["half", "full"])
+def test_no_pair_is_credited_with_more_than_the_correlation_that_is_seen(pairing):
+    # Twelve arms whose runs rise and fall together, but for their own scatter, and one that scatters a lot more.
+    rng = np.random.default_rng(4)
+    common = 2 * rng.standard_normal(5)
+    usual = [dict(enumerate(runs_of(20 + common + rng.standard_normal(5), 1.0, rng))) for _ in range(12)]
+    wild = dict(enumerate(runs_of(40 + common + 20 * rng.standard_normal(5), 60.0, rng)))
+    noise = fitted([*usual, wild], pairing=pairing)
+    share = noise.correlation * (0.5 if pairing == "half" else 1.0)
+    assert 0.5 < noise.correlation < 1
+    for a, b in combinations(range(13), 2):
+        assert noise.pair(a, b)[0] <= share * (noise.variance[a] * noise.variance[b]) ** 0.5 * (1 + 1e-9)
+    assert noise.pair(0, 1)[0] > 0
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
