@@ -239,8 +239,8 @@ class WholeFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write the file and keep the one before it."""
-        write_checkpoint(checkpoint, RunFolder(Path(path).parent))
+        """Write the file and keep the one before it; the processes of a run hand their last state over in one, too."""
+        write_checkpoint(checkpoint, Path(path))
 
 
 def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
