@@ -41,17 +41,17 @@ class History:
         return {"precision": self.precision, "devices": self.devices, "levers": self.levers}
 
 
-def write_checkpoint(checkpoint: dict[str, Any], folder: RunFolder) -> None:
-    """Keep the last checkpoint as the previous one and write a new one: at each moment there is a whole one.
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Keep the checkpoint that is there as the previous one and write a new one: at each moment there is a whole one.
 
     Raises:
         OSError: it cannot be written; the previous one stays.
     """
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    if folder.checkpoint_file.is_file():
-        folder.checkpoint_file.replace(folder.previous_file)
-    write_atomic(folder.checkpoint_file, buffer.getvalue())
+    if path.is_file():
+        path.replace(RunFolder(path.parent).previous_file)
+    write_atomic(path, buffer.getvalue())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
     speed_up(module.model, module.history.levers)  # after it was counted: products leave out what meets the padding
     with Trackers(request, len(module.curve)) as trackers:
         if not _ended(module.curve, spec.recipe.epochs):
-            trainer = make_trainer(request, precision, [EpochFiles(folder, lease, trackers)])
+            trainer = make_trainer(request, [EpochFiles(folder, lease, trackers)])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Lightning's advice on DataLoader workers and the like
                 trainer.fit(module, ckpt_path=resumed_from, weights_only=True)

@@ -17,7 +17,6 @@ from senet_ablate import student
 from senet_ablate.assessment import Assessment, cost
 from senet_ablate.claims import PLAIN
 from senet_ablate.judge import TableJudge, largest_t_of
-from senet_ablate.noise import Noise
 from senet_ablate.outcomes import Outcomes
 from senet_ablate.overhead import added_cost
 from senet_ablate.planning import row_states

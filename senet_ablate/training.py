@@ -11,7 +11,8 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor
 
 from senet_ablate.checkpoints import History, write_checkpoint
 from senet_ablate.data import LoadedData, load_data_once
@@ -59,12 +59,25 @@ def request_data(request: RunRequest) -> LoadedData:
     return data
 
 
+@dataclass(frozen=True)
+class Whole:
+    """All batches of an epoch as one item for Lightning: what it does for each item, it does once an epoch."""
+
+    batches: Loader
+
+    def __iter__(self) -> Iterator[Loader]:
+        yield self.batches
+
+    def __len__(self) -> int:
+        return 1
+
+
 class TrainingModule(pl.LightningModule):
     """The network of one run, its optimiser, schedule and batches."""
 
     def __init__(self, request: RunRequest, history: History) -> None:
         super().__init__()
-        self.automatic_optimization = False  # Lightning's own way asks many more hooks at each step
+        self.automatic_optimization = False  # what Lightning takes for a step is an epoch of them
         self.request, self.spec, self.history = request, request.spec, history
         facts = self.data.facts
         self.model = ResNet(self.spec.network, self.spec.variant, in_channels=facts.channels, classes=facts.classes)
@@ -77,6 +90,10 @@ class TrainingModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Called in each process of the run: keep Lightning's advice and deprecations out of the user's terminal."""
         warnings.filterwarnings("ignore", module="pytorch_lightning|torch")
+
+    def autocast(self) -> torch.autocast:
+        """Forward in the run's precision; opened anew for each batch, for it remembers the weights that it has cast."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.history.precision == "bf16")
 
     @property
     def data(self) -> LoadedData:
@@ -105,54 +122,53 @@ class TrainingModule(pl.LightningModule):
             world=trainer.world_size,
         )
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> Whole:
         """Shuffled and augmented batches, keyed by the run's seed and the epoch."""
         split = self.data.train
         self._order = self._sampler(len(split), self.spec.seed)
-        return split.loader(self._order, self.spec.recipe.augmentation, self.device, self.request.loader_workers)
+        augmentation, workers = self.spec.recipe.augmentation, self.request.loader_workers
+        return Whole(split.loader(self._order, augmentation, self.device, workers))
 
-    def val_dataloader(self) -> Loader:
+    def val_dataloader(self) -> Whole:
         """The validation part in its own order."""
         split = self.data.validation
-        return split.loader(self._sampler(len(split), None), None, self.device, self.request.loader_workers)
+        return Whole(split.loader(self._sampler(len(split), None), None, self.device, self.request.loader_workers))
 
     def on_train_epoch_start(self) -> None:
-        """Announce the epoch to the images' order and start its sums on the device, not to be read until its end."""
+        """Announce the epoch to the images' order."""
         self._order.set_epoch(self.current_epoch)
-        self._loss = torch.zeros((), device=self.device)
-        self._val_losses = [point.val_loss for point in self.curve]
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """One step of SGD on the cross-entropy with label smoothing of one batch."""
-        images, labels = batch
-        loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.spec.recipe.label_smoothing)
-        optimizer = self.trainer.optimizers[0]
-        steps = self.trainer.num_training_batches
-        rate = learning_rate(self.spec.recipe, self.current_epoch + batch_idx / steps, self._val_losses)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad()
-        with torch.autocast(self.device.type, enabled=False):  # Lightning's autocast is meant for the forward alone
+    def training_step(self, batches: Loader, batch_idx: int) -> None:
+        """One epoch of SGD on the cross-entropy with label smoothing; its mean is read when the epoch ends."""
+        recipe, optimizer = self.spec.recipe, self.trainer.optimizers[0]
+        val_losses = [point.val_loss for point in self.curve]
+        total = torch.zeros((), device=self.device)
+        for step, (images, labels) in enumerate(batches):
+            with self.autocast():
+                loss = F.cross_entropy(self.model(images), labels, label_smoothing=recipe.label_smoothing)
+            rate = learning_rate(recipe, self.current_epoch + step / len(batches), val_losses)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
-        self._loss += loss.detach()
+            total += loss.detach()
+        self._loss = total / len(batches)
 
-    def on_validation_epoch_start(self) -> None:
-        """Start the sums of the validation part."""
+    def validation_step(self, batches: Loader, batch_idx: int) -> None:
+        """Cross-entropy, errors and images of the validation part, each summed."""
         self._validation = torch.zeros(3, device=self.device)
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Sum cross-entropy, errors and images."""
-        images, labels = batch
-        logits = self.model(images).float()
-        wrong = (logits.argmax(1) != labels).sum()
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        self._validation += torch.stack([loss, wrong.to(loss.dtype), torch.full_like(loss, len(labels))])
+        for images, labels in batches:
+            with self.autocast():
+                logits = self.model(images).float()
+            wrong = (logits.argmax(1) != labels).sum()
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            self._validation += torch.stack([loss, wrong.to(loss.dtype), torch.full_like(loss, len(labels))])
 
     def on_train_epoch_end(self) -> None:
         """Add the epoch to the curve (all devices together); stop if the loss is no longer a number."""
         reduce = self.trainer.strategy.reduce
-        train_loss = reduce(self._loss / self.trainer.num_training_batches, reduce_op="mean").item()
+        train_loss = reduce(self._loss, reduce_op="mean").item()
         val_loss, wrong, images = reduce(self._validation, reduce_op="sum").tolist()
         self.curve.append(
             CurvePoint(
@@ -239,11 +255,11 @@ class WholeFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write the file and keep the one before it."""
-        write_checkpoint(checkpoint, RunFolder(Path(path).parent))
+        """Write the file and keep the one before it; the processes of a run hand their last state over in one, too."""
+        write_checkpoint(checkpoint, Path(path))
 
 
-def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+def make_trainer(request: RunRequest, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     """A silent Lightning trainer: no logger, no progress bar, no checkpoint but ours."""
     several = request.devices > 1
     backend = "nccl" if request.device == "cuda" else "gloo"
@@ -253,7 +269,6 @@ def make_trainer(request: RunRequest, precision: str, callbacks: Sequence[pl.Cal
         strategy=DDPStrategy(start_method="spawn", process_group_backend=backend) if several else "auto",
         # Without the first, a Slurm job would take its tasks for the processes of the run.
         plugins=[LightningEnvironment(), WholeFiles()],
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_epochs=request.spec.recipe.epochs,
         deterministic="warn",  # CUDA's backward of max pooling has no deterministic form; all else has
         benchmark=False,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from senet_ablate import run, training
@@ -26,7 +27,7 @@ from senet_ablate.specs import (
     Variant,
 )
 from senet_ablate.store import RunFolder
-from senet_ablate.training import History, TrainingModule
+from senet_ablate.training import History, TrainingModule, make_trainer
 
 NETWORK = Network(backbone="resnet14", width=16, stem="small")
 RECIPE = Recipe(
@@ -310,12 +311,29 @@ def test_a_gate_that_is_not_learnt_keeps_its_layers_against_weight_decay_and_all
     assert parameters_kept(tmp_path, monkeypatch, what) == by_hand
 
 
-@pytest.mark.slow
-def test_two_processes_share_a_run(tmp_path):
+class WeightsOfEachProcess(pl.Callback):
+    """Leaves the weights that each process of a run ends with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        weights = {name: value.detach() for name, value in pl_module.named_parameters()}
+        torch.save(weights, self.folder / f"{trainer.global_rank}.pt")
+
+
+def test_two_processes_share_a_run_and_what_they_learn(tmp_path, monkeypatch):
+    def watched(request, callbacks):
+        return make_trainer(request, [*callbacks, WeightsOfEachProcess(tmp_path)])
+
     recipe = changed(batch_size=64)
     alone, _ = train(tmp_path / "one", spec(recipe=recipe))
+    monkeypatch.setattr(run, "make_trainer", watched)
     shared, folder = train(tmp_path / "two", spec(recipe=recipe), devices=2)
     assert shared.provenance.devices == 2
     assert (folder.path / "curve.csv").read_text().count("\n") == 1 + RECIPE.epochs
+    # Each saw its own half of every batch: without a common gradient they would have gone apart at the first step.
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert all(torch.equal(one[name], other[name]) for name in one)
     # Batch statistics are each process's own, so equal only in what is learnt.
     assert abs(shared.metrics.top1_err - alone.metrics.top1_err) < 15
