@@ -129,6 +129,7 @@ class Page:
         number = self.assessment.findings[slug].index(finding)
         return {
             "anchor": f"finding-{finding.claim.id}",
+            "on_page": any(table.ablation.slug == slug for table in self.filled),
             "id": finding.claim.id,
             "statement": finding.claim.statement,
             "mark": MARK[finding.verdict],

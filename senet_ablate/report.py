@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 
 from senet_ablate import findings, page
 from senet_ablate.assessment import Assessment
+from senet_ablate.claims import PLAIN
 from senet_ablate.curves import curves_frame, plot_curves
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.figures import plot_column, plot_networks, plot_table, save, table_points
 from senet_ablate.page import Page, Picture
 from senet_ablate.store import write_atomic
+from senet_ablate.suite import Ablation
 from senet_ablate.tables import (
     Table,
     build_table,
@@ -42,7 +44,8 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
     Args:
         assessment: the study with its verdicts.
         reports: the folder of all reports.
-        slugs: the tables to write to files of their own, by default all; findings and page are on the whole study.
+        slugs: the tables to write, by default all; so are others of which more than reference and plain network was
+            run, and findings are always on the whole study.
     """
     study = assessment.outcomes.study
     home = reports / study.name
@@ -52,34 +55,34 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
         write_atomic(home / name, content)
         files.append(home / name)
 
-    def picture(name: str, figure: Figure, shown: pd.DataFrame, alt: str, *, keep: bool = True) -> Picture:
+    def picture(name: str, figure: Figure, shown: pd.DataFrame, alt: str) -> Picture:
         svg = save(figure, "svg")
-        if keep:
-            write(f"figures/{name}.svg", svg)
-            write(f"figures/{name}.png", save(figure, "png"))
-            write(f"figures/{name}.csv", shown.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        write(f"figures/{name}.svg", svg)
+        write(f"figures/{name}.png", save(figure, "png"))
+        write(f"figures/{name}.csv", shown.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
         return Picture(name, svg.decode(), alt)
 
-    ablations = [judge.ablation for judge in assessment.judges.values()]
+    ablations = [
+        judge.ablation
+        for slug, judge in assessment.judges.items()
+        if not slugs or slug in slugs or _has_runs_of_its_own(judge.ablation, assessment)
+    ]
     tables = [build_table(ablation, assessment) for ablation in ablations]
     pictures = {}
     for table in tables:
         ablation = table.ablation
-        wanted = not slugs or ablation.slug in slugs
-        pictures[ablation.name] = picture(
-            ablation.name, plot_table(table), table_points(table), table_in_words(table), keep=wanted
-        )
+        name = ablation.name
+        pictures[name] = picture(name, plot_table(table), table_points(table), table_in_words(table))
         curves = curves_frame(ablation, assessment.outcomes)
         if not curves.empty:
-            name, alt = f"{ablation.name}_curves", f"Learning curves of {ablation.heading}."
-            pictures[name] = picture(name, plot_curves(curves, ablation.heading), curves, alt, keep=wanted)
-        if wanted:
-            column = plot_column(table)
-            write(f"figures/{ablation.name}_column.svg", save(column, "svg"))
-            write(f"figures/{ablation.name}_column.png", save(column, "png"))
-            write(f"tables/{ablation.name}.md", to_markdown(table))
-            write(f"tables/{ablation.name}.csv", to_csv(table))
-            write(f"tables/{ablation.name}.tex", to_latex(table))
+            drawn, alt = f"{name}_curves", f"Learning curves of {ablation.heading}."
+            pictures[drawn] = picture(drawn, plot_curves(curves, ablation.heading), curves, alt)
+        column = plot_column(table)
+        write(f"figures/{name}_column.svg", save(column, "svg"))
+        write(f"figures/{name}_column.png", save(column, "png"))
+        write(f"tables/{name}.md", to_markdown(table))
+        write(f"tables/{name}.csv", to_csv(table))
+        write(f"tables/{name}.tex", to_latex(table))
     networks, shown = plot_networks(tables)
     pictures["networks"] = picture("networks", networks, shown, "Error of every network against what it costs.")
     write("tables/cost.md", cost_markdown(ablations, assessment.outcomes))
@@ -89,6 +92,11 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
     write("index.html", page.to_html(whole))
     write("REPORT.md", page.to_markdown(whole))
     return Report(tuple(table for table in tables if not slugs or table.ablation.slug in slugs), tuple(files))
+
+
+def _has_runs_of_its_own(ablation: Ablation, assessment: Assessment) -> bool:
+    shared = {ablation.arm(ablation.reference), ablation.arm(PLAIN)}
+    return any(row.arm in assessment.outcomes.runs for row in ablation.rows if row.arm not in shared)
 
 
 def fill(text: str, reports: Path, study: str) -> str:

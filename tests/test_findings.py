@@ -276,12 +276,13 @@ def test_counts_of_exact_claims_leave_out_what_is_measured(study: Study) -> None
 
 
 def test_a_report_on_some_tables_still_has_the_findings_of_the_whole_study(study: Study, tmp_path: Path) -> None:
-    fill(study, CLEAR)
-    assessment = assess([CLAIMED], study)
-    write_report(assessment, tmp_path / "reports", ["another"])
+    fill(study, {arm: CLEAR[arm] for arm in (R16, PLAIN)})  # which every table has: nothing of this one's own was run
+    assessment = assess([CLAIMED, *load_ablations(ABLATIONS, ["squeeze"])], study)
+    write_report(assessment, tmp_path / "reports", ["squeeze"])
     place = tmp_path / "reports" / "first" / "tables"
     assert (place / "findings.md").read_text(encoding="utf-8") == to_markdown(assessment)
     assert (place / "findings.csv").read_text(encoding="utf-8") == to_csv(assessment)
+    assert (place / "table11_squeeze.md").exists()
     assert not (place / "table10_ratio.md").exists()
 
 

@@ -8,13 +8,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from helpers import ABLATION, R4, R16, make_record, write_record
+from helpers import ABLATION, PLAIN, R4, R16, make_record, write_record
+from studies import ABLATIONS
 
 from senet_ablate.assessment import assess
 from senet_ablate.errors import UserError
 from senet_ablate.page import Picture, inline
 from senet_ablate.report import write_report
 from senet_ablate.store import Study
+from senet_ablate.suite import load_ablations
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -158,6 +160,22 @@ def test_what_a_user_names_cannot_break_the_page(study: Study, tmp_path: Path) -
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert(1)" in html
     assert Reader(html).open == []
+
+
+def test_a_report_on_one_table_names_only_pictures_and_places_that_are_there(study: Study, tmp_path: Path) -> None:
+    for variant in (*(row.variant for row in load_ablations(ABLATIONS, ["squeeze"])[0].rows), PLAIN):
+        for seed in range(2):
+            write_record(study, make_record(variant, seed, 10.0 + seed))
+    write_report(assess(load_ablations(ABLATIONS), study), tmp_path, ["squeeze"])
+    home = tmp_path / "first"
+    named = re.findall(r"!\[[^]]*\]\(([^)]*)\)", (home / "REPORT.md").read_text())
+    assert "figures/table11_squeeze.png" in named
+    assert [name for name in named if not (home / name).is_file()] == []
+    elements = Reader((home / "index.html").read_text()).elements
+    places = {f"#{found['id']}" for _, found in elements if "id" in found}
+    links = {found["href"] for tag, found in elements if tag == "a" and found.get("href", "").startswith("#")}
+    assert "#finding-11a" in links
+    assert links <= places
 
 
 def test_a_study_without_a_run_has_a_page(study: Study, tmp_path: Path) -> None:
