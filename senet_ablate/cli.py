@@ -7,6 +7,7 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -299,7 +300,7 @@ def run(
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         code = _train(chosen, seeds, data, engine, ends_at, keep_weights=keep_weights, trackers=trackers)
     if report:
-        _report(chosen, reports)
+        _report(chosen, reports, choice["tables"])
     sys.exit(code)
 
 
@@ -372,7 +373,7 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
     from senet_ablate.store import write_atomic
 
     chosen = choose(**choice)
-    _report(chosen, reports)
+    _report(chosen, reports, choice["tables"])
     if filled:
         try:
             text = fill(filled.read_text(encoding="utf-8"), reports, chosen.study.name)
@@ -381,14 +382,12 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
         write_atomic(filled, text)
 
 
-def _report(chosen: Chosen, reports: Path) -> None:
+def _report(chosen: Chosen, reports: Path, slugs: Sequence[str]) -> None:
     from senet_ablate.assessment import assess
     from senet_ablate.report import write_report
 
     # --rows says what is trained; a table is always whole, and tells what is missing.
-    slugs = {ablation.slug for ablation in chosen.ablations}
-    assessment = assess(chosen.declared, chosen.study)
-    written = write_report(assessment, reports, slugs)
+    written = write_report(assess(chosen.declared, chosen.study), reports, slugs)
     for table in written.tables:
         show_table(table, chosen.study.name)
     say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")

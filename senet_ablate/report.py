@@ -44,8 +44,8 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
     Args:
         assessment: the study with its verdicts.
         reports: the folder of all reports.
-        slugs: the tables to write, by default all; so are others of which more than reference and plain network was
-            run, and findings are always on the whole study.
+        slugs: tables to write although nothing was run of them but reference and plain network, which tables share; the
+            others are written in any case, all where no table has a run of its own. Findings are on the whole study.
     """
     study = assessment.outcomes.study
     home = reports / study.name
@@ -62,11 +62,8 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
         write(f"figures/{name}.csv", shown.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
         return Picture(name, svg.decode(), alt)
 
-    ablations = [
-        judge.ablation
-        for slug, judge in assessment.judges.items()
-        if not slugs or slug in slugs or _has_runs_of_its_own(judge.ablation, assessment)
-    ]
+    every = [judge.ablation for judge in assessment.judges.values()]
+    ablations = [each for each in every if each.slug in slugs or _has_runs_of_its_own(each, assessment)] or every
     tables = [build_table(ablation, assessment) for ablation in ablations]
     pictures = {}
     for table in tables:
