@@ -206,12 +206,13 @@ def _panel(axes: Axes, points: Sequence[Point], quantity: str) -> None:
     # Overheads start at nothing added; a time has no such zero.
     start = 0.0 if quantity.startswith("added") else min(places)
     width = 1.2 * ((max(places) - start) or 1.0)
-    axes.set_xlim(start - 0.08 * width, start + 0.92 * width)
+    drawn = [place + SIDE_STEP * width * aside for place, aside in zip(places, side_by_side(places), strict=True)]
+    axes.set_xlim(start - 0.08 * width, max(start + 0.92 * width, max(drawn) + 0.04 * width))
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-    for point, place, aside in zip(points, places, side_by_side(places), strict=True):
+    for point, place in zip(points, drawn, strict=True):
         axes.errorbar(
-            place + SIDE_STEP * width * aside,
+            place,
             point.y,
             yerr=point.spread,
             fmt=point.marker,
