@@ -163,6 +163,7 @@ class Page:
             "plot": inline(self.pictures[ablation.name]),
             "plot_alt": self.pictures[ablation.name].alt,
             "plot_data": f"figures/{ablation.name}.csv",
+            "plot_of_paper": any(row.paper for row in ablation.rows),
             "curves": inline(curves) if curves else "",
             "curves_alt": curves.alt if curves else "",
             "curves_data": f"figures/{ablation.name}_curves.csv",

@@ -178,6 +178,14 @@ def test_a_report_on_one_table_names_only_pictures_and_places_that_are_there(stu
     assert links <= places
 
 
+@pytest.mark.parametrize(("slug", "count"), [("squeeze", 1), ("controls", 0)])
+def test_only_a_table_of_the_paper_is_said_to_be_drawn_beside_it(
+    study: Study, tmp_path: Path, slug: str, count: int
+) -> None:
+    write_report(assess(load_ablations(ABLATIONS, [slug]), study), tmp_path)
+    assert (tmp_path / "first" / "index.html").read_text().count("the paper's single runs") == count
+
+
 def test_a_study_without_a_run_has_a_page(study: Study, tmp_path: Path) -> None:
     write_report(assess([ABLATION], study), tmp_path)
     assert "no finished run yet" in (tmp_path / "first" / "index.html").read_text()
