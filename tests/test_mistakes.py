@@ -216,7 +216,7 @@ def test_a_file_to_fill_that_is_no_text_is_named(full: Study, invoke: Callable[.
     (tmp_path / "README.md").write_bytes(b"\xff\xfe")
     place = ("--study", "first", "--ablations", str(ABLATIONS), "--fill", "README.md")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("senet_ablate.cli._report", lambda chosen, reports: None)
+        patch.setattr("senet_ablate.cli._report", lambda *arguments: None)
         assert "--fill README.md" in told(invoke("report", *place))
 
 
