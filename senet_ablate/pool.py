@@ -7,6 +7,7 @@ ends itself. Any other engine (a cluster's) needs to offer only `Executor.execut
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -48,7 +49,7 @@ def warm_up(environment: Mapping[str, str] = MappingProxyType({})) -> Any:
     forks = "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        context.set_forkserver_preload(["senet_ablate.worker"])
+        context.set_forkserver_preload(["senet_ablate.server"])
         _ensure_server()
     return context
 
@@ -175,6 +176,8 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
     die_with_driver()
     from senet_ablate.worker import attempt  # torch, which the driver's process can do without
+
+    gc.freeze()  # so no collection writes to the pages that the workers share with their server
 
     while True:
         try:

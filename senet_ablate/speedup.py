@@ -6,6 +6,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,30 +27,39 @@ def every(x: Tensor, stride: int) -> Tensor:
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """A convolution that on small maps is computed as a matrix product of pixels and weights.
+    """A convolution that on small maps is computed as one matrix product, at the same values.
 
-    A 1x1 convolution always is one. Of a larger kernel, padded so that the map keeps its side, only the centre
-    meets a map of one pixel.
+    Of 1x1 convolutions, the product of pixels and weights. Of a larger one whose kernel reaches from each pixel of the
+    map to all others, the product of whole maps and the weights between any two pixels: nothing meets the padding.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
-        stride, kernel = self.stride[0], self.kernel_size[0]
-        pixels = -(-x.shape[2] // stride) * -(-x.shape[3] // stride)
-        if pixels > SMALL_MAP or (kernel > 1 and x.shape[2:] != (1, 1)):
+        stride, kernel, sides = self.stride[0], self.kernel_size[0], x.shape[2:]
+        height, width = (-(-side // stride) for side in sides)
+        pixels = height * width
+        if pixels > SMALL_MAP or (kernel > 1 and max(sides) > kernel // 2 + 1):
             return super().forward(x)
-        if stride > 1:
+        if kernel == 1 and stride > 1:
             x = every(x, stride)
-        if pixels == 1:  # it has no memory format to speak of, but batch normalisation is slow with the channels last
-            return F.linear(x.flatten(1), self.centre(), self.bias).view(x.shape[0], -1, 1, 1)
         # Without `contiguous` torch would multiply a strided map by a reference loop, a hundred times as slow.
-        return F.linear(x.permute(0, 2, 3, 1).contiguous(), self.centre(), self.bias).permute(0, 3, 1, 2)
+        rows = x.flatten(1) if x.shape[2:] == (1, 1) else x.permute(0, 2, 3, 1).contiguous()
+        if kernel == 1:
+            y = F.linear(rows, self.weight.flatten(1), self.bias)
+        else:
+            bias = self.bias.repeat(pixels) if self.bias is not None else None
+            y = F.linear(rows.flatten(1), self.between_pixels(*sides), bias)
+        # One pixel has no memory format to speak of, but batch normalisation is slow with the channels last.
+        return y.view(len(x), -1, 1, 1) if pixels == 1 else y.view(len(x), height, width, -1).permute(0, 3, 1, 2)
 
-    def centre(self) -> Tensor:
-        """The weights of the kernel's centre, (C_out, C_in)."""
-        middle = self.kernel_size[0] ** 2 // 2
+    def between_pixels(self, height: int, width: int) -> Tensor:
+        """The weights from each pixel of a map to each that it becomes: (pixels C_out, pixels C_in)."""
         # Cut out in the order of the weights' memory, or the gradient would have to be brought into it.
-        return self.weight.permute(0, 2, 3, 1).flatten(1, 2)[:, middle] if middle else self.weight.flatten(1)
+        weight, middle, stride = self.weight.permute(0, 2, 3, 1), self.kernel_size[0] // 2, self.stride[0]
+        bands = [weight[:, middle - row : middle - row + height] for row in range(0, height, stride)]
+        columns = range(0, width, stride)
+        parts = [band[:, :, middle - left : middle - left + width].flatten(1) for band in bands for left in columns]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def stride_first(block: Bottleneck) -> None:

@@ -41,7 +41,7 @@ from senet_ablate.trackers import Trackers
 for _name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
-CHECKPOINT_SHARE = 0.01
+CHECKPOINT_SHARE = 0.005
 """Share of a run's time that may go into writing checkpoints; at least the first and last epoch are written."""
 
 

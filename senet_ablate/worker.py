@@ -10,8 +10,11 @@ from senet_ablate.errors import UserError
 from senet_ablate.executor import Event, RunRequest, is_done, note_failure
 from senet_ablate.lease import Lease, Taken, leased
 from senet_ablate.records import Failure
-from senet_ablate.run import train_run
+from senet_ablate.startup import uncollected
 from senet_ablate.store import Study
+
+with uncollected():
+    from senet_ablate.run import train_run  # torch and Lightning
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 

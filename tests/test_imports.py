@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "senet_ablate"
 WORKING = (
     "se, resnet, speedup, streams, schedules, folders, loaders, data, complexity, latency, anatomy, evaluation, "
-    "checkpoints, training, trackers, run, worker, excitation, pruning, subjects, legacy, excitation_figures, "
+    "checkpoints, training, trackers, run, worker, server, excitation, pruning, subjects, legacy, excitation_figures, "
     "excitation_report"
 )
 """Modules that train networks or look into them; all others start without torch and without an engine."""

@@ -78,7 +78,8 @@ def test_small_maps_are_multiplied_and_large_ones_convolved():
     assert convolutions(layer, torch.zeros(1, 4, 8, 8)) == 1
     around = SmallMapConv2d(4, 4, 3, padding=1)
     assert convolutions(around, torch.zeros(1, 4, 1, 1)) == 0
-    assert convolutions(around, torch.zeros(1, 4, 2, 2)) == 1
+    assert convolutions(around, torch.zeros(1, 4, 2, 2)) == 0
+    assert convolutions(around, torch.zeros(1, 4, 3, 3)) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""How a process of ours starts and ends: what torch and Lightning import is no garbage, and nobody looks for any.
+
+They are a million objects that live as long as the process. Python's collector would walk them again and again while
+they are imported (a fifth of that time), and at exit all would be taken apart (a second).
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+RARELY = 10_000
+"""Objects that a command makes between two collections; Python's own number is 700."""
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Import in here what a process keeps for good."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def start() -> None:
+    """The console command `senet-ablate`, in a process of its own."""
+    status = 1  # of a traceback
+
+    def leave() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # the reader of a pipe is gone
+                stream.flush()
+        os._exit(status)
+
+    atexit.register(leave)  # the first to register is the last to be called: by then all others have tidied up
+    gc.set_threshold(RARELY)
+    from senet_ablate.cli import main
+
+    try:
+        main()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise

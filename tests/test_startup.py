@@ -1,0 +1,46 @@
+"""Under test: a command that leaves quickly leaves nothing undone."""
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+from senet_ablate.startup import uncollected
+
+
+def command(main):
+    """What becomes of the console command when `main` is what it does."""
+    code = f"import atexit, sys; from senet_ablate import cli, startup; cli.main = lambda: {main}; startup.start()"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [("sys.exit(0)", 0), ("sys.exit()", 0), ("sys.exit(130)", 130), ("None", 0), ("exit('why')", 1)]
+)
+def test_the_status_is_what_the_command_says(end, status):
+    done = command(end)
+    assert (done.returncode, done.stderr) == (status, "why\n" if "why" in end else "")
+
+
+def test_a_fault_is_a_traceback():
+    done = command("1 / 0")
+    assert done.returncode == 1
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_all_is_written_and_whoever_wants_to_tidy_up_does():
+    done = command("[print('said'), atexit.register(print, 'tidied up'), sys.exit(3)]")
+    assert (done.returncode, done.stdout) == (3, "said\ntidied up\n")
+
+
+def failing_import():
+    with uncollected():
+        assert not gc.isenabled()
+        raise ImportError
+
+
+def test_an_import_that_fails_leaves_the_collector_on():
+    with pytest.raises(ImportError):
+        failing_import()
+    assert gc.isenabled()
