@@ -18,8 +18,9 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -36,28 +37,35 @@ class Digits(Dataset):
     def __init__(self, rows: slice, view: transforms.Compose) -> None:
         images, labels = load_digits(return_X_y=True)
         self.images = (images[rows].reshape(-1, 8, 8) * 255 / 16).round().astype("uint8")
-        self.labels, self.view = labels[rows], view
+        self.targets, self.view = labels[rows], view
         self.to_image = transforms.ToPILImage()
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.view(self.to_image(self.images[index])), int(self.labels[index])
+        return self.view(self.to_image(self.images[index])), int(self.targets[index])
 
 
-def data_sets(protocol: Protocol, folder: Path | None) -> tuple[Dataset, Dataset]:
-    """Training and test images with the usual transforms."""
+def data_sets(protocol: Protocol, folder: Path | None) -> dict[str, Dataset]:
+    """Images that train, validate and test, as many of each as the protocol has, with the usual transforms."""
     size, recipe = protocol.data.resolution, protocol.recipe.augmentation
     normalise = [transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
     small = [transforms.Resize(size)] if protocol.data.dataset == "folder" else []
     crop = [transforms.RandomCrop(size, padding=recipe.crop_padding)] if recipe.crop_padding else []
     flip = [transforms.RandomHorizontalFlip()] if recipe.horizontal_flip else []
-    train, test = transforms.Compose([*small, *crop, *flip, *normalise]), transforms.Compose([*small, *normalise])
+    augmented, plain = transforms.Compose([*small, *crop, *flip, *normalise]), transforms.Compose([*small, *normalise])
     if protocol.data.dataset == "digits":
-        return Digits(slice(0, 929), train), Digits(slice(1029, None), test)
-    assert folder is not None
-    return ImageFolder(folder / "train", train), ImageFolder(folder / "test", test)
+        train, held = (Digits(slice(1029), view) for view in (augmented, plain))
+        test = Digits(slice(1029, None), plain)
+    else:
+        assert folder is not None
+        train, held = (ImageFolder(folder / "train", view) for view in (augmented, plain))
+        test = ImageFolder(folder / "test", plain)
+    kept, validating = train_test_split(
+        range(len(train)), test_size=protocol.data.validation, stratify=train.targets, random_state=0
+    )
+    return {"train": Subset(train, kept), "validation": Subset(held, validating), "test": test}
 
 
 class UsualModule(pl.LightningModule):
@@ -77,6 +85,12 @@ class UsualModule(pl.LightningModule):
         self.log("train_loss", loss)
         return loss
 
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> None:
+        images, labels = batch
+        logits = self.model(images)
+        self.log("val_loss", F.cross_entropy(logits, labels))
+        self.log("val_error", (logits.argmax(1) != labels).float().mean())
+
     def test_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> None:
         images, labels = batch
         self.log("test_error", (self.model(images).argmax(1) != labels).float().mean())
@@ -93,11 +107,11 @@ class UsualModule(pl.LightningModule):
 
 
 def train(protocol: Protocol, variant: Variant, seed: int, folder: Path | None, workers: int = 2) -> dict[str, float]:
-    """Train and test one row; seconds of each training epoch and of all, and the test error in percent."""
+    """Train, validate and test one row; seconds of the quickest epoch and of all, and the test error in percent."""
     begun = time.perf_counter()
     pl.seed_everything(seed, verbose=False)
-    train_set, test_set = data_sets(protocol, folder)
-    classes = 10 if protocol.data.dataset == "digits" else len(train_set.classes)  # type: ignore[attr-defined]
+    images = data_sets(protocol, folder)
+    classes = 10 if protocol.data.dataset == "digits" else len(images["test"].classes)  # type: ignore[attr-defined]
     channels = 1 if protocol.data.dataset == "digits" else 3
     batch = protocol.recipe.batch_size
     loaders = {"batch_size": batch, "num_workers": workers, "persistent_workers": workers > 0}
@@ -107,8 +121,9 @@ def train(protocol: Protocol, variant: Variant, seed: int, folder: Path | None, 
         accelerator="cpu", max_epochs=protocol.recipe.epochs, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[clock],
     )  # fmt: skip
-    trainer.fit(module, DataLoader(train_set, shuffle=True, drop_last=True, **loaders))
-    found = trainer.test(module, DataLoader(test_set, **loaders), verbose=False)
+    train_batches = DataLoader(images["train"], shuffle=True, drop_last=True, **loaders)
+    trainer.fit(module, train_batches, DataLoader(images["validation"], **loaders))
+    found = trainer.test(module, DataLoader(images["test"], **loaders), verbose=False)
     return {
         "epoch_s": min(clock.epochs),
         "total_s": time.perf_counter() - begun,
@@ -117,7 +132,7 @@ def train(protocol: Protocol, variant: Variant, seed: int, folder: Path | None, 
 
 
 class EpochClock(pl.Callback):
-    """Seconds of each training epoch."""
+    """Seconds of each epoch, its look at the validation part included."""
 
     def __init__(self) -> None:
         self.epochs: list[float] = []
