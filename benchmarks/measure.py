@@ -82,6 +82,10 @@ class StudyRun:
     worker_mb: float
 
 
+LOOK_S = 4.0
+"""How often a worker's memory is looked at, which takes a twentieth of a second of one core."""
+
+
 def run_study(arguments: Sequence[str]) -> StudyRun:
     """Time `senet-ablate run` with these arguments in an empty folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
@@ -105,10 +109,12 @@ def run_study_in(results: Path, study: str, arguments: Sequence[str]) -> StudyRu
         study,
     ]
     begun, memory, first = time.perf_counter(), 0.0, None
+    looked = begun
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None:
-        time.sleep(0.2)
-        memory = max(memory, _largest_worker(process.pid))
+        time.sleep(0.1)
+        if time.perf_counter() - looked > LOOK_S:
+            memory, looked = max(memory, _largest_worker(process.pid)), time.perf_counter()
         if first is None and list(results.glob(f"{study}/*/progress.json")):
             first = _ticks()
     wall, last = time.perf_counter() - begun, _ticks()
@@ -125,7 +131,7 @@ def _ticks() -> tuple[int, int]:
 
 
 def _largest_worker(driver: int) -> float:
-    """Megabytes of the largest process below the driver, memory shared with others counted in parts."""
+    """Megabytes of the largest process that the driver's server forked, memory shared with others counted in parts."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -133,14 +139,9 @@ def _largest_worker(driver: int) -> float:
         except (OSError, ValueError):  # it ended meanwhile
             continue
 
-    def below(pid: int) -> bool:
-        while pid in parents and pid != driver:
-            pid = parents[pid]
-        return pid == driver
-
     largest = 0
-    for pid in parents:
-        if pid != driver and below(pid):
+    for pid, parent in parents.items():
+        if parents.get(parent) == driver:
             try:
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             except OSError:
