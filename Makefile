@@ -19,7 +19,7 @@ RUN = $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(JOBS),--jobs '$(JOBS)')
       $(if $(DEVICE),--device '$(DEVICE)') $(if $(DATA),--data '$(DATA)') $(ARGS)
 LOOK = $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(if $(STUDY),--study '$(STUDY)') \
        $(if $(DEVICE),--device '$(DEVICE)') $(if $(DATA),--data '$(DATA)') $(ARGS)
-TABLES := ratio squeeze gate stage integration inner nosqueeze controls pruning
+TABLES := ratio squeeze gate stage integration inner nosqueeze controls pruning attention
 
 .DEFAULT_GOAL := help
 .PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate excitation prune latency bench chaos \
@@ -59,6 +59,7 @@ ablate-inner: ## Table 15: after the 3x3 convolution
 ablate-nosqueeze: ## Table 16: without the squeeze
 ablate-controls: ## Controls: other seeds, constant, random and no gate
 ablate-pruning: ## Ours: SE in stages 2 to 4, none in the last
+ablate-attention: ## Ours: the convolution of ECA instead of the two layers of SE
 
 $(TABLES:%=ablate-%): ablate-%: $(VENV)/installed
 	@$(CLI) run $* $(RUN) --report

@@ -23,6 +23,7 @@ MAY_DIFFER: dict[Factor, str] = {
     "se.squeeze": r"se\.(config\.)?squeeze",
     "se.gate": r"se\.(config\.gate|gating|\w+\.(weight|bias)\.requires_grad)",
     "se.reduction": rf"se\.config\.reduction|{_SHAPES}",
+    "se.excitation": r"se|se\.(config\.excitation|reduce|expand|conv)",
     "placement.stages": r"se",
     "placement.position": rf"site|{_SHAPES}",
 }
@@ -111,10 +112,12 @@ def _digest(tensor: Tensor) -> str:
 def _summary(model: nn.Module) -> str:
     learnt = f"{sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad):,} learnt"
     sites = [(block.se, block.site) for block in model.modules() if isinstance(block, ResidualBlock) and block.se]
-    widths = sorted({se.reduce.out_channels for se, _ in sites})
-    hidden = f", hidden {'-'.join(map(str, dict.fromkeys((widths[0], widths[-1]))))}" if sites else ""
-    kinds = dict.fromkeys(f", {se.config.squeeze}, {se.config.gate}, {site}" for se, site in sites)
-    return f"{len(sites)}{hidden}{''.join(kinds)}; {learnt}"
+    sizes = sorted(se.inner[1] for se, _ in sites)
+    ends = "-".join(dict.fromkeys(map(str, (sizes[0], sizes[-1])))) if sites else ""
+    kinds = dict.fromkeys(
+        f", {se.inner[0]} {ends}, {se.config.squeeze}, {se.config.gate}, {site}" for se, site in sites
+    )
+    return f"{len(sites)}{''.join(kinds)}; {learnt}"
 
 
 def _compare(pair: Comparison, here: Anatomy, reference: Anatomy) -> list[Departure]:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from senet_ablate.resnet import ResNet
-from senet_ablate.se import SqueezeExcitation
+from senet_ablate.se import ChannelAttention
 from senet_ablate.specs import Gate
 
 UPPER_LIMIT: dict[Gate, float | None] = {
@@ -130,7 +130,7 @@ def recorded(model: ResNet) -> Iterator[dict[str, Tensor]]:
 
     def listen(name: str) -> Any:
         def hear(se: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            assert isinstance(se, SqueezeExcitation)
+            assert isinstance(se, ChannelAttention)
             gates[name] = se.excitation(inputs[0])
 
         return hear

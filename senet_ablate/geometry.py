@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -77,6 +78,12 @@ def site_side(shape: BlockShape, position: Position) -> int:
     return shape.in_side if position == "pre" else shape.out_side
 
 
+def eca_kernel(channels: int) -> int:
+    """Length k of ECA's convolution over C channels: log2(C) / 2 + 1 / 2, brought to an odd number (its Eq. 12)."""
+    length = int((math.log2(channels) + 1) / 2)
+    return length if length % 2 else length + 1
+
+
 def gated_sites(network: Network, variant: Variant, resolution: int) -> Iterator[tuple[BlockShape, int, int]]:
     """Yield (block, C, side) for each SE block that `variant` puts into `network`.
 
@@ -86,7 +93,8 @@ def gated_sites(network: Network, variant: Variant, resolution: int) -> Iterator
     """
     if variant.se is None:
         return
-    position, reduction = variant.placement.position, variant.se.reduction
+    position = variant.placement.position
+    reduction = variant.se.reduction if variant.se.excitation == "fc" else 1
     for shape in block_shapes(network, resolution):
         if not variant.placement.covers(shape.stage):
             continue

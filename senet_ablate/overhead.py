@@ -8,15 +8,32 @@ The counting convention is the one of `complexity.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from senet_ablate.backbones import BACKBONES, EXPANSION
-from senet_ablate.geometry import block_shapes, gated_sites, halved
-from senet_ablate.specs import Complexity, Network, Variant
+from senet_ablate.geometry import block_shapes, eca_kernel, gated_sites, halved
+from senet_ablate.specs import Complexity, Excitation, Network, SEConfig, Variant
+
+
+def _two_layers(channels: int, se: SEConfig) -> tuple[int, int]:
+    hidden = channels // se.reduction
+    weights = 2 * channels * hidden
+    return weights + (hidden + channels if se.bias else 0), weights
+
+
+def _convolution(channels: int, se: SEConfig) -> tuple[int, int]:
+    kernel = eca_kernel(channels)
+    return kernel, kernel * channels
+
+
+LAYERS: dict[Excitation, Callable[[int, SEConfig], tuple[int, int]]] = {"fc": _two_layers, "eca": _convolution}
+"""Parameters of what a block learns on C channels, and its multiply-adds for one pixel."""
 
 
 def added_cost(network: Network, variant: Variant, resolution: int) -> Complexity:
-    """Count what the SE blocks add to the plain network (Eq. 5, extended): 2 C (C // r) weights per block.
+    """Count what the SE blocks add to the plain network (Eq. 5, extended): 2 C (C // r) weights per block, ECA's k.
 
-    Multiply-adds: the two layers once per image and one per element that the squeeze reads; without squeeze the two
+    Multiply-adds: the layers once per image and one per element that the squeeze reads; without squeeze the
     layers at every pixel. SE has no batch normalisation, so both parameter counts are equal.
 
     Raises:
@@ -25,11 +42,10 @@ def added_cost(network: Network, variant: Variant, resolution: int) -> Complexit
     params = macs = 0
     if variant.se is not None:
         for _, channels, side in gated_sites(network, variant, resolution):
-            hidden = channels // variant.se.reduction
-            weights = 2 * channels * hidden
-            params += weights + (hidden + channels if variant.se.bias else 0)
+            learnt, once = LAYERS[variant.se.excitation](channels, variant.se)
+            params += learnt
             pixels = side * side
-            macs += weights * pixels if variant.se.squeeze == "none" else weights + channels * pixels
+            macs += once * pixels if variant.se.squeeze == "none" else once + channels * pixels
     return Complexity(params=params, params_with_bn_stats=params, macs=macs)
 
 

@@ -48,7 +48,7 @@ def switched_off(
     try:
         for name, (block, se) in taken.items():
             assert se is not None
-            place = se.reduce.weight.device
+            place = next(se.parameters()).device
             stand_in = FixedGate(gates[name], se.gating.combine).to(place) if gates else None
             block.se = stand_in  # type: ignore[assignment]  # for as long as this context lasts
         yield

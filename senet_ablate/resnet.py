@@ -12,14 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from senet_ablate.backbones import EXPANSION
+from senet_ablate.eca import EfficientChannelAttention
 from senet_ablate.geometry import BlockShape, block_shapes, gated_sites
-from senet_ablate.se import SqueezeExcitation
-from senet_ablate.specs import Network, Variant
+from senet_ablate.se import ChannelAttention, SqueezeExcitation
+from senet_ablate.specs import Excitation, Network, Variant
+
+ATTENTION: dict[Excitation, type[ChannelAttention]] = {"fc": SqueezeExcitation, "eca": EfficientChannelAttention}
+"""The kinds of block by what they learn between squeeze and gate."""
 
 
 def conv_bn(channels: int, out: int, kernel: int, stride: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     """A convolution without bias that keeps the map's side (but for the stride), and its batch normalisation."""
     return nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(out)
+
+
+def attention(variant: Variant, channels: int | None) -> ChannelAttention | None:
+    """The block that `variant` puts where the map has C = `channels`, or nothing where it puts none."""
+    if variant.se is None or channels is None:
+        return None
+    return ATTENTION[variant.se.excitation](channels, variant.se)
 
 
 class ResidualBlock(nn.Module, ABC):
@@ -30,7 +41,7 @@ class ResidualBlock(nn.Module, ABC):
     `identity`: on the shortcut, after a projection. `post`: after the sum and the last ReLU.
     """
 
-    def __init__(self, shape: BlockShape, variant: Variant, se: SqueezeExcitation | None) -> None:
+    def __init__(self, shape: BlockShape, variant: Variant, se: ChannelAttention | None) -> None:
         super().__init__()
         self.downsample: nn.Module = nn.Identity()
         if shape.projects:
@@ -57,7 +68,7 @@ class ResidualBlock(nn.Module, ABC):
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions (ResNet-18 and -34)."""
 
-    def __init__(self, shape: BlockShape, variant: Variant, stride_in: str, se: SqueezeExcitation | None) -> None:
+    def __init__(self, shape: BlockShape, variant: Variant, stride_in: str, se: ChannelAttention | None) -> None:
         super().__init__(shape, variant, se)
         self.conv1, self.bn1 = conv_bn(shape.in_channels, shape.mid_channels, 3, shape.stride)
         self.conv2, self.bn2 = conv_bn(shape.mid_channels, shape.out_channels, 3, 1)
@@ -71,7 +82,7 @@ class BasicBlock(ResidualBlock):
 class Bottleneck(ResidualBlock):
     """1x1, 3x3 and 1x1 convolutions, the last four times as wide (ResNet-14, -26, -50, -101, -152)."""
 
-    def __init__(self, shape: BlockShape, variant: Variant, stride_in: str, se: SqueezeExcitation | None) -> None:
+    def __init__(self, shape: BlockShape, variant: Variant, stride_in: str, se: ChannelAttention | None) -> None:
         super().__init__(shape, variant, se)
         first, middle = (shape.stride, 1) if stride_in == "1x1" else (1, shape.stride)
         self.conv1, self.bn1 = conv_bn(shape.in_channels, shape.mid_channels, 1, first)
@@ -119,7 +130,7 @@ class ResNet(nn.Module):
         stages: dict[int, list[nn.Module]] = {2: [], 3: [], 4: [], 5: []}
         for shape in block_shapes(network, 32):
             channels = gated.get((shape.stage, shape.index))
-            se = SqueezeExcitation(channels, variant.se) if channels is not None and variant.se is not None else None
+            se = attention(variant, channels)
             stages[shape.stage].append(BLOCKS[shape.kind](shape, variant, network.stride_in, se))
         self.layer1, self.layer2, self.layer3, self.layer4 = (nn.Sequential(*blocks) for blocks in stages.values())
         self.avgpool = nn.AdaptiveAvgPool2d(1)

@@ -1,7 +1,11 @@
-"""The Squeeze-and-Excitation block (section 3, Fig. 3): squeezes and gates of Tables 11, 12, 16, and our controls."""
+"""The Squeeze-and-Excitation block (section 3, Fig. 3): squeezes and gates of Tables 11, 12, 16, and our controls.
+
+What blocks of other kinds share with it is `ChannelAttention`.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -61,15 +65,55 @@ GATES: dict[str, Gating] = {
 }
 
 
-class SqueezeExcitation(nn.Module):
-    """Recalibrate channels: x * gate(W2 relu(W1 squeeze(x))) (Eqs. 2 to 4).
+class ChannelAttention(nn.Module):
+    """Recalibrate channels: x * gate(F(squeeze(x))) (Eqs. 2 to 4), where F is what a kind of block learns.
 
-    Both layers are 1x1 convolutions, which on a squeezed map are the paper's fully connected layers, so that
-    no-squeeze (Table 16) differs in nothing but the squeeze. Maps (N, C, H, W) to (N, C, H, W).
+    Maps (N, C, H, W) to (N, C, H, W). A block of another kind says which layers it has and what they make of z.
 
     Args:
         channels: C, the width of the map that is gated.
-        config: squeeze, gate, reduction r and bias; the hidden width is C // r.
+        config: squeeze, gate, and what the kind of block reads.
+    """
+
+    def __init__(self, channels: int, config: SEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.squeeze = SQUEEZES[config.squeeze]
+        self.gating = GATES[config.gate]
+        self.add_layers(channels)
+        self.requires_grad_(self.gating.learnt)
+
+    @abstractmethod
+    def add_layers(self, channels: int) -> None:
+        """Give the block its layers. They are 2-d convolutions: what draws the first weights knows those."""
+
+    @abstractmethod
+    def layers(self, z: Tensor) -> Tensor:
+        """F: what the gate is given, in the shape of the squeezed map z, (N, C, 1, 1) or (N, C, H, W)."""
+
+    @property
+    @abstractmethod
+    def inner(self) -> tuple[str, int]:
+        """The size that the block chooses by its C, and how it is called."""
+
+    def excitation(self, x: Tensor) -> Tensor:
+        """The gate values s of a map (Eq. 3): (N, C, 1, 1), or (N, C, H, W) without squeeze."""
+        return self.gating.activation(self.layers(self.squeeze(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale each channel (Eq. 4), or each pixel of it without squeeze; the ungated control adds."""
+        return self.gating.combine(x, self.excitation(x))
+
+    def extra_repr(self) -> str:
+        """Show what the parameters alone would not."""
+        return f"squeeze={self.config.squeeze}, gate={self.config.gate}"
+
+
+class SqueezeExcitation(ChannelAttention):
+    """The paper's block: F(z) = W2 relu(W1 z) (Eq. 3), whose hidden width is C // r.
+
+    Both layers are 1x1 convolutions, which on a squeezed map are the paper's fully connected layers, so that
+    no-squeeze (Table 16) differs in nothing but the squeeze. Of `config` it reads reduction r and bias, too.
 
     Raises:
         ValueError: C // r is 0.
@@ -80,32 +124,23 @@ class SqueezeExcitation(nn.Module):
         torch.Size([2, 64, 8, 8])
     """
 
-    def __init__(self, channels: int, config: SEConfig) -> None:
-        super().__init__()
-        hidden = channels // config.reduction
+    def add_layers(self, channels: int) -> None:
+        """W1 and W2."""
+        hidden = channels // self.config.reduction
         if hidden == 0:
-            raise ValueError(f"reduction = {config.reduction} leaves no hidden channel of {channels}")
-        self.config = config
-        self.squeeze = SQUEEZES[config.squeeze]
-        self.reduce = nn.Conv2d(channels, hidden, 1, bias=config.bias)
-        self.expand = nn.Conv2d(hidden, channels, 1, bias=config.bias)
-        self.gating = GATES[config.gate]
-        if not self.gating.learnt:
-            for layer in (self.reduce, self.expand):
-                layer.requires_grad_(False)
+            raise ValueError(f"reduction = {self.config.reduction} leaves no hidden channel of {channels}")
+        self.reduce = nn.Conv2d(channels, hidden, 1, bias=self.config.bias)
+        self.expand = nn.Conv2d(hidden, channels, 1, bias=self.config.bias)
 
-    def excite(self, z: Tensor) -> Tensor:
-        """The gate values of a squeezed map (Eq. 3), in its shape."""
-        return self.gating.activation(self.expand(torch.relu(self.reduce(z))))
+    def layers(self, z: Tensor) -> Tensor:
+        """W2 relu(W1 z)."""
+        return self.expand(torch.relu(self.reduce(z)))
 
-    def excitation(self, x: Tensor) -> Tensor:
-        """The gate values s of a map: (N, C, 1, 1), or (N, C, H, W) without squeeze."""
-        return self.excite(self.squeeze(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel (Eq. 4), or each pixel of it without squeeze; the ungated control adds."""
-        return self.gating.combine(x, self.excitation(x))
+    @property
+    def inner(self) -> tuple[str, int]:
+        """The hidden width."""
+        return "hidden", self.reduce.out_channels
 
     def extra_repr(self) -> str:
         """Show what the parameters alone would not."""
-        return f"squeeze={self.config.squeeze}, gate={self.config.gate}, reduction={self.config.reduction}"
+        return f"{super().extra_repr()}, reduction={self.config.reduction}"

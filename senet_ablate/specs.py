@@ -17,6 +17,7 @@ from senet_ablate.errors import did_you_mean
 
 Squeeze = Literal["avg", "max", "none"]
 Gate = Literal["sigmoid", "tanh", "relu", "constant", "random", "none"]
+Excitation = Literal["fc", "eca"]
 Position = Literal["standard", "pre", "post", "identity", "inner-3x3"]
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -49,7 +50,7 @@ class Spec(BaseModel):
 
 
 class SEConfig(Spec):
-    """What the block computes: squeeze (Eq. 2), then excitation s = gate(W2 relu(W1 z)) (Eq. 3).
+    """What the block computes: squeeze (Eq. 2), then excitation, s = gate(W2 relu(W1 z)) in the paper (Eq. 3).
 
     `squeeze="none"` keeps the map and turns both layers into 1x1 convolutions (Table 16). `reduction` is
     r; the hidden width is C // r exactly, never rounded up, and a width of 0 is an error. `bias` is off
@@ -58,12 +59,23 @@ class SEConfig(Spec):
     Three gates are controls of ours, each with all parameters of the block: `constant` is 1/2 whatever the image
     (sigmoid at 0), `random` leaves both layers as they were drawn, `none` adds the excitation instead of
     multiplying by it.
+
+    `excitation` is what is learnt between squeeze and gate: the paper's two fully connected layers (`fc`), or ECA's
+    convolution over neighbouring channels (`eca`, arXiv 1910.03151), for which reduction and bias have no meaning.
     """
 
     squeeze: Squeeze = "avg"
     gate: Gate = "sigmoid"
     reduction: Annotated[int, Field(ge=1)] = 16
     bias: bool = False
+    excitation: Excitation = "fc"
+
+    @model_validator(mode="after")
+    def _keys_belong_to_the_excitation(self) -> Self:
+        for key in ("reduction", "bias"):
+            if self.excitation != "fc" and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} has no meaning with excitation = {self.excitation!r}; leave it out")
+        return self
 
 
 class Placement(Spec):
@@ -106,7 +118,8 @@ class Variant(Spec):
         """Short readable name, one per network: what differs from the paper's SE block, e.g. `se-r16-max`."""
         if self.se is None:
             return "plain"
-        parts = ["se", f"r{self.se.reduction}"]
+        paper = self.se.excitation == "fc"
+        parts: list[str] = ["se", f"r{self.se.reduction}"] if paper else [self.se.excitation]
         if self.se.squeeze != "avg":
             parts.append("nosqueeze" if self.se.squeeze == "none" else self.se.squeeze)
         if self.se.gate != "sigmoid":

@@ -14,7 +14,7 @@ from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.geometry import gated_sites
 from senet_ablate.specs import Network, Placement, Protocol, SEConfig, Spec, Variant
 
-Factor = Literal["se.squeeze", "se.gate", "se.reduction", "placement.stages", "placement.position"]
+Factor = Literal["se.squeeze", "se.gate", "se.reduction", "se.excitation", "placement.stages", "placement.position"]
 
 
 SEED_SERIES = 1000

@@ -1,0 +1,32 @@
+"""Efficient channel attention (ECA-Net, arXiv 1910.03151): a block of another kind, and how one is added."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from senet_ablate.geometry import eca_kernel
+from senet_ablate.se import ChannelAttention
+
+
+class EfficientChannelAttention(ChannelAttention):
+    """One convolution over neighbouring channels instead of two layers over all: k weights (its Eq. 8 and 12).
+
+    Example:
+        >>> block = EfficientChannelAttention(64, SEConfig(excitation="eca"))
+        >>> block(torch.zeros(2, 64, 8, 8)).shape
+        torch.Size([2, 64, 8, 8])
+    """
+
+    def add_layers(self, channels: int) -> None:
+        """The convolution, along the height of an image whose rows are the channels."""
+        kernel = eca_kernel(channels)
+        self.conv = nn.Conv2d(1, 1, (kernel, 1), padding=(kernel // 2, 0), bias=False)
+
+    def layers(self, z: Tensor) -> Tensor:
+        """Each channel's weighted sum with its neighbours; without squeeze at each pixel."""
+        return self.conv(z.flatten(2).unsqueeze(1)).reshape(z.shape)
+
+    @property
+    def inner(self) -> tuple[str, int]:
+        """The kernel's length k."""
+        return "kernel", self.conv.kernel_size[0]
