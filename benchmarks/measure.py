@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -109,17 +110,17 @@ def run_study_in(results: Path, study: str, arguments: Sequence[str]) -> StudyRu
         study,
     ]
     begun, memory, first = time.perf_counter(), 0.0, None
-    looked = begun
+    looked = -math.inf
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None:
         time.sleep(0.1)
-        if time.perf_counter() - looked > LOOK_S:
-            memory, looked = max(memory, _largest_worker(process.pid)), time.perf_counter()
         if first is None and list(results.glob(f"{study}/*/progress.json")):
             first = _ticks()
+        if first is not None and time.perf_counter() - looked > LOOK_S:
+            memory, looked = max(memory, _largest_worker(process.pid)), time.perf_counter()
     wall, last = time.perf_counter() - begun, _ticks()
     assert process.stderr is not None
-    if process.returncode or first is None:
+    if process.returncode or not memory or first is None:
         raise SystemExit(f"{command} failed:\n{process.stderr.read()[-2000:]}")
     return StudyRun(wall, (last[0] - first[0]) / (last[1] - first[1]), memory)
 

@@ -48,7 +48,7 @@ class Digits(Dataset):
 
 
 def data_sets(protocol: Protocol, folder: Path | None) -> dict[str, Dataset]:
-    """Images that train, validate and test, as many of each as the protocol has, with the usual transforms."""
+    """Images that train, validate and test, about as many of each as in the protocol, with the usual transforms."""
     size, recipe = protocol.data.resolution, protocol.recipe.augmentation
     normalise = [transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
     small = [transforms.Resize(size)] if protocol.data.dataset == "folder" else []

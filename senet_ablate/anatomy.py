@@ -18,18 +18,19 @@ from senet_ablate.streams import initialise
 from senet_ablate.suite import Ablation, Factor
 
 _SHAPES = r"se\.(reduce|expand)\.(in_channels|out_channels|(weight|bias)\.shape)"
+_KERNEL = r"se\.conv\.(kernel_size|padding|weight\.shape)"
 
 MAY_DIFFER: dict[Factor, str] = {
     "se.squeeze": r"se\.(config\.)?squeeze",
     "se.gate": r"se\.(config\.gate|gating|\w+\.(weight|bias)\.requires_grad)",
     "se.reduction": rf"se\.config\.reduction|{_SHAPES}",
-    "se.excitation": r"se|se\.(config\.excitation|reduce|expand|conv)",
-    "placement.stages": r"se",
-    "placement.position": rf"site|{_SHAPES}",
+    "se.excitation": r"se|se\.(config\.(excitation|reduction|bias)|\+(reduce|expand|conv))",
+    "placement.stages": r"\+se",
+    "placement.position": rf"site|{_SHAPES}|{_KERNEL}",
 }
-"""What in a residual block each factor may change, as a pattern; `se` alone is whole blocks that come and go."""
+"""What in a residual block each factor may change, as a pattern; a plus is before what only one of the two has."""
 
-MAY_DIFFER_WITHOUT_SE = r"se|site"
+MAY_DIFFER_WITHOUT_SE = r"\+se|site"
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,10 @@ def _compare(pair: Comparison, here: Anatomy, reference: Anatomy) -> list[Depart
         parent, _, last = path.rpartition(".")
         if path in one_sided and parent in one_sided:
             continue  # goes without saying
+        spelt = f"{parent}.+{last}" if path in one_sided else path
         if last == "values" and here.parts[f"{parent}.shape"] != reference.parts[f"{parent}.shape"]:
             continue
-        if re.fullmatch(rf"layer\d+\.\d+\.(?:{pattern})", path):
+        if re.fullmatch(rf"layer\d+\.\d+\.(?:{pattern})", spelt):
             declared = True
         else:
             undeclared.setdefault(last, []).append((path, one, other))

@@ -123,8 +123,10 @@ def audit_declarations(ablations: Iterable[Ablation], protocol: Protocol) -> lis
             _fields(protocol.run_spec(arm.variant, arm.first_seed), variant_whole=pair.with_plain)
             for arm in (pair.arm, pair.reference)
         )
+        unread = pair.arm.variant.unread | pair.reference.variant.unread
         for path, one, other in changes(here, reference):
-            found.append(pair.departure(*_aspect(path), one, other, declared=path in declared))
+            if path.removeprefix("variant.") not in unread:
+                found.append(pair.departure(*_aspect(path), one, other, declared=path in declared))
     return found
 
 

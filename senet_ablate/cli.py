@@ -103,7 +103,8 @@ def main() -> None:
 
     A table's rows differ in one factor while a protocol (network, data, recipe) is held fixed. Each distinct
     network is trained once per seed, whatever number of tables it serves. Tables are called ratio, squeeze,
-    gate, stage, integration, inner and nosqueeze (no table means these seven), controls and pruning.
+    gate, stage, integration, inner and nosqueeze (no table means these seven), controls, pruning and
+    attention.
 
     \b
     senet-ablate list                   what there is

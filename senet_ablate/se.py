@@ -5,7 +5,7 @@ What blocks of other kinds share with it is `ChannelAttention`.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -65,7 +65,7 @@ GATES: dict[str, Gating] = {
 }
 
 
-class ChannelAttention(nn.Module):
+class ChannelAttention(nn.Module, ABC):
     """Recalibrate channels: x * gate(F(squeeze(x))) (Eqs. 2 to 4), where F is what a kind of block learns.
 
     Maps (N, C, H, W) to (N, C, H, W). A block of another kind says which layers it has and what they make of z.

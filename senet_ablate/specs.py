@@ -72,10 +72,15 @@ class SEConfig(Spec):
 
     @model_validator(mode="after")
     def _keys_belong_to_the_excitation(self) -> Self:
-        for key in ("reduction", "bias"):
-            if self.excitation != "fc" and getattr(self, key) != type(self).model_fields[key].default:
+        for key in self.unread:
+            if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"{key} has no meaning with excitation = {self.excitation!r}; leave it out")
         return self
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The fields that have no meaning for this kind of block."""
+        return () if self.excitation == "fc" else ("reduction", "bias")
 
 
 class Placement(Spec):
@@ -112,6 +117,11 @@ class Variant(Spec):
         if self.se is None and self.placement != Placement():
             raise ValueError("a network without SE has no placement; remove the placement or set se")
         return self
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Dotted names of the fields that have no meaning here, so that they tell no network from another."""
+        return frozenset(f"se.{key}" for key in self.se.unread) if self.se else frozenset()
 
     @property
     def slug(self) -> str:

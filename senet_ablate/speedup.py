@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from senet_ablate.resnet import Bottleneck
 
 SMALL_MAP = 16
-"""Pixels that a 1x1 convolution makes of a map up to which a matrix product beats it on processors.
+"""Pixels that a convolution makes of a map up to which a matrix product beats it on processors.
 
 oneDNN prepares its weights anew at each call, which for a map of few pixels takes longer than the product does; on
 large maps it is as fast.
@@ -81,10 +81,17 @@ def _every_of_input(block: nn.Module, inputs: tuple[Any, ...], *, stride: int) -
     return every(inputs[0], stride)
 
 
+def is_usual(layer: nn.Conv2d) -> bool:
+    """Whether a convolution is one of all channels, by a square kernel padded so that the map keeps its side."""
+    kernel = layer.kernel_size[0]
+    square = layer.kernel_size == (kernel, kernel) and layer.padding == (kernel // 2, kernel // 2)
+    return square and layer.groups == 1 and layer.dilation == (1, 1)
+
+
 def speed_up(model: nn.Module, levers: Collection[str]) -> None:
     """Give a network, as it was built, its levers; parameters and their names stay."""
     for module in model.modules():
         if "stride-first" in levers and isinstance(module, Bottleneck):
             stride_first(module)
-        if "matrix-product" in levers and type(module) is nn.Conv2d:
+        if "matrix-product" in levers and type(module) is nn.Conv2d and is_usual(module):
             module.__class__ = SmallMapConv2d

@@ -1,6 +1,6 @@
 """How a process of ours starts and ends: what torch and Lightning import is no garbage, and nobody looks for any.
 
-They are a million objects that live as long as the process. Python's collector would walk them again and again while
+It is half a million objects that live as long as the process. Python's collector would walk them again and again while
 they are imported (a fifth of that time), and at exit all would be taken apart (a second).
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 RARELY = 10_000
-"""Objects that a command makes between two collections; Python's own number is 700."""
+"""Objects that a command makes between two collections; Python's own number is one or two thousand at most."""
 
 
 @contextmanager
@@ -33,17 +33,20 @@ def start() -> None:
 
     def leave() -> None:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # the reader of a pipe is gone
+            with suppress(AttributeError, OSError, ValueError):  # there is none, its reader is gone, it is closed
                 stream.flush()
         os._exit(status)
 
     atexit.register(leave)  # the first to register is the last to be called: by then all others have tidied up
     gc.set_threshold(RARELY)
-    from senet_ablate.cli import main
-
     try:
+        from senet_ablate.cli import main
+
         main()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
         raise
+    except KeyboardInterrupt:  # before there was a command to answer it
+        status = 130
+        sys.stderr.write("stopped\n")

@@ -200,7 +200,8 @@ def differences(one: Variant, other: Variant) -> set[str]:
         }
 
     left, right = fields(one), fields(other)
-    return {key for key in left.keys() | right.keys() if left.get(key) != right.get(key)}
+    keys = (left.keys() | right.keys()) - one.unread - other.unread
+    return {key for key in keys if left.get(key) != right.get(key)}
 
 
 def declarations_dir() -> Path:

@@ -20,7 +20,7 @@ from senet_ablate.resnet import ResNet
 from senet_ablate.specs import CHANNELS_AND_CLASSES, Placement, Protocol, SEConfig, Variant
 from senet_ablate.store import Study
 from senet_ablate.streams import initialise
-from senet_ablate.suite import Ablation, Row, load_ablations, load_protocol
+from senet_ablate.suite import Ablation, Row, differences, load_ablations, load_protocol
 
 ROOT = Path(__file__).parents[1]
 ABLATIONS = ROOT / "ablations"
@@ -176,6 +176,7 @@ CHANGES = {
     "se.squeeze": Variant(se=SEConfig(squeeze="max")),
     "se.gate": Variant(se=SEConfig(gate="random")),
     "se.reduction": R4,
+    "se.excitation": Variant(se=SEConfig(excitation="eca")),
     "placement.stages": Variant(se=SEConfig(), placement=Placement(stages=(2, 4))),
     "placement.position": Variant(se=SEConfig(), placement=Placement(position="pre")),
 }
@@ -187,6 +188,26 @@ def test_a_factor_excuses_no_change_of_the_network_but_its_own(factor: str) -> N
     table = a_table(*(a_row(name, variant) for name, variant in rows.items()), factor=factor)
     departures = audit_networks([table], PROTOCOL, 1, 10, seed=0)
     assert {line[0] for line in found(departures)} == rows.keys() - {factor.replace(".", "-")}
+
+
+@pytest.mark.parametrize(
+    ("factor", "reference", "others"),
+    [
+        ("placement.position", SEConfig(excitation="eca"), [(SEConfig(excitation="eca"), p) for p in ("pre", "post")]),
+        ("se.excitation", SEConfig(reduction=4, bias=True), [(SEConfig(excitation="eca"), "standard")]),
+    ],
+)
+def test_a_block_of_another_kind_may_sit_anywhere_and_beside_any_of_the_papers(
+    factor: str, reference: SEConfig, others: list[tuple[SEConfig, Any]]
+) -> None:
+    rows = [a_row("reference", Variant(se=reference))]
+    rows += [a_row(position, Variant(se=se, placement=Placement(position=position))) for se, position in others]
+    change = {"rows": tuple(rows), "factor": factor, "reference": "reference", "claims": ()}
+    tables = [ABLATION.model_copy(update=change)]
+    departures = [*audit_declarations(tables, PROTOCOL), *audit_networks(tables, PROTOCOL, 1, 10, seed=0)]
+    assert found(departures) == set()
+    assert {d.row for d in departures} == {position for _, position in others} | {"plain"}
+    assert differences(rows[0].variant, rows[1].variant) == {factor}  # or no such table could be declared
 
 
 def test_what_is_declared_of_a_network_is_one_line_with_widths_and_learnt_parameters() -> None:

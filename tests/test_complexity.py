@@ -9,12 +9,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from senet_ablate.complexity import count_complexity
 from senet_ablate.resnet import ResNet
-from senet_ablate.se import SqueezeExcitation
+from senet_ablate.se import ChannelAttention, SqueezeExcitation
 from senet_ablate.specs import Complexity, Network, SEConfig, Variant
 from senet_ablate.suite import arms, load_ablations
 
 DECLARED = Path(__file__).parents[1] / "ablations"
-TABLES = load_ablations(DECLARED) + load_ablations(DECLARED, ["controls", "pruning"])
+TABLES = load_ablations(DECLARED) + load_ablations(DECLARED, ["controls", "pruning", "attention"])
 NETWORKS = list(dict.fromkeys(arm.variant for arm in arms(TABLES)))
 
 
@@ -80,7 +80,7 @@ def assert_macs_are_torchs(network: Network, variant: Variant, resolution: int) 
     model.to_empty(device="cpu").eval()
     read = []
     for module in model.modules():
-        if isinstance(module, SqueezeExcitation) and variant.se.squeeze != "none":
+        if isinstance(module, ChannelAttention) and variant.se.squeeze != "none":
             module.register_forward_pre_hook(lambda _, args: read.append(args[0].numel()))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, resolution, resolution))

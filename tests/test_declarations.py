@@ -17,7 +17,7 @@ PROTOCOLS = sorted(path.stem for path in (ABLATIONS / "protocols").glob("*.toml"
 def test_protocol_carries_every_row(name):
     protocol = load_protocol(ABLATIONS, name)
     assert protocol == load_protocol(ABLATIONS, str(ABLATIONS / "protocols" / f"{name}.toml"))
-    tables = load_ablations(ABLATIONS) + load_ablations(ABLATIONS, ["controls"])
+    tables = load_ablations(ABLATIONS) + load_ablations(ABLATIONS, ["controls", "pruning", "attention"])
     check_arms(tables, protocol.network, protocol.data.resolution, name)
 
 

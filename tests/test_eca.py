@@ -9,10 +9,10 @@ from timm.layers import EcaModule
 from senet_ablate.complexity import count_complexity
 from senet_ablate.eca import EfficientChannelAttention
 from senet_ablate.geometry import eca_kernel
-from senet_ablate.overhead import LAYERS, added_cost
+from senet_ablate.overhead import LAYERS, added_cost, total_cost
 from senet_ablate.resnet import ATTENTION, ResNet
 from senet_ablate.se import GATES, SQUEEZES
-from senet_ablate.specs import Excitation, Network, SEConfig, Variant
+from senet_ablate.specs import Excitation, Network, Placement, Position, SEConfig, Variant
 from senet_ablate.streams import initialise
 
 ECA = SEConfig(excitation="eca")
@@ -35,15 +35,16 @@ def test_the_kernel_grows_with_the_logarithm_of_the_width(channels, length):
     assert [tuple(weight.shape) for weight in block_of(channels).parameters()] == [(1, 1, length, 1)]
 
 
-def test_each_channels_gate_is_a_weighted_sum_of_its_neighbours_means():
-    block = block_of(8, gate="none")
+@pytest.mark.parametrize(("squeeze", "z"), [("avg", 2.0), ("max", 4.0)])
+def test_what_a_channel_is_given_is_a_weighted_sum_of_its_neighbours(squeeze, z):
+    block = block_of(8, squeeze=squeeze, gate="none")
     with torch.no_grad():
         block.conv.weight.copy_(torch.tensor([0.5, 1.0, -2.0]).view(1, 1, 3, 1))
     x = torch.zeros(1, 8, 2, 2, dtype=torch.double)
-    x[0, 3] = torch.tensor([[1.0, 3.0], [0.0, 4.0]])  # mean 2
+    x[0, 3] = torch.tensor([[1.0, 3.0], [0.0, 4.0]])  # mean 2, largest 4
     added = (block(x) - x)[0, :, 0, 0]
     # Channel 2 sees it after itself, channel 4 before; the sum is a correlation, as torch and the authors write it.
-    assert added.tolist() == [0, 0, -4.0, 2.0, 1.0, 0, 0, 0]
+    assert added.tolist() == [0, 0, -2.0 * z, z, 0.5 * z, 0, 0, 0]
 
 
 @pytest.mark.parametrize("channels", [8, 24, 64, 256, 2048])
@@ -98,7 +99,7 @@ def test_first_weights_are_keyed_by_seed_and_name():
 
 
 @pytest.mark.parametrize("squeeze", SQUEEZES)
-def test_it_costs_its_kernel_wherever_it_sits(squeeze):
+def test_it_costs_its_kernel(squeeze):
     variant = Variant(se=SEConfig(excitation="eca", squeeze=squeeze))
     added = added_cost(WIDTH_8, variant, 8)
     # Blocks see 32, 64, 128 and 256 channels, on maps of 8, 4, 2 and 1 pixels a side.
@@ -113,6 +114,20 @@ def test_it_costs_its_kernel_wherever_it_sits(squeeze):
         for one in (variant, Variant())
     )
     assert (with_block.params - without.params, with_block.macs - without.macs) == (added.params, added.macs)
+
+
+@pytest.mark.parametrize("position", get_args(Position))
+def test_it_fits_every_place_and_costs_there_what_its_trace_counts(position):
+    variant = Variant(se=ECA, placement=Placement(position=position))
+    task = {"in_channels": 3, "resolution": 8}
+    model = ResNet(WIDTH_8, variant, classes=10, in_channels=3)
+    assert count_complexity(model, **task) == total_cost(WIDTH_8, variant, classes=10, **task)
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 10)
+
+
+def test_a_resnet_50_has_86_of_its_weights():
+    # 3 blocks of 256 channels, 4 of 512 and 6 of 1,024 have k = 5, 3 of 2,048 have k = 7.
+    assert added_cost(Network(backbone="resnet50"), Variant(se=ECA), 224).params == 13 * 5 + 3 * 7
 
 
 @pytest.mark.parametrize(("key", "value"), [("reduction", 8), ("bias", True)])

@@ -15,7 +15,7 @@ from senet_ablate.specs import CHANNELS_AND_CLASSES, Complexity, Network, Placem
 from senet_ablate.suite import arms, load_ablations, load_protocol
 
 ABLATIONS = Path(__file__).parents[1] / "ablations"
-TABLES = load_ablations(ABLATIONS) + load_ablations(ABLATIONS, ["controls", "pruning"])
+TABLES = load_ablations(ABLATIONS) + load_ablations(ABLATIONS, ["controls", "pruning", "attention"])
 NETWORKS = list(dict.fromkeys(arm.variant for arm in arms(TABLES)))
 PROTOCOLS = [load_protocol(ABLATIONS, path.stem) for path in sorted((ABLATIONS / "protocols").glob("*.toml"))]
 RESNET50 = Network(backbone="resnet50")

@@ -264,6 +264,7 @@ DEFAULT_AND_OTHER = {
     "variant.se.gate": ("sigmoid", "tanh"),
     "variant.se.reduction": (16, 8),
     "variant.se.bias": (False, True),
+    "variant.se.excitation": ("fc", "eca"),
     "variant.placement.stages": ("all", [2]),
     "variant.placement.position": ("standard", "pre"),
     "recipe.lr": (0.5, 0.25),  # from here on: no default
@@ -329,5 +330,10 @@ def test_no_two_networks_share_a_slug():
         for some in stages
         for position in ("standard", "pre", "post", "identity", "inner-3x3")
     ]
-    assert len(set(variants)) == len(variants) == 3 * 6 * 3 * 2 * 15 * 5
+    variants += [
+        variant.model_copy(update={"se": SEConfig(squeeze=variant.se.squeeze, gate=variant.se.gate, excitation="eca")})
+        for variant in variants
+        if variant.se.reduction == 16 and not variant.se.bias
+    ]
+    assert len(set(variants)) == len(variants) == 3 * 6 * (3 * 2 + 1) * 15 * 5
     assert len({variant.slug for variant in variants}) == len(variants)

@@ -82,6 +82,19 @@ def test_small_maps_are_multiplied_and_large_ones_convolved():
     assert convolutions(around, torch.zeros(1, 4, 3, 3)) == 1
 
 
+def test_only_convolutions_that_a_product_can_stand_for_are_multiplied():
+    unusual = [
+        nn.Conv2d(4, 4, (3, 1), padding=(1, 0)),
+        nn.Conv2d(4, 4, 3),
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.Conv2d(4, 4, 3, padding=1, dilation=2),
+    ]
+    usual = [nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1, stride=2)]
+    model = nn.Sequential(*unusual, *usual)
+    speed_up(model, ["matrix-product"])
+    assert [type(layer) for layer in model] == [nn.Conv2d] * 4 + [SmallMapConv2d] * 2
+
+
 @pytest.mark.parametrize(
     ("variant", "stride_in", "sides"),
     [

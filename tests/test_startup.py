@@ -40,6 +40,24 @@ def failing_import():
         raise ImportError
 
 
+def test_nothing_is_taken_apart_at_the_end():
+    # Called after what it was registered before, so by an interpreter that goes on to its own end.
+    code = (
+        "import atexit; atexit.register(print, 'taken apart'); "
+        "from senet_ablate import cli, startup; cli.main = lambda: None; startup.start()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == ""
+
+
+def test_ctrl_c_before_there_is_a_command_is_no_failed_run():
+    done = command("exec('raise KeyboardInterrupt')")
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
+def test_a_process_that_imports_the_workers_server_by_mistake_keeps_its_status():
+    assert subprocess.run([sys.executable, "-c", "import sys, senet_ablate.server; sys.exit(3)"]).returncode == 3
+
+
 def test_an_import_that_fails_leaves_the_collector_on():
     with pytest.raises(ImportError):
         failing_import()
