@@ -194,6 +194,8 @@ def show_latency(latency: Latency) -> None:
 
 def show_counts(frame: DataFrame, convention: str) -> None:
     """Counts of every arm; at the paper's scale beside its figures, with a tick on each that rounds to print."""
+    from pandas import isna
+
     at_paper_scale = "paper_params_m" in frame.columns
     grid = make_grid()
     headings = ["tab", "row", "params", "+ BN stats", "MACs"]
@@ -205,10 +207,8 @@ def show_counts(frame: DataFrame, convention: str) -> None:
             met = line["params_met"].split("; ")
             marks = ("without BN statistics" in met, "with BN statistics" in met, line["gflops_met"] is True)
             cells = [f"{cell} {'✓' if mark else ' '}" for cell, mark in zip(cells, marks, strict=True)]
-            cells += [
-                "" if figure != figure else str(figure) for figure in (line["paper_params_m"], line["paper_gflops"])
-            ]
-        grid.add_row(str(line["table"]), line["row"], *cells)
+            cells += ["" if isna(line[name]) else str(line[name]) for name in ("paper_params_m", "paper_gflops")]
+        grid.add_row("–" if isna(line["table"]) else f"{line['table']:.0f}", line["row"], *cells)
     _console().print(grid)
     if at_paper_scale:
         say("✓ rounds to the printed figure (millions to one place, GFLOPs to two).")

@@ -17,6 +17,7 @@ from senet_ablate.counting import (
 from senet_ablate.overhead import total_cost
 from senet_ablate.specs import Complexity, Network, Placement, SEConfig, Variant
 from senet_ablate.suite import arms, load_ablations
+from senet_ablate.terminal import show_counts
 
 ABLATIONS = load_ablations(Path(__file__).parents[1] / "ablations")
 WITHOUT, WITH = "without BN statistics", "with BN statistics"
@@ -64,6 +65,19 @@ def test_rows_that_the_paper_does_not_print_have_counts_and_no_verdict():
     assert {*counted["params"]} == {28_071_976}
     assert counted[["table", "paper_params_m", "paper_gflops", "gflops_met"]].isna().all(axis=None)
     assert {*counted["params_met"], *counted["params_explained"]} == {""}
+
+
+def test_a_printed_count_says_nothing_where_the_paper_does(capsys):
+    size = Complexity(params=1, params_with_bn_stats=2, macs=3)
+    tables = [ABLATIONS[0], *load_ablations(Path(__file__).parents[1] / "ablations", ["controls"])]
+    counted = {row.variant: size for table in tables for row in table.rows}
+    for some, numbers in ((tables, {"10", "–"}), (tables[1:], {"–"})):
+        show_counts(count_table(some, counted, paper_scale=True), "ours")
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        rows = {row.id for table in some for row in table.rows}
+        printed = [line for line in lines if len(line) > 1 and line[1] in rows]
+        assert {line[0] for line in printed} == numbers
+        assert not {"None", "nan"} & {word for line in printed for word in line}
 
 
 def test_every_printed_gflops_figure_is_met(table):
