@@ -13,7 +13,7 @@ from senet_ablate.se import ChannelAttention
 
 
 class EfficientChannelAttention(ChannelAttention):
-    """One convolution over neighbouring channels instead of two layers over all: k weights (its Eq. 8 and 12).
+    """One convolution over neighbouring channels instead of two layers over all: k weights (Eq. 12 there).
 
     Example:
         >>> block = EfficientChannelAttention(64, SEConfig(excitation="eca"))
