@@ -59,7 +59,7 @@ OURS = CONVENTIONS[:2]
 
 def se_biases(variant: Variant, which: str) -> int:
     """How many biases the SE layers of the paper's network would have: none, of both layers or of the expanding one."""
-    if variant.se is None or variant.se.excitation != "fc" or which == "none":
+    if variant.se is None or "se.bias" in variant.unread or which == "none":
         return 0
     sites = list(gated_sites(PAPER_NETWORK, variant, PAPER_RESOLUTION))
     expanding = sum(channels for _, channels, _ in sites)

@@ -94,7 +94,7 @@ def gated_sites(network: Network, variant: Variant, resolution: int) -> Iterator
     if variant.se is None:
         return
     position = variant.placement.position
-    reduction = variant.se.reduction if variant.se.excitation == "fc" else 1
+    reduction = 1 if "se.reduction" in variant.unread else variant.se.reduction
     for shape in block_shapes(network, resolution):
         if not variant.placement.covers(shape.stage):
             continue

@@ -49,6 +49,10 @@ class Spec(BaseModel):
     )
 
 
+UNREAD: dict[Excitation, tuple[str, ...]] = {"fc": (), "eca": ("reduction", "bias")}
+"""The fields of a block's config that have no meaning for a kind of block."""
+
+
 class SEConfig(Spec):
     """What the block computes: squeeze (Eq. 2), then excitation, s = gate(W2 relu(W1 z)) in the paper (Eq. 3).
 
@@ -72,15 +76,10 @@ class SEConfig(Spec):
 
     @model_validator(mode="after")
     def _keys_belong_to_the_excitation(self) -> Self:
-        for key in self.unread:
+        for key in UNREAD[self.excitation]:
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"{key} has no meaning with excitation = {self.excitation!r}; leave it out")
         return self
-
-    @property
-    def unread(self) -> tuple[str, ...]:
-        """The fields that have no meaning for this kind of block."""
-        return () if self.excitation == "fc" else ("reduction", "bias")
 
 
 class Placement(Spec):
@@ -121,15 +120,16 @@ class Variant(Spec):
     @property
     def unread(self) -> frozenset[str]:
         """Dotted names of the fields that have no meaning here, so that they tell no network from another."""
-        return frozenset(f"se.{key}" for key in self.se.unread) if self.se else frozenset()
+        return frozenset(f"se.{key}" for key in UNREAD[self.se.excitation]) if self.se else frozenset()
 
     @property
     def slug(self) -> str:
         """Short readable name, one per network: what differs from the paper's SE block, e.g. `se-r16-max`."""
         if self.se is None:
             return "plain"
-        paper = self.se.excitation == "fc"
-        parts: list[str] = ["se", f"r{self.se.reduction}"] if paper else [self.se.excitation]
+        parts = ["se" if self.se.excitation == "fc" else str(self.se.excitation)]
+        if "se.reduction" not in self.unread:
+            parts.append(f"r{self.se.reduction}")
         if self.se.squeeze != "avg":
             parts.append("nosqueeze" if self.se.squeeze == "none" else self.se.squeeze)
         if self.se.gate != "sigmoid":

@@ -12,7 +12,7 @@ from senet_ablate.geometry import eca_kernel
 from senet_ablate.overhead import LAYERS, added_cost, total_cost
 from senet_ablate.resnet import ATTENTION, ResNet
 from senet_ablate.se import GATES, SQUEEZES
-from senet_ablate.specs import Excitation, Network, Placement, Position, SEConfig, Variant
+from senet_ablate.specs import UNREAD, Excitation, Network, Placement, Position, SEConfig, Variant
 from senet_ablate.streams import initialise
 
 ECA = SEConfig(excitation="eca")
@@ -141,4 +141,4 @@ def test_it_is_named_by_what_it_is():
 
 
 def test_every_declared_excitation_has_a_block_and_a_cost_and_no_other():
-    assert set(ATTENTION) == set(LAYERS) == set(get_args(Excitation))
+    assert set(ATTENTION) == set(LAYERS) == set(UNREAD) == set(get_args(Excitation))

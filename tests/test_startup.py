@@ -34,12 +34,6 @@ def test_all_is_written_and_whoever_wants_to_tidy_up_does():
     assert (done.returncode, done.stdout) == (3, "said\ntidied up\n")
 
 
-def failing_import():
-    with uncollected():
-        assert not gc.isenabled()
-        raise ImportError
-
-
 def test_nothing_is_taken_apart_at_the_end():
     # Called after what it was registered before, so by an interpreter that goes on to its own end.
     code = (
@@ -56,6 +50,12 @@ def test_ctrl_c_before_there_is_a_command_is_no_failed_run():
 
 def test_a_process_that_imports_the_workers_server_by_mistake_keeps_its_status():
     assert subprocess.run([sys.executable, "-c", "import sys, senet_ablate.server; sys.exit(3)"]).returncode == 3
+
+
+def failing_import():
+    with uncollected():
+        assert not gc.isenabled()
+        raise ImportError
 
 
 def test_an_import_that_fails_leaves_the_collector_on():
