@@ -27,8 +27,8 @@ from image_places import IMAGES  # noqa: E402
 from measure import say  # noqa: E402
 from places import SET_ASIDE, TYPED, Place, desk  # noqa: E402
 
-from senet_ablate.provenance import code_state  # noqa: E402
-from senet_ablate.store import write_atomic  # noqa: E402
+from senet_ablate.environment import code_state  # noqa: E402
+from senet_ablate.files import write_atomic  # noqa: E402
 
 LIBRARIES = ("hypothesis", "click", "pydantic", "pillow", "numpy", "torch", "torchvision")
 ROUNDS = 20

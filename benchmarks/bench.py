@@ -23,7 +23,7 @@ from measure import CORES, HERE, say, together, tuned
 from page import draw, page
 from speed import Setting, ablate, epochs, levers, study
 
-from senet_ablate import provenance
+from senet_ablate import environment
 
 PARTS = ("epoch", "levers", "study", "ablate", "growth", "block")
 IMAGES = 10_000
@@ -31,9 +31,9 @@ IMAGES = 10_000
 
 def hardware() -> dict[str, str | int]:
     """Where this was measured."""
-    versions = provenance.library_versions()
+    versions = environment.library_versions()
     return {
-        "cpu": provenance.cpu_model(),
+        "cpu": environment.cpu_model(),
         "cores": CORES,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -103,7 +103,7 @@ def main() -> None:
             source = "a folder of photographs" if chosen.data else "made images"
             result |= found | {
                 "hardware": hardware(),
-                "commits": result.get("commits", {}) | {part: provenance.code_state()[0]},
+                "commits": result.get("commits", {}) | {part: environment.code_state()[0]},
                 "images": f"{IMAGES:,} of {source}",
             }
             file.write_text(json.dumps(result, indent=1) + "\n")

@@ -44,7 +44,7 @@ from faults import AT_A_STEP, FAULTS, Arena, Schedule
 from lives import BEAT_S, STALE_S, Life, Stable
 from measure import CORES, say
 
-from senet_ablate import provenance
+from senet_ablate import environment
 
 DISK_MB = 64
 GRACE_S = 60.0
@@ -306,12 +306,12 @@ def page(result: dict[str, Any]) -> str:
 def hardware() -> dict[str, Any]:
     """Where this ran."""
     return {
-        "cpu": provenance.cpu_model(),
+        "cpu": environment.cpu_model(),
         "cores": CORES,
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{name: provenance.library_versions()[name] for name in ("torch", "pytorch-lightning")},
-        "commit": provenance.code_state()[0],
+        **{name: environment.library_versions()[name] for name in ("torch", "pytorch-lightning")},
+        "commit": environment.code_state()[0],
     }
 
 

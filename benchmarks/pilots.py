@@ -19,8 +19,9 @@ from pathlib import Path
 from measure import HERE
 from tabulate import tabulate
 
+from senet_ablate.files import write_atomic
 from senet_ablate.records import RunRecord, read_curve
-from senet_ablate.store import Study, write_atomic
+from senet_ablate.store import Study
 from senet_ablate.suite import load_ablations, load_protocol
 
 DECLARATIONS = HERE / "pilots"

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from senet_ablate.audit import Comparison, Departure, changes, comparisons
 from senet_ablate.resnet import ResidualBlock, ResNet
+from senet_ablate.seeding import initialise
 from senet_ablate.specs import Network, Protocol, Spec, Variant
-from senet_ablate.streams import initialise
 from senet_ablate.suite import Ablation, Factor
 
 _SHAPES = r"se\.(reduce|expand)\.(in_channels|out_channels|(weight|bias)\.shape)"

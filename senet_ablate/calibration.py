@@ -15,10 +15,10 @@ from senet_ablate import student
 from senet_ablate.claims import Equivalent, Fewer, Superior
 from senet_ablate.contrasts import TableContrasts
 from senet_ablate.counting import PAPER_CLASSES, PAPER_NETWORK, PAPER_RESOLUTION
+from senet_ablate.environment import die_with_driver
 from senet_ablate.evidence import Evidence
 from senet_ablate.judge import TableJudge
 from senet_ablate.overhead import total_cost
-from senet_ablate.pool import die_with_driver
 from senet_ablate.rules import Rules
 from senet_ablate.suite import Ablation, Arm
 from senet_ablate.verdicts import AtomVerdict

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from senet_ablate.store import RunFolder, write_atomic
+from senet_ablate.files import write_atomic
+from senet_ablate.store import RunFolder
 
 
 @dataclass

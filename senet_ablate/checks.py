@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from senet_ablate import machine
+from senet_ablate.environment import cores
 from senet_ablate.errors import UserError
 from senet_ablate.options import (
     ABLATIONS,
@@ -28,7 +29,6 @@ from senet_ablate.options import (
     Place,
     Word,
     choose,
-    cores,
     options,
 )
 from senet_ablate.planning import channels_and_classes
@@ -131,7 +131,7 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
     """
     from senet_ablate.calibration import calibrate as simulate
     from senet_ablate.calibration import to_markdown
-    from senet_ablate.store import write_atomic
+    from senet_ablate.files import write_atomic
 
     try:
         counts = [int(count) for count in seeds.split(",")]
@@ -179,9 +179,9 @@ def count(
     A tick marks each count that rounds to the printed figure; where none does, the conventions that would are named.
     """
     from senet_ablate import complexity, counting
+    from senet_ablate.files import write_atomic
     from senet_ablate.resnet import ResNet
     from senet_ablate.specs import CHANNELS_AND_CLASSES
-    from senet_ablate.store import write_atomic
 
     directory = ablations or declarations_dir()
     loaded = load_protocol(directory, protocol, overrides)

@@ -370,8 +370,8 @@ def status(seeds: int | None, **choice: Any) -> None:
 )
 def report(reports: Path, filled: Path | None, **choice: Any) -> None:
     """Write tables (Markdown, CSV, LaTeX) and plots (SVG, PNG) from the records, finished or half-way."""
+    from senet_ablate.files import write_atomic
     from senet_ablate.report import fill
-    from senet_ablate.store import write_atomic
 
     chosen = choose(**choice)
     _report(chosen, reports, choice["tables"])

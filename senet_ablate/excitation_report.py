@@ -21,8 +21,8 @@ from senet_ablate.excitation import (
 )
 from senet_ablate.excitation_figures import plot_lines
 from senet_ablate.figures import save
+from senet_ablate.files import write_atomic
 from senet_ablate.pruning import IDENTITY, MEAN_GATE
-from senet_ablate.store import write_atomic
 
 HEADINGS = {
     "block": "block",

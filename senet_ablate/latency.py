@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.benchmark import Timer
 
-from senet_ablate import provenance
+from senet_ablate import environment
 from senet_ablate.executor import DeviceKind
 from senet_ablate.levers import in_use
 from senet_ablate.resnet import ResNet
@@ -106,7 +106,7 @@ def measure_latency(
     found = in_turn(watches, ROUNDS, tell)
     return Latency(
         device=torch.cuda.get_device_name() if device == "cuda" else device,
-        cpu=provenance.cpu_model(),
+        cpu=environment.cpu_model(),
         threads=threads,
         precision=precision,
         torch=torch.__version__,

@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from senet_ablate.errors import UserError
+from senet_ablate.seeding import generator, stream_seed
 from senet_ablate.specs import Augmentation, DataConfig
-from senet_ablate.streams import generator, stream_seed
 
 Batch = tuple[Tensor, Tensor]
 

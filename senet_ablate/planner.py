@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from senet_ablate.allocation import allocate
 from senet_ablate.assessment import assess, gather
 from senet_ablate.declarations import parse_value, validate
+from senet_ablate.environment import cores
 from senet_ablate.errors import UserError
 from senet_ablate.evidence import Evidence
-from senet_ablate.options import Chosen, cores, planned_seeds
+from senet_ablate.options import Chosen, planned_seeds
 from senet_ablate.outcomes import load_outcomes
 from senet_ablate.planning import Estimate, Pace, Plan, estimate, find_pace, make_plan
 from senet_ablate.plans import StudyPlan, claims_digest, read_plan, write_plan

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, ValidationError
 
 from senet_ablate.errors import UserError
+from senet_ablate.files import write_atomic
 from senet_ablate.rules import Rules
 from senet_ablate.specs import Protocol, Spec
-from senet_ablate.store import MEND, Study, first_mistake, write_atomic
+from senet_ablate.store import MEND, Study, first_mistake
 from senet_ablate.suite import SEED_SERIES, Ablation, Arm, arms
 
 if TYPE_CHECKING:  # what comes before the first run needs no statistics

@@ -24,6 +24,7 @@ from multiprocessing.process import BaseProcess
 from types import MappingProxyType
 from typing import Any
 
+from senet_ablate.environment import die_with_driver
 from senet_ablate.executor import Event, Fits, RunRequest, note_failure
 from senet_ablate.records import Failure
 
@@ -187,15 +188,3 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
         event = attempt(request)
         with suppress(OSError):
             connection.send(event)
-
-
-def die_with_driver() -> None:
-    """End this worker process as soon as the process that started it is gone, however it went."""
-    threading.Thread(target=_watch_driver, daemon=True).start()
-
-
-def _watch_driver() -> None:
-    driver = multiprocessing.parent_process()
-    assert driver is not None
-    wait([driver.sentinel])
-    os._exit(1)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from senet_ablate import provenance
+from senet_ablate import environment
 from senet_ablate.checkpoints import History, read_checkpoint, weights_bytes
 from senet_ablate.complexity import count_complexity
 from senet_ablate.errors import UserError
@@ -58,7 +58,7 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
         Taken: the lease on the run was lost; another process does it, or its folder was deleted.
     """
     spec, folder = request.spec, request.folder
-    commit, dirty = provenance.code_state()  # as it is now, when this code was imported
+    commit, dirty = environment.code_state()  # as it is now, when this code was imported
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.failure_file.unlink(missing_ok=True)
     torch.set_num_threads(request.threads)
@@ -102,13 +102,13 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
             data_fingerprint=data.facts.fingerprint,
             n_test=data.facts.n_test,
             provenance=Provenance(
-                version=provenance.package_version(),
+                version=environment.package_version(),
                 commit=commit,
                 dirty=dirty,
-                python=provenance.python_version(),
-                libraries=provenance.library_versions(),
+                python=environment.python_version(),
+                libraries=environment.library_versions(),
                 device=torch.cuda.get_device_name() if request.device == "cuda" else request.device,
-                cpu=provenance.cpu_model(),
+                cpu=environment.cpu_model(),
                 devices=request.devices,
                 threads=request.threads,
                 precision=precision,

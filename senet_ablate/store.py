@@ -10,9 +10,7 @@ results that `merge` found to differ from those that are there; no reader of run
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
+from senet_ablate.files import write_atomic
 from senet_ablate.lease import seems_held
 from senet_ablate.records import Failure, Progress, RunRecord, StudyPin
 from senet_ablate.specs import DataFacts, Protocol, RunSpec, Spec
@@ -37,41 +36,6 @@ MEND = "take it from a copy, or move it away and give `run` again"
 RUN_NAME = re.compile(r"(.+)-s(\d+)-[0-9a-f]{10}")
 
 SpecT = TypeVar("SpecT", bound=Spec)
-
-
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file that is whole or absent, whatever kills the process: temp, fsync, rename, fsync of the folder.
-
-    Raises:
-        OSError: it cannot be written, for want of space for one; the error names the file, and the old one is there.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    scratch = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.chmod(0o644)
-        scratch.replace(path)
-    except BaseException as error:
-        scratch.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            error.filename = str(path)  # a write that fails knows no name
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the platform can."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 from senet_ablate import runner
 from senet_ablate.data import load_data
 from senet_ablate.errors import UserError
+from senet_ablate.files import write_atomic
 from senet_ablate.legacy import LEGACY_VARIANT, from_legacy, is_legacy, legacy_network
 from senet_ablate.levers import LEVERS
 from senet_ablate.loaders import EpochSampler, Loader, Split
@@ -26,7 +27,7 @@ from senet_ablate.planning import ArmPlan, Plan
 from senet_ablate.records import Predictions, RunRecord
 from senet_ablate.resnet import ResNet
 from senet_ablate.specs import DataFacts, Network, Protocol, Variant
-from senet_ablate.store import RunFolder, Study, write_atomic
+from senet_ablate.store import RunFolder, Study
 from senet_ablate.suite import Arm
 
 State = dict[str, Tensor]

@@ -10,8 +10,9 @@ from typing import Literal, Self
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
+from senet_ablate.files import write_atomic
 from senet_ablate.specs import Spec
-from senet_ablate.store import Study, first_mistake, write_atomic
+from senet_ablate.store import Study, first_mistake
 
 FILE = "latency.json"
 

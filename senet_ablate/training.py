@@ -1,6 +1,6 @@
 """One training: a Lightning module that takes a run's spec and knows nothing of tables.
 
-Lightning stays in this room, its loggers in `trackers.py`. All randomness is keyed (see `streams.py`), the learning
+Lightning stays in this room, its loggers in `trackers.py`. All randomness is keyed (see `seeding.py`), the learning
 rate is a function of the progress, and the checkpoint holds weights, optimiser and curve, so a resumed run equals the
 uninterrupted one.
 """
@@ -33,8 +33,8 @@ from senet_ablate.loaders import EpochSampler, Loader
 from senet_ablate.records import CurvePoint, Progress, curve_csv
 from senet_ablate.resnet import ResNet
 from senet_ablate.schedules import learning_rate
+from senet_ablate.seeding import initialise
 from senet_ablate.store import RunFolder
-from senet_ablate.streams import initialise
 from senet_ablate.trackers import Trackers
 
 # Lightning announces devices, ranks and itself; its processes import this file before they do so.

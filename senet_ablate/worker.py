@@ -6,11 +6,11 @@ import errno
 import os
 import traceback
 
+from senet_ablate.environment import uncollected
 from senet_ablate.errors import UserError
 from senet_ablate.executor import Event, RunRequest, is_done, note_failure
 from senet_ablate.lease import Lease, Taken, leased
 from senet_ablate.records import Failure
-from senet_ablate.startup import uncollected
 from senet_ablate.store import Study
 
 with uncollected():

@@ -20,12 +20,13 @@ from places import ABLATIONS, CANARY, SET_ASIDE, WORK, Place, named, scratch, sh
 from sound import begun, write_sound
 
 from senet_ablate.executor import RunRequest
+from senet_ablate.files import write_atomic
 from senet_ablate.lease import Holder, Watch
 from senet_ablate.records import Failure, Progress, digests
 from senet_ablate.report import fill
 from senet_ablate.resnet import ResNet
 from senet_ablate.specs import Network, Recipe, Spec
-from senet_ablate.store import Study, write_atomic
+from senet_ablate.store import Study
 from senet_ablate.subjects import of_file
 from senet_ablate.suite import Arm, load_protocol
 from senet_ablate.timings import Latency, Timing

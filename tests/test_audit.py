@@ -17,9 +17,9 @@ from senet_ablate.audit import Departure, audit_declarations, audit_records, com
 from senet_ablate.outcomes import Outcomes, arm_of, load_outcomes
 from senet_ablate.records import RunRecord, StudyPin
 from senet_ablate.resnet import ResNet
+from senet_ablate.seeding import initialise
 from senet_ablate.specs import CHANNELS_AND_CLASSES, Placement, Protocol, SEConfig, Variant
 from senet_ablate.store import Study
-from senet_ablate.streams import initialise
 from senet_ablate.suite import Ablation, Row, differences, load_ablations, load_protocol
 
 ROOT = Path(__file__).parents[1]

@@ -30,13 +30,14 @@ from sound import write_sound
 
 from senet_ablate.assessment import assess
 from senet_ablate.errors import UserError
+from senet_ablate.files import write_atomic
 from senet_ablate.lease import Watch, leased
 from senet_ablate.merging import merge
 from senet_ablate.planning import find_pace, row_states
 from senet_ablate.plans import read_plan
 from senet_ablate.records import Predictions, RunRecord, digests, read_curve
 from senet_ablate.specs import RunSpec
-from senet_ablate.store import Study, write_atomic
+from senet_ablate.store import Study
 from senet_ablate.verification import examine, verify
 
 PATHS = list(paths(HONEST))

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "senet_ablate"
 WORKING = (
-    "se, eca, resnet, speedup, streams, schedules, folders, loaders, data, complexity, latency, anatomy, evaluation, "
+    "se, eca, resnet, speedup, schedules, folders, loaders, data, complexity, latency, anatomy, evaluation, "
     "checkpoints, training, trackers, run, worker, server, excitation, pruning, subjects, legacy, excitation_figures, "
     "excitation_report"
 )

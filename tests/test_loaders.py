@@ -26,8 +26,8 @@ from senet_ablate.loaders import (
     Split,
     crop_and_flip,
 )
+from senet_ablate.seeding import generator
 from senet_ablate.specs import Augmentation, DataConfig
-from senet_ablate.streams import generator
 
 CPU = torch.device("cpu")
 CROP_AND_FLIP = Augmentation(crop_padding=2, horizontal_flip=True)

@@ -15,12 +15,13 @@ from studies import put_plan
 
 from senet_ablate.cli import main
 from senet_ablate.errors import UserError
+from senet_ablate.files import write_atomic
 from senet_ablate.lease import leased
 from senet_ablate.merging import merge
 from senet_ablate.plans import read_plan
 from senet_ablate.records import Predictions, Progress
 from senet_ablate.specs import Protocol
-from senet_ablate.store import Study, write_atomic
+from senet_ablate.store import Study
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from senet_ablate.curves import curves_frame, plot_curves
 from senet_ablate.data import load_data
 from senet_ablate.errors import UserError
 from senet_ablate.figures import plot_table, save
+from senet_ablate.files import write_atomic
 from senet_ablate.outcomes import load_outcomes
 from senet_ablate.planning import check_fit, find_pace
 from senet_ablate.plans import read_plan
@@ -32,7 +33,7 @@ from senet_ablate.report import fill, write_report
 from senet_ablate.resnet import ResNet
 from senet_ablate.rules import Rules
 from senet_ablate.specs import Augmentation, DataConfig
-from senet_ablate.store import Study, write_atomic
+from senet_ablate.store import Study
 from senet_ablate.subjects import of_file
 from senet_ablate.suite import Arm, load_protocol
 from senet_ablate.tables import build_table

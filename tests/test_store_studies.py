@@ -9,9 +9,10 @@ import pytest
 from helpers import FACTS, PLAIN, PROTOCOL, SE, make_record, write_record
 
 from senet_ablate.errors import UserError
+from senet_ablate.files import write_atomic
 from senet_ablate.records import Failure
 from senet_ablate.specs import DataConfig, Placement, Protocol, Recipe, Schedule, SEConfig, Variant
-from senet_ablate.store import Study, write_atomic
+from senet_ablate.store import Study
 
 
 def protocol(**changes: Any) -> Protocol:

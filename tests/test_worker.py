@@ -14,7 +14,7 @@ import torch
 from helpers import FACTS, PROTOCOL, SE
 from test_pool import request
 
-from senet_ablate import run, store, training, worker
+from senet_ablate import files, run, store, training, worker
 from senet_ablate.executor import Event, RunRequest
 from senet_ablate.lease import leased
 from senet_ablate.specs import Protocol
@@ -97,7 +97,7 @@ def test_a_study_that_another_driver_began_with_something_else_takes_no_run(tmp_
     one = request(tmp_path, 0)
     ours = Protocol(**(one.spec.model_dump(exclude={"variant", "seed"}) | {"name": "ours", "description": ""}))
     for protocol, fingerprint, words in ((PROTOCOL, None, "another protocol"), (ours, "beef", "other images")):
-        store.write_atomic(
+        files.write_atomic(
             tmp_path / "study.json", store.StudyPin(protocol=protocol, data=FACTS).model_dump_json(indent=1)
         )
         event = attempt(RunRequest(spec=one.spec, folder=one.folder, data_fingerprint=fingerprint))

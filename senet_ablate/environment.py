@@ -1,11 +1,18 @@
-"""Where a result comes from: code, libraries, hardware. Read once per process."""
+"""What a process inherits and what results come from: code version, libraries, processor, cores."""
 
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.metadata
+import multiprocessing
+import os
 import platform
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn", "pillow", "fvcore")
@@ -53,3 +60,30 @@ def cpu_model() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def die_with_driver() -> None:
+    """End this worker process as soon as the process that started it is gone, however it went."""
+    threading.Thread(target=_watch_driver, daemon=True).start()
+
+
+def _watch_driver() -> None:
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    wait([driver.sentinel])
+    os._exit(1)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Import in here what a process keeps for good."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -6,12 +6,14 @@ import sys
 
 import pytest
 
-from senet_ablate.startup import uncollected
+from senet_ablate.environment import uncollected
 
 
 def command(main):
     """What becomes of the console command when `main` is what it does."""
-    code = f"import atexit, sys; from senet_ablate import cli, startup; cli.main = lambda: {main}; startup.start()"
+    code = (
+        f"import atexit, sys; from senet_ablate import __main__ as entry, cli; cli.main = lambda: {main}; entry.start()"
+    )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
@@ -38,7 +40,7 @@ def test_nothing_is_taken_apart_at_the_end():
     # Called after what it was registered before, so by an interpreter that goes on to its own end.
     code = (
         "import atexit; atexit.register(print, 'taken apart'); "
-        "from senet_ablate import cli, startup; cli.main = lambda: None; startup.start()"
+        "from senet_ablate import __main__ as entry, cli; cli.main = lambda: None; entry.start()"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == ""
 

@@ -14,8 +14,8 @@ from helpers import NETWORK
 from torch import Tensor, nn
 
 from senet_ablate.resnet import ResNet
+from senet_ablate.seeding import generator, initialise, stream_seed
 from senet_ablate.specs import Placement, SEConfig, Variant
-from senet_ablate.streams import generator, initialise, stream_seed
 
 PLAIN, SE = Variant(), Variant(se=SEConfig())
 
@@ -51,7 +51,7 @@ def test_stream_seeds_are_distinct_and_fit_into_63_bits() -> None:
 
 
 def test_stream_seed_is_the_same_in_another_process() -> None:
-    code = "from senet_ablate.streams import stream_seed; print(stream_seed(5, 'weights', 'layer1.0.conv1'))"
+    code = "from senet_ablate.seeding import stream_seed; print(stream_seed(5, 'weights', 'layer1.0.conv1'))"
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert int(done.stdout) == stream_seed(5, "weights", "layer1.0.conv1")

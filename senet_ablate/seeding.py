@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+if TYPE_CHECKING:  # also for processes that never train
+    import torch
+    from torch import nn
 
 
 def stream_seed(seed: int, *key: object) -> int:
@@ -21,6 +23,8 @@ def stream_seed(seed: int, *key: object) -> int:
 
 def generator(seed: int, *key: object) -> torch.Generator:
     """A CPU generator at the start of the stream that `key` names; the same numbers on every device."""
+    import torch
+
     return torch.Generator().manual_seed(stream_seed(seed, *key))
 
 
@@ -30,6 +34,9 @@ def initialise(model: nn.Module, seed: int) -> None:
     Convolutions: He et al. 2015, fan-out, normal (also the two SE layers; the authors say it does not matter there).
     Classifier: uniform within 1/sqrt(fan-in), torch's default for linear layers. Biases 0, normalisations 1 and 0.
     """
+    import torch
+    from torch import nn
+
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
