@@ -17,9 +17,9 @@ import torch
 from senet_ablate.latency import in_turn, stopwatches
 from senet_ablate.levers import in_use
 from senet_ablate.resnet import ResNet
-from senet_ablate.specs import Network
+from senet_ablate.spec.loading import declarations_dir, load_ablations
+from senet_ablate.spec.network import Network
 from senet_ablate.speedup import speed_up
-from senet_ablate.suite import declarations_dir, load_ablations
 
 ARMS = {
     "plain": ("ratio", "original"),

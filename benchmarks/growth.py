@@ -13,7 +13,7 @@ from typing import Any
 from images import make
 from measure import run_study, say, spread
 
-from senet_ablate.suite import declarations_dir, load_ablations
+from senet_ablate.spec.loading import declarations_dir, load_ablations
 
 SHORT = ("--set", "recipe.schedule.warmup_epochs=0", "--set", "recipe.epochs=5")
 

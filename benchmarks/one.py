@@ -27,10 +27,10 @@ from senet_ablate.resnet import ResNet
 from senet_ablate.run import resolve_precision, train_run
 from senet_ablate.schedules import learning_rate
 from senet_ablate.seeding import initialise
-from senet_ablate.specs import RunSpec
+from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
+from senet_ablate.spec.protocol import RunSpec
 from senet_ablate.speedup import speed_up
 from senet_ablate.store import Study
-from senet_ablate.suite import declarations_dir, load_ablations, load_protocol
 from senet_ablate.training import EpochFiles
 
 

@@ -24,7 +24,7 @@ from measure import (
 )
 from unharmed import compare
 
-from senet_ablate.suite import declarations_dir, load_ablations
+from senet_ablate.spec.loading import declarations_dir, load_ablations
 
 SEEDS = 3
 

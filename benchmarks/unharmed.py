@@ -17,10 +17,10 @@ from senet_ablate import student
 from senet_ablate.noise import Sample, fit_noise
 from senet_ablate.outcomes import Outcomes, load_outcomes
 from senet_ablate.records import Predictions
-from senet_ablate.rules import Rules
 from senet_ablate.simultaneous import max_t
+from senet_ablate.spec.ablation import Arm
+from senet_ablate.spec.claims import Rules
 from senet_ablate.store import Study
-from senet_ablate.suite import Arm
 
 
 def load(root: Path) -> Outcomes:

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from senet_ablate.claims import Equivalent, Fewer, NoDifference
 from senet_ablate.contrasts import Contrast
 from senet_ablate.judge import TableJudge
 from senet_ablate.power import seeds_needed
+from senet_ablate.spec.claims import Equivalent, Fewer, NoDifference
 from senet_ablate.verdicts import AtomVerdict, FindingVerdict
 
 LARGEST_RHO = 4.0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from senet_ablate.errors import UserError
 from senet_ablate.prospects import Prospects
-from senet_ablate.suite import SEED_SERIES, Arm
+from senet_ablate.spec.ablation import SEED_SERIES, Arm
 
 START, SHORT_START, WILD_START = 3, 2, 5
 STEP = 0.15

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from senet_ablate.audit import Comparison, Departure, changes, comparisons
 from senet_ablate.resnet import ResidualBlock, ResNet
 from senet_ablate.seeding import initialise
-from senet_ablate.specs import Network, Protocol, Spec, Variant
-from senet_ablate.suite import Ablation, Factor
+from senet_ablate.spec.ablation import Ablation, Factor
+from senet_ablate.spec.network import Network, Variant
+from senet_ablate.spec.protocol import Protocol
+from senet_ablate.spec.schema import Spec
 
 _SHAPES = r"se\.(reduce|expand)\.(in_channels|out_channels|(weight|bias)\.shape)"
 _KERNEL = r"se\.conv\.(kernel_size|padding|weight\.shape)"

@@ -7,20 +7,19 @@ from dataclasses import dataclass, replace
 
 from senet_ablate.advice import advise
 from senet_ablate.audit import Departure, audit_records, departure_lines
-from senet_ablate.claims import PLAIN, Fewer
 from senet_ablate.errors import UserError
 from senet_ablate.evidence import Evidence
 from senet_ablate.judge import TableJudge, judges_of
 from senet_ablate.noise import Sample
 from senet_ablate.outcomes import Outcomes, load_outcomes
-from senet_ablate.overhead import total_cost
 from senet_ablate.plans import StudyPlan, default_plan, deviations, read_plan, unplanned
 from senet_ablate.power import assumed_phi
 from senet_ablate.records import StudyPin
-from senet_ablate.rules import LOOK_SHARE, Metric, Rules
-from senet_ablate.specs import Complexity
+from senet_ablate.spec.ablation import Ablation, Arm, arms
+from senet_ablate.spec.claims import LOOK_SHARE, PLAIN, Fewer, Metric, Rules
+from senet_ablate.spec.cost import total_cost
+from senet_ablate.spec.protocol import Complexity
 from senet_ablate.store import Study
-from senet_ablate.suite import Ablation, Arm, arms
 from senet_ablate.verdicts import FindingVerdict
 
 SECONDARY: tuple[Metric, ...] = ("cross_entropy", "top5_err")

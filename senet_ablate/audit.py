@@ -10,11 +10,11 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from senet_ablate.claims import PLAIN
 from senet_ablate.outcomes import Outcomes
 from senet_ablate.records import RunRecord
-from senet_ablate.specs import Protocol, RunSpec
-from senet_ablate.suite import SEED_SERIES, Ablation, Arm
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm
+from senet_ablate.spec.claims import PLAIN
+from senet_ablate.spec.protocol import Protocol, RunSpec
 
 CAUTIONS = frozenset({"versions", "code", "hardware", "execution"})
 """Aspects in which arms may differ without having been taught different things; all others forbid a verdict."""

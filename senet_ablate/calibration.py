@@ -12,15 +12,13 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from senet_ablate import student
-from senet_ablate.claims import Equivalent, Fewer, Superior
 from senet_ablate.contrasts import TableContrasts
-from senet_ablate.counting import PAPER_CLASSES, PAPER_NETWORK, PAPER_RESOLUTION
 from senet_ablate.environment import die_with_driver
 from senet_ablate.evidence import Evidence
 from senet_ablate.judge import TableJudge
-from senet_ablate.overhead import total_cost
-from senet_ablate.rules import Rules
-from senet_ablate.suite import Ablation, Arm
+from senet_ablate.spec.ablation import Ablation, Arm
+from senet_ablate.spec.claims import Equivalent, Fewer, Rules, Superior
+from senet_ablate.spec.cost import PAPER_CLASSES, PAPER_NETWORK, PAPER_RESOLUTION, total_cost
 from senet_ablate.verdicts import AtomVerdict
 from senet_ablate.worlds import Simulator, World
 

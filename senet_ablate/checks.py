@@ -32,8 +32,10 @@ from senet_ablate.options import (
     options,
 )
 from senet_ablate.planning import channels_and_classes
-from senet_ablate.specs import Complexity, Variant
-from senet_ablate.suite import SEED_SERIES, arms, check_arms, declarations_dir, load_ablations, load_protocol
+from senet_ablate.spec.ablation import SEED_SERIES, arms, check_arms
+from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
+from senet_ablate.spec.network import Variant
+from senet_ablate.spec.protocol import Complexity
 from senet_ablate.terminal import say, show_calibration, show_counts, show_latency, tell
 
 BUSY = 0.3
@@ -181,7 +183,8 @@ def count(
     from senet_ablate import complexity, counting
     from senet_ablate.files import write_atomic
     from senet_ablate.resnet import ResNet
-    from senet_ablate.specs import CHANNELS_AND_CLASSES
+    from senet_ablate.spec import cost
+    from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES
 
     directory = ablations or declarations_dir()
     loaded = load_protocol(directory, protocol, overrides)
@@ -196,7 +199,7 @@ def count(
             model = ResNet(loaded.network, variant, in_channels=channels, classes=known or classes)
             counted[variant] = complexity.count_complexity(model, in_channels=channels, resolution=resolution)
     scale = (loaded.network, resolution, known or classes)
-    at_paper_scale = scale == (counting.PAPER_NETWORK, counting.PAPER_RESOLUTION, counting.PAPER_CLASSES)
+    at_paper_scale = scale == (cost.PAPER_NETWORK, cost.PAPER_RESOLUTION, cost.PAPER_CLASSES)
     frame = counting.count_table(named, counted, at_paper_scale)
     show_counts(frame, complexity.CONVENTION)
     if csv_file:

@@ -46,7 +46,7 @@ from senet_ablate.options import (
     planned_seeds,
 )
 from senet_ablate.planning import Plan, channels_and_classes, make_plan, row_states
-from senet_ablate.suite import all_ablations, declarations_dir, load_protocol
+from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
 from senet_ablate.terminal import (
     duration,
     say,

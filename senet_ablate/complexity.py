@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from senet_ablate.specs import Complexity
+from senet_ablate.spec.protocol import Complexity
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # fvcore (2022) still scripts functions, which torch deprecates

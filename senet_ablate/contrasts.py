@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from senet_ablate.claims import PLAIN, Equivalent, NoDifference, Retains, Superior
-from senet_ablate.rules import Rules
-from senet_ablate.suite import Ablation, Arm
+from senet_ablate.spec.ablation import Ablation, Arm
+from senet_ablate.spec.claims import PLAIN, Equivalent, NoDifference, Retains, Rules, Superior
 
 
 @dataclass(frozen=True, eq=False)

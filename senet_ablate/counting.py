@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from senet_ablate.geometry import gated_sites
-from senet_ablate.specs import Complexity, Network, Variant
-from senet_ablate.suite import Ablation, Row
-
-PAPER_NETWORK = Network(backbone="resnet50")
-PAPER_RESOLUTION = 224
-PAPER_CLASSES = 1000
+from senet_ablate.spec.ablation import Ablation, Row
+from senet_ablate.spec.cost import PAPER_NETWORK, PAPER_RESOLUTION
+from senet_ablate.spec.geometry import gated_sites
+from senet_ablate.spec.network import Variant
+from senet_ablate.spec.protocol import Complexity
 
 
 def rounds_to(count: float, printed: float, decimals: int) -> bool:

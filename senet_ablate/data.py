@@ -23,7 +23,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.folders import check_headers, decode, describe_skipped, list_folder
 from senet_ablate.loaders import FileSplit, Normalisation, ResidentSplit, Split, evaluation_view
 from senet_ablate.seeding import generator
-from senet_ablate.specs import DataConfig, DataFacts
+from senet_ablate.spec.protocol import DataConfig, DataFacts
 
 RESIDENT_LIMIT = 4 * 2**30
 """Bytes of decoded images up to which a folder is held in memory; beyond, it is streamed."""

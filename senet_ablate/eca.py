@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from senet_ablate.geometry import eca_kernel
 from senet_ablate.se import ChannelAttention
+from senet_ablate.spec.geometry import eca_kernel
 
 
 class EfficientChannelAttention(ChannelAttention):

@@ -10,10 +10,10 @@ import numpy as np
 
 from senet_ablate.contrasts import Contrast
 from senet_ablate.noise import Difference, Noise, Sample, fit_noise
-from senet_ablate.rules import Rules
 from senet_ablate.simultaneous import DRAWS
-from senet_ablate.specs import Complexity
-from senet_ablate.suite import Arm
+from senet_ablate.spec.ablation import Arm
+from senet_ablate.spec.claims import Rules
+from senet_ablate.spec.protocol import Complexity
 
 
 @dataclass(frozen=True)

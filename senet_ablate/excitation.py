@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from senet_ablate.resnet import ResNet
 from senet_ablate.se import ChannelAttention
-from senet_ablate.specs import Gate
+from senet_ablate.spec.network import Gate
 
 UPPER_LIMIT: dict[Gate, float | None] = {
     "sigmoid": 1.0,

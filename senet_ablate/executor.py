@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from senet_ablate.records import Failure
-from senet_ablate.specs import RunSpec
+from senet_ablate.spec.protocol import DeviceKind, RunSpec
 from senet_ablate.store import RunFolder
 
-DeviceKind = Literal["cpu", "cuda", "mps"]
 ExecutorKind = Literal["local", "slurm", "ray"]
 TrackerKind = Literal["tensorboard", "wandb", "mlflow"]
 

@@ -18,8 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-from senet_ablate.counting import PAPER_NETWORK, PAPER_RESOLUTION
-from senet_ablate.overhead import added_cost
+from senet_ablate.spec.cost import PAPER_NETWORK, PAPER_RESOLUTION, added_cost
 from senet_ablate.tables import Table
 
 MARKERS = "osD^vPX*<"

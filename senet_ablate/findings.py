@@ -9,8 +9,7 @@ import pandas as pd
 
 from senet_ablate.agreement import rank_agreement, share_of_gain
 from senet_ablate.assessment import Assessment
-from senet_ablate.claims import PLAIN, Fewer, Superior
-from senet_ablate.rules import Metric
+from senet_ablate.spec.claims import PLAIN, Fewer, Metric, Superior
 from senet_ablate.verdicts import FindingVerdict
 from senet_ablate.words import MARK, in_words, to_decide
 

@@ -27,7 +27,8 @@ from senet_ablate.options import (
     choose,
     options,
 )
-from senet_ablate.suite import Ablation, Arm, all_ablations, arms, declarations_dir
+from senet_ablate.spec.ablation import Ablation, Arm, arms
+from senet_ablate.spec.loading import all_ablations, declarations_dir
 from senet_ablate.terminal import say, show_text
 
 if TYPE_CHECKING:

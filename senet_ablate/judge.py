@@ -15,12 +15,12 @@ from math import comb
 import numpy as np
 
 from senet_ablate import student
-from senet_ablate.claims import Atom, Claim, Equivalent, Fewer, NoDifference, Retains, Superior
 from senet_ablate.contrasts import Contrast, TableContrasts, TestedAtom
 from senet_ablate.evidence import Evidence
 from senet_ablate.noise import Difference
 from senet_ablate.simultaneous import MaxT, max_t
-from senet_ablate.suite import Ablation
+from senet_ablate.spec.ablation import Ablation
+from senet_ablate.spec.claims import Atom, Claim, Equivalent, Fewer, NoDifference, Retains, Superior
 from senet_ablate.verdicts import AtomVerdict, FindingVerdict, Verdict
 
 DIVERGED_SHARE = 0.2

@@ -11,10 +11,10 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from senet_ablate import environment
-from senet_ablate.executor import DeviceKind
 from senet_ablate.levers import in_use
 from senet_ablate.resnet import ResNet
-from senet_ablate.specs import Protocol, Variant
+from senet_ablate.spec.network import Variant
+from senet_ablate.spec.protocol import DeviceKind, Protocol
 from senet_ablate.speedup import speed_up
 from senet_ablate.timings import Latency, Timing
 

@@ -39,7 +39,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from senet_ablate.specs import Spec
+from senet_ablate.spec.schema import Spec
 
 BEAT_S = 10.0
 """Seconds between two heartbeats."""

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from senet_ablate.backbones import BACKBONES
 from senet_ablate.errors import UserError
-from senet_ablate.specs import Network, SEConfig, Variant
+from senet_ablate.spec.network import BACKBONES, Network, SEConfig, Variant
 
 LEGACY_VARIANT = Variant(se=SEConfig(bias=True))
 """The block of the released models: the paper's, with biases."""

@@ -25,7 +25,7 @@ from torchvision.transforms import v2
 
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import generator, stream_seed
-from senet_ablate.specs import Augmentation, DataConfig
+from senet_ablate.spec.protocol import Augmentation, DataConfig
 
 Batch = tuple[Tensor, Tensor]
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import fdtrc
 
 from senet_ablate import student
-from senet_ablate.rules import Rules
+from senet_ablate.spec.claims import Rules
 
 PRIOR_DF = 4
 PAIR_DF = 4

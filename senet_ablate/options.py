@@ -14,19 +14,10 @@ import click
 
 from senet_ablate.errors import UserError, is_plain
 from senet_ablate.plans import StudyPlan, read_plan
-from senet_ablate.specs import Protocol
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, arms, check_arms
+from senet_ablate.spec.loading import all_ablations, declarations_dir, load_ablations, load_protocol
+from senet_ablate.spec.protocol import Protocol
 from senet_ablate.store import Study
-from senet_ablate.suite import (
-    SEED_SERIES,
-    Ablation,
-    Arm,
-    all_ablations,
-    arms,
-    check_arms,
-    declarations_dir,
-    load_ablations,
-    load_protocol,
-)
 
 MOST_CLASSES = 100_000
 """More than any data set of images has, and a classifier that still fits into memory."""

@@ -11,9 +11,9 @@ import numpy as np
 from senet_ablate.errors import UserError
 from senet_ablate.noise import Sample
 from senet_ablate.records import Predictions, RunRecord, StudyPin
-from senet_ablate.rules import Metric
+from senet_ablate.spec.ablation import SEED_SERIES, Arm
+from senet_ablate.spec.claims import Metric
 from senet_ablate.store import Study
-from senet_ablate.suite import SEED_SERIES, Arm
 
 
 def arm_of(record: RunRecord) -> Arm:

@@ -25,7 +25,7 @@ from senet_ablate.audit import Departure, audit_declarations, audit_records
 from senet_ablate.errors import UserError
 from senet_ablate.records import RunRecord
 from senet_ablate.setting import SettingLine, same_in_words, setting_lines
-from senet_ablate.suite import Arm, arms
+from senet_ablate.spec.ablation import Arm, arms
 from senet_ablate.tables import Table, levers_in_words, printed
 from senet_ablate.timings import read_latency
 from senet_ablate.verdicts import FindingVerdict

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 from senet_ablate.allocation import allocate
 from senet_ablate.assessment import assess, gather
-from senet_ablate.declarations import parse_value, validate
 from senet_ablate.environment import cores
 from senet_ablate.errors import UserError
 from senet_ablate.evidence import Evidence
@@ -17,10 +16,11 @@ from senet_ablate.outcomes import load_outcomes
 from senet_ablate.planning import Estimate, Pace, Plan, estimate, find_pace, make_plan
 from senet_ablate.plans import StudyPlan, claims_digest, read_plan, write_plan
 from senet_ablate.prospects import Assumptions, Prospect, Prospects, assume
-from senet_ablate.rules import LOOK_SHARE, Rules
-from senet_ablate.specs import Complexity, Protocol
+from senet_ablate.spec.ablation import Arm
+from senet_ablate.spec.claims import LOOK_SHARE, Rules
+from senet_ablate.spec.protocol import Complexity, Protocol
+from senet_ablate.spec.schema import parse_value, validate
 from senet_ablate.store import Study
-from senet_ablate.suite import Arm
 from senet_ablate.terminal import duration
 
 OUT_OF_REACH = 0.8

@@ -8,19 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from senet_ablate.errors import UserError
-from senet_ablate.overhead import total_cost
 from senet_ablate.records import RunRecord
-from senet_ablate.specs import (
+from senet_ablate.spec.ablation import Ablation, Arm, arms
+from senet_ablate.spec.cost import total_cost
+from senet_ablate.spec.protocol import (
     CHANNELS_AND_CLASSES,
     Complexity,
     DataConfig,
-    DataFacts,
     Protocol,
-    Recipe,
     RunSpec,
 )
 from senet_ablate.store import Study
-from senet_ablate.suite import Ablation, Arm, arms
 
 
 @dataclass(frozen=True)
@@ -89,32 +87,6 @@ def make_plan(
     )
     finished = {run.run_id for arm in planned for run in arm.runs if study.record(run) is not None}
     return Plan(arms=planned, done=frozenset(finished))
-
-
-def check_fit(recipe: Recipe, data: DataConfig, facts: DataFacts, devices: int) -> None:
-    """Refuse what would fail in every run, before any is begun.
-
-    Raises:
-        UserError: the batch does not fit the images or the devices, or the augmentation does not fit the data set.
-    """
-    batch, images = recipe.batch_size, facts.n_train
-    if batch > images:
-        raise UserError(
-            f"recipe.batch_size = {batch} is more than the {images} training images; use at most {images}, for "
-            f"example --set recipe.batch_size={max(2, images // 4)}"
-        )
-    if batch % devices:
-        raise UserError(f"recipe.batch_size = {batch} cannot be shared equally by {devices} devices")
-    if recipe.augmentation.crop_padding >= data.resolution:
-        raise UserError(
-            f"recipe.augmentation.crop_padding = {recipe.augmentation.crop_padding} leaves crops without a pixel of "
-            f"the image, whose side is {data.resolution}"
-        )
-    if recipe.augmentation.resized_crop and data.dataset != "folder":
-        raise UserError(
-            f"recipe.augmentation.resized_crop needs images of their own size, and those of {data.dataset} have one; "
-            'use crop_padding, or data.dataset = "folder"'
-        )
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from pydantic import Field, ValidationError
 
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.rules import Rules
-from senet_ablate.specs import Protocol, Spec
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, arms
+from senet_ablate.spec.claims import Rules
+from senet_ablate.spec.protocol import Protocol
+from senet_ablate.spec.schema import Spec
 from senet_ablate.store import MEND, Study, first_mistake
-from senet_ablate.suite import SEED_SERIES, Ablation, Arm, arms
 
 if TYPE_CHECKING:  # what comes before the first run needs no statistics
     from senet_ablate.outcomes import Outcomes

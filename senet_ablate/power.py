@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from senet_ablate import student
-from senet_ablate.specs import Dataset
+from senet_ablate.spec.protocol import Dataset
 
 POWER = 0.8
 MOST_SEEDS = 1000

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from senet_ablate import student
-from senet_ablate.claims import Claim, Fewer, NoDifference
 from senet_ablate.contrasts import Contrast, TableContrasts
 from senet_ablate.evidence import Evidence
 from senet_ablate.power import GUESSES, assumed_phi, assumed_sd, detectable, seeds_needed
-from senet_ablate.rules import Rules
-from senet_ablate.specs import Protocol
-from senet_ablate.suite import Ablation, Arm, arms
+from senet_ablate.spec.ablation import Ablation, Arm, arms
+from senet_ablate.spec.claims import Claim, Fewer, NoDifference, Rules
+from senet_ablate.spec.protocol import Protocol
 
 DRAWS = 2_000
 LEAST_PHI_DF = 10

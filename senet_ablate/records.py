@@ -18,7 +18,8 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from senet_ablate.errors import UserError
-from senet_ablate.specs import MOST_EPOCHS, Complexity, DataFacts, Protocol, RunSpec, Spec
+from senet_ablate.spec.protocol import MOST_EPOCHS, Complexity, DataFacts, Protocol, RunSpec
+from senet_ablate.spec.schema import Spec
 
 CURVE_FILE, PREDICTIONS_FILE = FILES = ("curve.csv", "predictions.npz")
 

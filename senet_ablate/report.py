@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 
 from senet_ablate import findings, page
 from senet_ablate.assessment import Assessment
-from senet_ablate.claims import PLAIN
 from senet_ablate.curves import curves_frame, plot_curves
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.figures import plot_column, plot_networks, plot_table, save, table_points
 from senet_ablate.files import write_atomic
 from senet_ablate.page import Page, Picture
-from senet_ablate.suite import Ablation
+from senet_ablate.spec.ablation import Ablation
+from senet_ablate.spec.claims import PLAIN
 from senet_ablate.tables import (
     Table,
     build_table,

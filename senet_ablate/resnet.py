@@ -11,11 +11,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.backbones import EXPANSION
 from senet_ablate.eca import EfficientChannelAttention
-from senet_ablate.geometry import BlockShape, block_shapes, gated_sites
 from senet_ablate.se import ChannelAttention, SqueezeExcitation
-from senet_ablate.specs import Excitation, Network, Variant
+from senet_ablate.spec.geometry import BlockShape, block_shapes, gated_sites
+from senet_ablate.spec.network import EXPANSION, Excitation, Network, Variant
 
 ATTENTION: dict[Excitation, type[ChannelAttention]] = {"fc": SqueezeExcitation, "eca": EfficientChannelAttention}
 """The kinds of block by what they learn between squeeze and gate."""

@@ -19,10 +19,9 @@ from senet_ablate.checkpoints import History, read_checkpoint, weights_bytes
 from senet_ablate.complexity import count_complexity
 from senet_ablate.errors import UserError
 from senet_ablate.evaluation import diverged, evaluate
-from senet_ablate.executor import DeviceKind, RunRequest
+from senet_ablate.executor import RunRequest
 from senet_ablate.lease import Lease, Taken
 from senet_ablate.loaders import EpochSampler, FileSplit
-from senet_ablate.planning import check_fit
 from senet_ablate.records import (
     CURVE_FILE,
     PREDICTIONS_FILE,
@@ -32,7 +31,7 @@ from senet_ablate.records import (
     curve_csv,
     digests,
 )
-from senet_ablate.specs import Precision
+from senet_ablate.spec.protocol import DeviceKind, Precision, check_fit
 from senet_ablate.speedup import speed_up
 from senet_ablate.trackers import Trackers
 from senet_ablate.training import EpochFiles, TrainingModule, make_trainer, request_data

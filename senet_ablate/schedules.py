@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from senet_ablate.specs import Recipe, Schedule
+from senet_ablate.spec.protocol import Recipe, Schedule
 
 
 def learning_rate(recipe: Recipe, progress: float, val_losses: Sequence[float] = ()) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.specs import SEConfig
+from senet_ablate.spec.network import SEConfig
 
 
 def squeeze_avg(x: Tensor) -> Tensor:

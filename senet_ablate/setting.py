@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from senet_ablate.outcomes import Outcomes
-from senet_ablate.specs import Augmentation, DataFacts, Protocol, Recipe
+from senet_ablate.spec.protocol import Augmentation, DataFacts, Protocol, Recipe
 
 IMAGENET_CLASSES, IMAGENET_TRAIN = 1000, 1_281_167
 FOOTNOTE = (125, 200, 250)

@@ -22,7 +22,8 @@ from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.lease import seems_held
 from senet_ablate.records import Failure, Progress, RunRecord, StudyPin
-from senet_ablate.specs import DataFacts, Protocol, RunSpec, Spec
+from senet_ablate.spec.protocol import DataFacts, Protocol, RunSpec
+from senet_ablate.spec.schema import Spec
 
 NOTES = "notes.md"
 """File in a study with what whoever ran it wants read beside it."""

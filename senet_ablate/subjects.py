@@ -26,9 +26,10 @@ from senet_ablate.loaders import EpochSampler, Loader, Split
 from senet_ablate.planning import ArmPlan, Plan
 from senet_ablate.records import Predictions, RunRecord
 from senet_ablate.resnet import ResNet
-from senet_ablate.specs import DataFacts, Network, Protocol, Variant
+from senet_ablate.spec.ablation import Arm
+from senet_ablate.spec.network import Network, Variant
+from senet_ablate.spec.protocol import DataFacts, Protocol
 from senet_ablate.store import RunFolder, Study
-from senet_ablate.suite import Arm
 
 State = dict[str, Tensor]
 Say = Callable[[str], None]

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from senet_ablate.planning import Estimate, Plan
-from senet_ablate.specs import Protocol
-from senet_ablate.suite import Ablation, arms
+from senet_ablate.spec.ablation import Ablation, arms
+from senet_ablate.spec.protocol import Protocol
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

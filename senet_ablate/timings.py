@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.specs import Spec
+from senet_ablate.spec.schema import Spec
 from senet_ablate.store import Study, first_mistake
 
 FILE = "latency.json"

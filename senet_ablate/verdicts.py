@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from senet_ablate.claims import Atom, Claim, Fewer
-from senet_ablate.suite import Ablation
+from senet_ablate.spec.ablation import Ablation
+from senet_ablate.spec.claims import Atom, Claim, Fewer
 
 Verdict = Literal["reproduced", "contradicted", "not resolved"]
 Answer = Literal["yes", "no", "open"]

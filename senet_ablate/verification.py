@@ -12,7 +12,6 @@ import numpy as np
 
 from senet_ablate.errors import UserError
 from senet_ablate.outcomes import refuse_twins
-from senet_ablate.overhead import total_cost
 from senet_ablate.plans import read_plan
 from senet_ablate.records import (
     CURVE_FILE,
@@ -23,6 +22,7 @@ from senet_ablate.records import (
     StudyPin,
     read_curve,
 )
+from senet_ablate.spec.cost import total_cost
 from senet_ablate.store import CONFLICTS, RunFolder, Study, changes
 
 CLOCKS = timedelta(days=1)

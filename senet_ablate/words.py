@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from senet_ablate.claims import Equivalent, Fewer, NoDifference, Retains, Superior
+from senet_ablate.spec.claims import Equivalent, Fewer, NoDifference, Retains, Superior
 from senet_ablate.verdicts import WITHIN_NOISE_Z, AtomVerdict, FindingVerdict
 
 MARK = {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}

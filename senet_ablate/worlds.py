@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from senet_ablate.noise import Sample
-from senet_ablate.suite import Arm
+from senet_ablate.spec.ablation import Arm
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()

@@ -10,7 +10,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from senet_ablate.suite import declarations_dir
+from senet_ablate.spec.loading import declarations_dir
 
 STUDY = ["ratio", "--rows", "r2,original", "--set", "recipe.epochs=12", "--seeds", "2", "--study", "small"]
 RUNS = 6

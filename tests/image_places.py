@@ -17,7 +17,7 @@ from places import Place, named, scratch
 
 from senet_ablate.data import LoadedData, load_data
 from senet_ablate.loaders import EpochSampler
-from senet_ablate.specs import DataConfig
+from senet_ablate.spec.protocol import DataConfig
 
 CONFIG = DataConfig(dataset="folder", resolution=8, validation=0.25)
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from helpers import CURVE, FACTS, PROTOCOL, SE, make_record
 
-from senet_ablate.overhead import total_cost
 from senet_ablate.records import CurvePoint, Metrics, Predictions, RunRecord, curve_csv, digests
-from senet_ablate.specs import Protocol, Variant
+from senet_ablate.spec.cost import total_cost
+from senet_ablate.spec.network import Variant
+from senet_ablate.spec.protocol import Protocol
 from senet_ablate.store import RunFolder, Study
 
 

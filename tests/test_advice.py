@@ -12,8 +12,8 @@ from scipy import optimize, stats
 from studies import better, same
 
 from senet_ablate.advice import advise
-from senet_ablate.claims import Atom
 from senet_ablate.judge import TableJudge
+from senet_ablate.spec.claims import Atom
 from senet_ablate.verdicts import AtomVerdict
 
 

@@ -13,8 +13,8 @@ from senet_ablate.agreement import RankAgreement, fieller, rank_agreement, share
 from senet_ablate.evidence import Evidence
 from senet_ablate.judge import TableJudge
 from senet_ablate.noise import Sample
-from senet_ablate.rules import Rules
-from senet_ablate.suite import load_ablations
+from senet_ablate.spec.claims import Rules
+from senet_ablate.spec.loading import load_ablations
 
 TABLES = {ablation.slug: ablation for ablation in load_ablations(Path(__file__).parents[1] / "ablations")}
 

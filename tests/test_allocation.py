@@ -10,9 +10,9 @@ from studies import assumed, paper_tables
 from senet_ablate.allocation import allocate, is_wild
 from senet_ablate.errors import UserError
 from senet_ablate.prospects import Prospects
-from senet_ablate.rules import Rules
-from senet_ablate.specs import Placement, SEConfig, Variant
-from senet_ablate.suite import Arm
+from senet_ablate.spec.ablation import Arm
+from senet_ablate.spec.claims import Rules
+from senet_ablate.spec.network import Placement, SEConfig, Variant
 
 
 def prospects(*slugs: str, sd: float = 0.25) -> Prospects:

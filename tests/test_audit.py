@@ -18,9 +18,11 @@ from senet_ablate.outcomes import Outcomes, arm_of, load_outcomes
 from senet_ablate.records import RunRecord, StudyPin
 from senet_ablate.resnet import ResNet
 from senet_ablate.seeding import initialise
-from senet_ablate.specs import CHANNELS_AND_CLASSES, Placement, Protocol, SEConfig, Variant
+from senet_ablate.spec.ablation import Ablation, Row
+from senet_ablate.spec.loading import load_ablations, load_protocol
+from senet_ablate.spec.network import Placement, SEConfig, Variant, differences
+from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES, Protocol
 from senet_ablate.store import Study
-from senet_ablate.suite import Ablation, Row, differences, load_ablations, load_protocol
 
 ROOT = Path(__file__).parents[1]
 ABLATIONS = ROOT / "ablations"

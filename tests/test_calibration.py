@@ -12,12 +12,11 @@ from scipy import stats
 
 from senet_ablate import calibration
 from senet_ablate.calibration import Cell, Tally, calibrate, edge, is_true, paper_errors, simulate, summarise, tally
-from senet_ablate.claims import Atom, Claim, Equivalent, Fewer, Retains, Superior
 from senet_ablate.contrasts import TableContrasts
 from senet_ablate.evidence import Evidence
 from senet_ablate.noise import Sample
-from senet_ablate.rules import Rules
-from senet_ablate.suite import load_ablations
+from senet_ablate.spec.claims import Atom, Claim, Equivalent, Fewer, Retains, Rules, Superior
+from senet_ablate.spec.loading import load_ablations
 from senet_ablate.verdicts import AtomVerdict, Verdict
 from senet_ablate.worlds import World
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from senet_ablate.claims import Atom, Claim, Equivalent, Fewer, NoDifference, Retains, Superior
 from senet_ablate.errors import UserError
-from senet_ablate.specs import SEConfig, Variant
-from senet_ablate.suite import Ablation, Arm, load_ablations
+from senet_ablate.spec.ablation import Ablation, Arm
+from senet_ablate.spec.claims import Atom, Claim, Equivalent, Fewer, NoDifference, Retains, Superior
+from senet_ablate.spec.loading import load_ablations
+from senet_ablate.spec.network import SEConfig, Variant
 
 ABLATIONS = Path(__file__).parents[1] / "ablations"
 TABLES = load_ablations(ABLATIONS)

@@ -10,8 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from senet_ablate.complexity import count_complexity
 from senet_ablate.resnet import ResNet
 from senet_ablate.se import ChannelAttention, SqueezeExcitation
-from senet_ablate.specs import Complexity, Network, SEConfig, Variant
-from senet_ablate.suite import arms, load_ablations
+from senet_ablate.spec.ablation import arms
+from senet_ablate.spec.loading import load_ablations
+from senet_ablate.spec.network import Network, SEConfig, Variant
+from senet_ablate.spec.protocol import Complexity
 
 DECLARED = Path(__file__).parents[1] / "ablations"
 TABLES = load_ablations(DECLARED) + load_ablations(DECLARED, ["controls", "pruning", "attention"])

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from senet_ablate.claims import Equivalent, NoDifference, Retains, Superior
 from senet_ablate.contrasts import Contrast, TableContrasts
-from senet_ablate.rules import Rules
-from senet_ablate.specs import SEConfig, Variant
-from senet_ablate.suite import Ablation, Arm, Row
+from senet_ablate.spec.ablation import Ablation, Arm, Row
+from senet_ablate.spec.claims import Equivalent, NoDifference, Retains, Rules, Superior
+from senet_ablate.spec.network import SEConfig, Variant
 
 # A table that does not print the network without SE, one arm twice under other seeds, among arms of other tables.
 TABLE = Ablation(

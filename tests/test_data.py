@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from senet_ablate.data import DATASETS, LoadedData, load_data, load_data_once, validation_indices
 from senet_ablate.errors import UserError
 from senet_ablate.loaders import EpochSampler
-from senet_ablate.specs import CHANNELS_AND_CLASSES, DataConfig
+from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES, DataConfig
 
 DIGITS = DataConfig(dataset="digits", resolution=8)
 

@@ -7,8 +7,9 @@ import pytest
 from studies import ABLATIONS
 
 from senet_ablate.errors import UserError
-from senet_ablate.specs import Network
-from senet_ablate.suite import check_arms, declarations_dir, load_ablations, load_protocol
+from senet_ablate.spec.ablation import check_arms
+from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
+from senet_ablate.spec.network import Network
 
 PROTOCOLS = sorted(path.stem for path in (ABLATIONS / "protocols").glob("*.toml"))
 

@@ -8,12 +8,12 @@ from timm.layers import EcaModule
 
 from senet_ablate.complexity import count_complexity
 from senet_ablate.eca import EfficientChannelAttention
-from senet_ablate.geometry import eca_kernel
-from senet_ablate.overhead import LAYERS, added_cost, total_cost
 from senet_ablate.resnet import ATTENTION, ResNet
 from senet_ablate.se import GATES, SQUEEZES
 from senet_ablate.seeding import initialise
-from senet_ablate.specs import UNREAD, Excitation, Network, Placement, Position, SEConfig, Variant
+from senet_ablate.spec.cost import LAYERS, added_cost, total_cost
+from senet_ablate.spec.geometry import eca_kernel
+from senet_ablate.spec.network import UNREAD, Excitation, Network, Placement, Position, SEConfig, Variant
 
 ECA = SEConfig(excitation="eca")
 WIDTH_8 = Network(backbone="resnet14", width=8, stem="small")

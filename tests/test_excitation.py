@@ -22,7 +22,7 @@ from senet_ablate.excitation import (
 )
 from senet_ablate.resnet import ResNet
 from senet_ablate.se import GATES, SqueezeExcitation
-from senet_ablate.specs import Network, Placement, SEConfig, Variant
+from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 
 
 class Holder(nn.Module):

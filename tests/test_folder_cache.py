@@ -15,7 +15,7 @@ import senet_ablate.data
 import senet_ablate.folders
 from senet_ablate.data import load_data
 from senet_ablate.errors import UserError
-from senet_ablate.specs import DataConfig
+from senet_ablate.spec.protocol import DataConfig
 
 CONFIG = DataConfig(dataset="folder", resolution=8, validation=0.25)
 

@@ -19,7 +19,7 @@ from senet_ablate.data import LoadedData, load_data
 from senet_ablate.errors import UserError
 from senet_ablate.folders import list_folder
 from senet_ablate.loaders import EpochSampler, FileSplit, ResidentSplit
-from senet_ablate.specs import DataConfig
+from senet_ablate.spec.protocol import DataConfig
 
 CONFIG = DataConfig(dataset="folder", resolution=8, validation=0.25)
 

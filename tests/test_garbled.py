@@ -36,7 +36,7 @@ from senet_ablate.merging import merge
 from senet_ablate.planning import find_pace, row_states
 from senet_ablate.plans import read_plan
 from senet_ablate.records import Predictions, RunRecord, digests, read_curve
-from senet_ablate.specs import RunSpec
+from senet_ablate.spec.protocol import RunSpec
 from senet_ablate.store import Study
 from senet_ablate.verification import examine, verify
 

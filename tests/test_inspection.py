@@ -19,10 +19,11 @@ from senet_ablate.inspection import find_arms
 from senet_ablate.options import choose
 from senet_ablate.run import train_run
 from senet_ablate.runner import Machine
-from senet_ablate.specs import SEConfig, Variant
+from senet_ablate.spec.ablation import Arm
+from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
+from senet_ablate.spec.network import SEConfig, Variant
 from senet_ablate.store import Study
 from senet_ablate.subjects import PAPER_CLASSES, choose_classes, choose_pair, train_again
-from senet_ablate.suite import Arm, all_ablations, declarations_dir, load_protocol
 
 ABLATIONS = declarations_dir().resolve()
 SET = ["--set", "recipe.epochs=3"]

@@ -31,13 +31,12 @@ from scipy import optimize, stats
 from statsmodels.stats.weightstats import ttost_ind
 from studies import same
 
-from senet_ablate.claims import Fewer
 from senet_ablate.evidence import Evidence
 from senet_ablate.judge import TableJudge
 from senet_ablate.noise import Sample
-from senet_ablate.rules import Rules
 from senet_ablate.simultaneous import MaxT
-from senet_ablate.specs import Complexity
+from senet_ablate.spec.claims import Fewer, Rules
+from senet_ablate.spec.protocol import Complexity
 
 # --- the same, and a share of the gain ---
 

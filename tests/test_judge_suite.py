@@ -13,14 +13,12 @@ from studies import paper_tables
 
 from senet_ablate.agreement import rank_agreement
 from senet_ablate.calibration import paper_errors
-from senet_ablate.claims import Atom, Superior
-from senet_ablate.counting import PAPER_CLASSES, PAPER_NETWORK, PAPER_RESOLUTION
 from senet_ablate.evidence import Evidence
 from senet_ablate.judge import TableJudge, judges_of
 from senet_ablate.noise import Sample
-from senet_ablate.overhead import total_cost
-from senet_ablate.rules import Rules
-from senet_ablate.suite import Ablation, Arm, arms
+from senet_ablate.spec.ablation import Ablation, Arm, arms
+from senet_ablate.spec.claims import Atom, Rules, Superior
+from senet_ablate.spec.cost import PAPER_CLASSES, PAPER_NETWORK, PAPER_RESOLUTION, total_cost
 from senet_ablate.verdicts import FindingVerdict
 from senet_ablate.worlds import Simulator, World
 

@@ -8,7 +8,7 @@ from helpers import layout, scrambled
 from senet_ablate.errors import UserError
 from senet_ablate.legacy import LEGACY_VARIANT, from_legacy, is_legacy, legacy_network, to_legacy
 from senet_ablate.resnet import ResNet
-from senet_ablate.specs import Network, Variant
+from senet_ablate.spec.network import Network, Variant
 
 
 def ours(network: Network, weights, classes: int = 1000) -> ResNet:

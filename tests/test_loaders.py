@@ -27,7 +27,7 @@ from senet_ablate.loaders import (
     crop_and_flip,
 )
 from senet_ablate.seeding import generator
-from senet_ablate.specs import Augmentation, DataConfig
+from senet_ablate.spec.protocol import Augmentation, DataConfig
 
 CPU = torch.device("cpu")
 CROP_AND_FLIP = Augmentation(crop_padding=2, horizontal_flip=True)

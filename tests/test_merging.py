@@ -20,7 +20,7 @@ from senet_ablate.lease import leased
 from senet_ablate.merging import merge
 from senet_ablate.plans import read_plan
 from senet_ablate.records import Predictions, Progress
-from senet_ablate.specs import Protocol
+from senet_ablate.spec.protocol import Protocol
 from senet_ablate.store import Study
 
 

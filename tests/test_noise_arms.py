@@ -9,7 +9,7 @@ from scatter import arm_of, fitted, with_ratios
 from scipy import stats
 
 from senet_ablate.noise import Sample, fit_noise
-from senet_ablate.rules import Rules
+from senet_ablate.spec.claims import Rules
 
 
 @pytest.mark.parametrize(("layout", "seed"), CASES)

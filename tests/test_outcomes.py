@@ -26,8 +26,8 @@ from studies import fill
 from senet_ablate.errors import UserError
 from senet_ablate.outcomes import Outcomes, load_outcomes
 from senet_ablate.records import Predictions, RunRecord, curve_csv, digests
+from senet_ablate.spec.ablation import Arm
 from senet_ablate.store import Study
-from senet_ablate.suite import Arm
 
 NULL = Arm(variant=R16, first_seed=1000)
 

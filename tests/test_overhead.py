@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from senet_ablate.complexity import count_complexity
-from senet_ablate.geometry import gated_sites
-from senet_ablate.overhead import added_cost, plain_cost, total_cost
 from senet_ablate.resnet import ResNet
-from senet_ablate.specs import CHANNELS_AND_CLASSES, Complexity, Network, Placement, SEConfig, Variant
-from senet_ablate.suite import arms, load_ablations, load_protocol
+from senet_ablate.spec.ablation import arms
+from senet_ablate.spec.cost import added_cost, plain_cost, total_cost
+from senet_ablate.spec.geometry import gated_sites
+from senet_ablate.spec.loading import load_ablations, load_protocol
+from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
+from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES, Complexity
 
 ABLATIONS = Path(__file__).parents[1] / "ablations"
 TABLES = load_ablations(ABLATIONS) + load_ablations(ABLATIONS, ["controls", "pruning", "attention"])

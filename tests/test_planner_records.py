@@ -11,7 +11,7 @@ import pytest
 from helpers import PLAIN, R16
 from planned import DIGITS, MAX, Call, chances, finish, said, told
 
-from senet_ablate.overhead import total_cost
+from senet_ablate.spec.cost import total_cost
 
 # --- budgets of time ---
 

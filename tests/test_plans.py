@@ -20,9 +20,9 @@ from senet_ablate.plans import (
     unplanned,
     write_plan,
 )
-from senet_ablate.rules import LOOK_SHARE, Rules
+from senet_ablate.spec.ablation import Arm
+from senet_ablate.spec.claims import LOOK_SHARE, Rules
 from senet_ablate.store import Study
-from senet_ablate.suite import Arm
 
 PLAN = StudyPlan(
     written="2020-01-01T00:00:00+00:00",

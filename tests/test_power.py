@@ -13,8 +13,8 @@ from studies import assumed
 
 from senet_ablate.power import assumed_phi, assumed_sd, detectable, kappa, noncentrality, seeds_needed
 from senet_ablate.prospects import Prospects
-from senet_ablate.rules import Rules
-from senet_ablate.suite import load_ablations
+from senet_ablate.spec.claims import Rules
+from senet_ablate.spec.loading import load_ablations
 
 TABLES = load_ablations(Path(__file__).parents[1] / "ablations")
 PAIR = np.array([1.0, -1.0])

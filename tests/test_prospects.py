@@ -10,10 +10,9 @@ from helpers import ABLATION, PLAIN, R4, R16
 from scipy import stats
 from studies import CLAIMED, assumed, better, claim, claimed, paper_table
 
-from senet_ablate.claims import Fewer, NoDifference
 from senet_ablate.prospects import Prospects
-from senet_ablate.rules import Rules
-from senet_ablate.suite import Arm, arms
+from senet_ablate.spec.ablation import Arm, arms
+from senet_ablate.spec.claims import Fewer, NoDifference, Rules
 
 # --- which findings ---
 

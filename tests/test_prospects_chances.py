@@ -7,10 +7,9 @@ import pytest
 from scipy import stats
 from studies import assumed, claim, claimed, paper_table, paper_tables, same
 
-from senet_ablate.claims import Equivalent, Retains, Superior
 from senet_ablate.prospects import Prospects
-from senet_ablate.rules import Rules
-from senet_ablate.suite import Ablation, Arm
+from senet_ablate.spec.ablation import Ablation, Arm
+from senet_ablate.spec.claims import Equivalent, Retains, Rules, Superior
 
 
 def chance(prospects: Prospects, seeds: int, finding: str, scale: float = 1.0) -> float:

@@ -12,8 +12,8 @@ from helpers import PLAIN, PROTOCOL, R4, R16
 from senet_ablate.evidence import Evidence
 from senet_ablate.noise import Sample
 from senet_ablate.prospects import assume
-from senet_ablate.rules import Rules
-from senet_ablate.suite import Arm
+from senet_ablate.spec.ablation import Arm
+from senet_ablate.spec.claims import Rules
 
 # --- formulas ---
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from senet_ablate.excitation import collect
-from senet_ablate.overhead import added_cost
 from senet_ablate.pruning import prune_table, switched_off
 from senet_ablate.resnet import ResNet
-from senet_ablate.specs import Network, Placement, SEConfig, Variant
+from senet_ablate.spec.cost import added_cost
+from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 
 NETWORK = Network(backbone="resnet26", width=16, stem="small")
 SE = Variant(se=SEConfig())

@@ -7,7 +7,7 @@ import pytest
 
 from senet_ablate.errors import UserError
 from senet_ablate.report import fill
-from senet_ablate.suite import load_protocol
+from senet_ablate.spec.loading import load_protocol
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

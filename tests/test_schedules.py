@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from senet_ablate.schedules import learning_rate, plateaus
-from senet_ablate.specs import Recipe, Schedule
+from senet_ablate.spec.protocol import Recipe, Schedule
 
 PAPER_STEPS = (125, 200, 250)
 

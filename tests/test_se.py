@@ -8,10 +8,11 @@ import torch
 from timm.layers import SEModule
 
 from senet_ablate.complexity import count_complexity
-from senet_ablate.overhead import added_cost
 from senet_ablate.resnet import ResNet
 from senet_ablate.se import GATES, SQUEEZES, SqueezeExcitation, squeeze_avg
-from senet_ablate.specs import Complexity, Gate, Network, SEConfig, Squeeze, Variant
+from senet_ablate.spec.cost import added_cost
+from senet_ablate.spec.network import Gate, Network, SEConfig, Squeeze, Variant
+from senet_ablate.spec.protocol import Complexity
 
 # Two channels of a 2x2 map. W1 = (0.5, -0.25), one hidden channel; W2 = (0.8, -0.4).
 MAP = [[[1.0, 2.0], [3.0, 6.0]], [[4.0, -2.0], [0.0, 2.0]]]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from senet_ablate.resnet import ResNet
 from senet_ablate.seeding import generator, initialise, stream_seed
-from senet_ablate.specs import Placement, SEConfig, Variant
+from senet_ablate.spec.network import Placement, SEConfig, Variant
 
 PLAIN, SE = Variant(), Variant(se=SEConfig())
 

@@ -8,21 +8,19 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from senet_ablate.specs import (
+from senet_ablate.spec.ablation import arms
+from senet_ablate.spec.loading import load_ablations
+from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
+from senet_ablate.spec.protocol import (
     Augmentation,
     Complexity,
     DataConfig,
     DataFacts,
-    Network,
-    Placement,
     Protocol,
     Recipe,
     RunSpec,
     Schedule,
-    SEConfig,
-    Variant,
 )
-from senet_ablate.suite import arms, load_ablations
 
 ABLATIONS = Path(__file__).parents[1] / "ablations"
 

@@ -7,9 +7,10 @@ from torch import nn
 from senet_ablate.levers import in_use
 from senet_ablate.resnet import Bottleneck, ResNet
 from senet_ablate.seeding import initialise
-from senet_ablate.specs import Network, Placement, SEConfig, Variant
+from senet_ablate.spec.ablation import arms
+from senet_ablate.spec.loading import all_ablations, declarations_dir
+from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 from senet_ablate.speedup import SmallMapConv2d, speed_up
-from senet_ablate.suite import all_ablations, arms, declarations_dir
 
 ARMS = list(dict.fromkeys(arm.variant for arm in arms(all_ablations(declarations_dir()))))
 NETWORK = Network(backbone="resnet14", width=16, stem="small")

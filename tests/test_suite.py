@@ -3,9 +3,10 @@
 import pytest
 from studies import ABLATIONS
 
-from senet_ablate.claims import Fewer, Retains
-from senet_ablate.specs import Placement, SEConfig, Variant
-from senet_ablate.suite import SEED_SERIES, Ablation, Arm, Row, arms, differences, load_ablations, load_protocol
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, Row, arms
+from senet_ablate.spec.claims import Fewer, Retains
+from senet_ablate.spec.loading import load_ablations, load_protocol
+from senet_ablate.spec.network import Placement, SEConfig, Variant, differences
 
 
 def se(placement: Placement = Placement(), **config) -> Variant:  # noqa: B008 (frozen)

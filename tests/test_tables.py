@@ -21,7 +21,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.records import Failure, Progress
 from senet_ablate.resnet import ResNet
-from senet_ablate.specs import SEConfig, Variant
+from senet_ablate.spec.network import SEConfig, Variant
 from senet_ablate.store import Study
 from senet_ablate.tables import printed, to_csv, to_latex, to_markdown
 

@@ -15,17 +15,8 @@ from senet_ablate.loaders import EpochSampler
 from senet_ablate.records import Predictions
 from senet_ablate.resnet import ResNet
 from senet_ablate.run import resolve_precision, train_run
-from senet_ablate.specs import (
-    Augmentation,
-    DataConfig,
-    Network,
-    Placement,
-    Recipe,
-    RunSpec,
-    Schedule,
-    SEConfig,
-    Variant,
-)
+from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
+from senet_ablate.spec.protocol import Augmentation, DataConfig, Recipe, RunSpec, Schedule
 from senet_ablate.store import RunFolder
 from senet_ablate.training import History, TrainingModule, make_trainer
 

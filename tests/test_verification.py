@@ -19,7 +19,7 @@ from sound import begun, sound_run, write_sound
 from senet_ablate.cli import main
 from senet_ablate.files import write_atomic
 from senet_ablate.records import CurvePoint, Predictions, RunRecord, curve_csv, digests
-from senet_ablate.specs import Recipe
+from senet_ablate.spec.protocol import Recipe
 from senet_ablate.store import RunFolder, Study
 from senet_ablate.verification import examine, verify
 

@@ -8,7 +8,7 @@ import pytest
 from helpers import ABLATION
 from studies import better, claim, same
 
-from senet_ablate.claims import Atom, Fewer, Retains
+from senet_ablate.spec.claims import Atom, Fewer, Retains
 from senet_ablate.verdicts import AtomVerdict, FindingVerdict, Verdict
 from senet_ablate.words import MARK, deciding, in_words, why
 

@@ -17,7 +17,7 @@ from test_pool import request
 from senet_ablate import files, run, store, training, worker
 from senet_ablate.executor import Event, RunRequest
 from senet_ablate.lease import leased
-from senet_ablate.specs import Protocol
+from senet_ablate.spec.protocol import Protocol
 from senet_ablate.store import Study
 from senet_ablate.worker import attempt
 

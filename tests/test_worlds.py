@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from senet_ablate.noise import Sample
-from senet_ablate.specs import SEConfig, Variant
-from senet_ablate.suite import Arm
+from senet_ablate.spec.ablation import Arm
+from senet_ablate.spec.network import SEConfig, Variant
 from senet_ablate.worlds import Simulator, World
 
 PLAIN, SE, TANH = (Arm(variant=Variant(se=se)) for se in (None, SEConfig(), SEConfig(gate="tanh")))

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from senet_ablate.backbones import BACKBONES, EXPANSION
-from senet_ablate.geometry import block_shapes, eca_kernel, gated_sites, halved
-from senet_ablate.specs import Complexity, Excitation, Network, SEConfig, Variant
+from senet_ablate.spec.geometry import block_shapes, eca_kernel, gated_sites, halved
+from senet_ablate.spec.network import BACKBONES, EXPANSION, Excitation, Network, SEConfig, Variant
+from senet_ablate.spec.protocol import Complexity
 
 
 def _two_layers(channels: int, se: SEConfig) -> tuple[int, int]:
@@ -88,3 +88,8 @@ def total_cost(network: Network, variant: Variant, *, in_channels: int, classes:
         params_with_bn_stats=plain.params_with_bn_stats + added.params_with_bn_stats,
         macs=plain.macs + added.macs,
     )
+
+
+PAPER_NETWORK = Network(backbone="resnet50")
+PAPER_RESOLUTION = 224
+PAPER_CLASSES = 1000

@@ -1,18 +1,17 @@
-"""The printed tables as data: load ablations and protocols, check them, and find the networks that they share."""
+"""The printed tables as data: rows, the arms that they share, and what the paper concludes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from senet_ablate.claims import PLAIN, Atom, Claim, NoDifference, Retains
-from senet_ablate.declarations import parse_value, read_toml, validate
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.geometry import gated_sites
-from senet_ablate.specs import Network, Placement, Protocol, SEConfig, Spec, Variant
+from senet_ablate.spec.claims import PLAIN, Atom, Claim, NoDifference, Retains
+from senet_ablate.spec.geometry import gated_sites
+from senet_ablate.spec.network import Network, Placement, SEConfig, Variant, differences
+from senet_ablate.spec.schema import Spec
 
 Factor = Literal["se.squeeze", "se.gate", "se.reduction", "se.excitation", "placement.stages", "placement.position"]
 
@@ -188,114 +187,6 @@ class Ablation(Spec):
     def heading(self) -> str:
         """How the table is called in print: `Table 10: Reduction ratio`."""
         return f"Table {self.table}: {self.title}" if self.table else self.title
-
-
-def differences(one: Variant, other: Variant) -> set[str]:
-    """Names of the fields in which two networks differ, e.g. `{"se.gate"}`; a plain network has no `se` fields."""
-
-    def fields(variant: Variant) -> dict[str, Any]:
-        se = variant.se.model_dump() if variant.se else {}
-        return {f"se.{key}": value for key, value in se.items()} | {
-            f"placement.{key}": value for key, value in variant.placement.model_dump().items()
-        }
-
-    left, right = fields(one), fields(other)
-    keys = (left.keys() | right.keys()) - one.unread - other.unread
-    return {key for key in keys if left.get(key) != right.get(key)}
-
-
-def declarations_dir() -> Path:
-    """The `ablations/` folder: of the working directory, else of the checkout, else inside the installed package."""
-    package = Path(__file__).parent
-    places = (Path("ablations"), package.parent / "ablations", package / "ablations")
-    found = next((place for place in places if (place / "protocols").is_dir()), None)
-    if found is None:
-        raise UserError(f"no ablations/ folder with protocols/ found; looked in {', '.join(map(str, places))}")
-    return found
-
-
-def all_ablations(directory: Path) -> list[Ablation]:
-    """Every table of `directory`: the paper's in the order of their numbers, then those of ours.
-
-    Raises:
-        UserError: a file has a mistake, or two tables collide.
-    """
-    ablations: dict[str, Ablation] = {}
-    for path in sorted(directory.glob("*.toml")):
-        ablation = validate(Ablation, read_toml(path), str(path))
-        if path.stem != ablation.name:
-            number = f"table = {ablation.table} and " if ablation.table else ""
-            raise UserError(f"{path}: {number}slug = {ablation.slug!r} belong in {ablation.name}.toml")
-        if ablation.slug in ablations:
-            raise UserError(f"{path}: slug = {ablation.slug!r} is also that of {ablations[ablation.slug].name}.toml")
-        ablations[ablation.slug] = ablation
-    if not ablations:
-        raise UserError(f"{directory}: no ablation (*.toml) in this folder")
-    return sorted(ablations.values(), key=lambda a: (a.table is None, a.table or 0, a.slug))
-
-
-def load_ablations(directory: Path, slugs: Sequence[str] = (), rows: Sequence[str] = ()) -> list[Ablation]:
-    """Load the tables of `directory` in the order of their numbers: the paper's, or those named by `slugs`.
-
-    A table without a number, one of ours, is loaded when it is named. With `rows`, keep only the rows with these ids
-    (a table's reference always stays) and no claims.
-
-    Raises:
-        UserError: a file has a mistake, two tables collide, or a slug or row id is unknown.
-    """
-    ablations = {ablation.slug: ablation for ablation in all_ablations(directory)}
-    for slug in slugs:
-        if slug not in ablations:
-            raise UserError(f"no ablation {slug!r}; {did_you_mean(slug, ablations)}")
-    wanted = set(slugs) or {slug for slug, ablation in ablations.items() if ablation.table} or set(ablations)
-    chosen = [ablation for slug, ablation in ablations.items() if slug in wanted]
-    known = [row.id for ablation in chosen for row in ablation.rows]
-    for row_id in rows:
-        if row_id not in known:
-            raise UserError(f"no row {row_id!r} in {', '.join(a.slug for a in chosen)}; {did_you_mean(row_id, known)}")
-    if rows:
-        kept = [[row for row in a.rows if row.id in (*rows, a.reference)] for a in chosen]
-        # model_copy skips validation: a table reduced to its reference is still worth training.
-        chosen = [
-            a.model_copy(update={"rows": tuple(some), "claims": ()}) for a, some in zip(chosen, kept, strict=True)
-        ]
-    return chosen
-
-
-def load_protocol(directory: Path, name: str, overrides: Sequence[str] = ()) -> Protocol:
-    """Load a protocol by name from `directory`/protocols, or from the path of a TOML file.
-
-    `overrides` are `key=value` texts with dotted keys, e.g. `recipe.epochs=60`, validated like the file itself.
-
-    Raises:
-        UserError: there is no such protocol, or file or override has a mistake.
-    """
-    path = Path(name)
-    if path.suffix != ".toml":
-        path = directory / "protocols" / f"{name}.toml"
-        if not path.is_file():
-            names = sorted(file.stem for file in (directory / "protocols").glob("*.toml"))
-            if not names:
-                raise UserError(f"{directory}: no protocols/*.toml in this folder; name another with --ablations")
-            raise UserError(f"no protocol {name!r}; {did_you_mean(name, names)}; or the path of a .toml file")
-    raw = read_toml(path)
-    place = str(path)
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        *tables, last = key.strip().split(".")
-        if not equals or not all((*tables, last)):
-            raise UserError(f"--set {override!r}: expected KEY=VALUE, for example recipe.epochs=60")
-        target = raw
-        for part in tables:
-            target = target.setdefault(part, {})
-            if not isinstance(target, dict):
-                raise UserError(f"--set {override!r}: {part!r} is a value, not a table")
-        target[last] = parse_value(value.strip())
-        place = f"{path} with --set {' '.join(overrides)}"
-    protocol = validate(Protocol, raw, place)
-    if protocol.name != path.stem:
-        raise UserError(f"{path}: name = {protocol.name!r} should be the file's own name, {path.stem!r}")
-    return protocol
 
 
 def check_arms(ablations: Iterable[Ablation], network: Network, resolution: int, place: str) -> None:

@@ -1,4 +1,7 @@
-"""Read TOML declarations strictly: each mistake names file, row, key, value and what would be right."""
+"""The base of all specifications, and TOML read strictly.
+
+Each mistake names file, row, key, value and what would be right.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from senet_ablate.errors import UserError, did_you_mean
+
+
+class Spec(BaseModel):
+    """Base of every specification: immutable, strict about types, and closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
+
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
 

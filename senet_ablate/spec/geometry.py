@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from senet_ablate.backbones import BACKBONES, EXPANSION, BlockKind
-from senet_ablate.specs import Network, Position, Variant
+from senet_ablate.spec.network import BACKBONES, EXPANSION, BlockKind, Network, Position, Variant
 
 
 @dataclass(frozen=True, kw_only=True)

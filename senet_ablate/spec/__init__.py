@@ -1,0 +1,1 @@
+"""What is declared: networks, protocols, findings, tables. Pydantic only, no torch."""
