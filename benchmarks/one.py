@@ -24,13 +24,13 @@ from senet_ablate.executor import RunRequest
 from senet_ablate.levers import in_use
 from senet_ablate.loaders import EpochSampler
 from senet_ablate.resnet import ResNet
+from senet_ablate.results.store import Study
 from senet_ablate.run import resolve_precision, train_run
 from senet_ablate.schedules import learning_rate
 from senet_ablate.seeding import initialise
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.protocol import RunSpec
 from senet_ablate.speedup import speed_up
-from senet_ablate.store import Study
 from senet_ablate.training import EpochFiles
 
 

@@ -20,9 +20,9 @@ from measure import HERE
 from tabulate import tabulate
 
 from senet_ablate.files import write_atomic
-from senet_ablate.records import RunRecord, read_curve
+from senet_ablate.results.records import RunRecord, read_curve
+from senet_ablate.results.store import Study
 from senet_ablate.spec.loading import load_ablations, load_protocol
-from senet_ablate.store import Study
 
 DECLARATIONS = HERE / "pilots"
 RESULTS = Path("results")

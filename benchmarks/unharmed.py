@@ -15,12 +15,12 @@ import numpy as np
 
 from senet_ablate import student
 from senet_ablate.noise import Sample, fit_noise
-from senet_ablate.outcomes import Outcomes, load_outcomes
-from senet_ablate.records import Predictions
+from senet_ablate.results.arms import Outcomes, load_outcomes
+from senet_ablate.results.records import Predictions
+from senet_ablate.results.store import Study
 from senet_ablate.simultaneous import max_t
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import Rules
-from senet_ablate.store import Study
 
 
 def load(root: Path) -> Outcomes:

@@ -11,15 +11,15 @@ from senet_ablate.errors import UserError
 from senet_ablate.evidence import Evidence
 from senet_ablate.judge import TableJudge, judges_of
 from senet_ablate.noise import Sample
-from senet_ablate.outcomes import Outcomes, load_outcomes
-from senet_ablate.plans import StudyPlan, default_plan, deviations, read_plan, unplanned
 from senet_ablate.power import assumed_phi
-from senet_ablate.records import StudyPin
+from senet_ablate.results.arms import Outcomes, load_outcomes
+from senet_ablate.results.plan import StudyPlan, default_plan, deviations, read_plan, unplanned
+from senet_ablate.results.records import StudyPin
+from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.claims import LOOK_SHARE, PLAIN, Fewer, Metric, Rules
 from senet_ablate.spec.cost import total_cost
 from senet_ablate.spec.protocol import Complexity
-from senet_ablate.store import Study
 from senet_ablate.verdicts import FindingVerdict
 
 SECONDARY: tuple[Metric, ...] = ("cross_entropy", "top5_err")

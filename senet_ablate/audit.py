@@ -10,17 +10,14 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from senet_ablate.outcomes import Outcomes
-from senet_ablate.records import RunRecord
+from senet_ablate.results.arms import ABSENT, Outcomes, _flat, facts
+from senet_ablate.results.records import RunRecord
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm
 from senet_ablate.spec.claims import PLAIN
 from senet_ablate.spec.protocol import Protocol, RunSpec
 
 CAUTIONS = frozenset({"versions", "code", "hardware", "execution"})
 """Aspects in which arms may differ without having been taught different things; all others forbid a verdict."""
-
-ABSENT = "absent"
-"""What stands for the value of a field that only the other side has."""
 
 WIDTH = 80
 
@@ -188,43 +185,12 @@ def _values(runs: Sequence[RunRecord]) -> dict[str, frozenset[object]]:
     }
 
 
-def facts(record: RunRecord) -> dict[str, object]:
-    """How a run came to be, by aspect; its network change and its seed are what arms are for, and left out."""
-    spec, origin = record.spec.model_dump(exclude={"variant", "seed"}), record.provenance
-    levers = "not noted" if origin.levers is None else ", ".join(origin.levers) or "none"
-    commit = f"{origin.commit[:10]}{' with changes' if origin.dirty else ''}" if origin.commit else "unknown"
-    return _flat(
-        {
-            **spec,
-            "data": spec["data"] | {"fingerprint": record.data_fingerprint, "n_test": record.n_test},
-            "precision": {"asked": spec["precision"], "used": origin.precision},
-            "versions": {"python": origin.python} | origin.libraries,
-            "code": {"version": origin.version, "commit": commit},
-            "hardware": {
-                "kind": origin.device if origin.device in ("cpu", "mps") else "cuda",  # of a card the name is kept
-                "name": origin.hardware,
-            },
-            # Each device normalises its own share of the batch, so their number changes what is learnt.
-            "recipe": {"devices": origin.devices},
-            "execution": {"threads": origin.threads, "pipeline": origin.pipeline, "levers": levers},
-        }
-    )
-
-
 def _fields(spec: RunSpec, *, variant_whole: bool) -> dict[str, object]:
     """All fields of a run; its network change as one, for a plain network has no fields to compare."""
     fields = spec.model_dump()
     if variant_whole:
         fields["variant"] = {"se": spec.variant.slug}
     return _flat(fields)
-
-
-def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """The leaves of nested mappings by their dotted names."""
-    leaves: dict[str, object] = {}
-    for key, value in tree.items():
-        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return leaves
 
 
 def _aspect(path: str) -> tuple[str, str]:

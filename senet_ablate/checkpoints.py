@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from senet_ablate.files import write_atomic
-from senet_ablate.store import RunFolder
+from senet_ablate.results.store import RunFolder
 
 
 @dataclass

@@ -31,7 +31,7 @@ from senet_ablate.options import (
     choose,
     options,
 )
-from senet_ablate.planning import channels_and_classes
+from senet_ablate.results.worklist import channels_and_classes
 from senet_ablate.spec.ablation import SEED_SERIES, arms, check_arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.network import Variant
@@ -51,7 +51,7 @@ def audit(classes: int | None, **choice: Any) -> None:
     """
     from senet_ablate.anatomy import audit_networks
     from senet_ablate.audit import audit_declarations, audit_records, departure_lines
-    from senet_ablate.outcomes import load_outcomes
+    from senet_ablate.results.arms import load_outcomes
 
     chosen = choose(**choice)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
@@ -90,9 +90,9 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
     Networks are measured in turn, for several rounds, and only while no study trains on this machine.
     """
     from senet_ablate.latency import ROUNDS, measure_latency
+    from senet_ablate.results.store import write_latency
     from senet_ablate.run import resolve_precision
     from senet_ablate.runner import find_machine
-    from senet_ablate.timings import write_latency
 
     chosen = choose(**choice)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)

@@ -43,20 +43,11 @@ from senet_ablate.options import (
     Place,
     choose,
     options,
-    planned_seeds,
 )
-from senet_ablate.planning import Plan, channels_and_classes, make_plan, row_states
+from senet_ablate.results.plan import planned_seeds
+from senet_ablate.results.worklist import Plan, channels_and_classes, duration, make_plan, row_states
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
-from senet_ablate.terminal import (
-    duration,
-    say,
-    show_declarations,
-    show_plan,
-    show_prospects,
-    show_status,
-    show_table,
-    tell,
-)
+from senet_ablate.terminal import say, show_declarations, show_plan, show_prospects, show_status, show_table, tell
 
 if TYPE_CHECKING:
     from senet_ablate.engines import Engine

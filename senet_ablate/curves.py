@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from senet_ablate.errors import UserError
 from senet_ablate.figures import STYLE, spread_out
-from senet_ablate.outcomes import Outcomes
-from senet_ablate.records import CURVE_FILE, CurvePoint, read_curve
+from senet_ablate.results.arms import Outcomes
+from senet_ablate.results.records import CURVE_FILE, CurvePoint, read_curve
 from senet_ablate.spec.ablation import Ablation
 
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")

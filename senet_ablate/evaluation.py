@@ -11,7 +11,7 @@ from torch import nn
 
 from senet_ablate.data import LoadedData
 from senet_ablate.loaders import Loader
-from senet_ablate.records import CurvePoint, Metrics, Predictions
+from senet_ablate.results.records import CurvePoint, Metrics, Predictions
 from senet_ablate.spec.protocol import Recipe
 
 TOP5_FROM_CLASSES = 20

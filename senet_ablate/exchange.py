@@ -9,7 +9,7 @@ import click
 
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.options import RESULTS, Place, Word, options, plain_name
-from senet_ablate.store import Study
+from senet_ablate.results.store import Study
 from senet_ablate.terminal import say
 
 
@@ -35,7 +35,7 @@ def merge(sources: tuple[Path, ...], into: str, results: Path) -> None:
 
     Exit 1 if a run came out differently, or one was refused as damaged, foreign or impossible.
     """
-    from senet_ablate.merging import merge as join
+    from senet_ablate.results.merge import merge as join
 
     merged = join(sources, Study(results / plain_name("--into", into)))
     for conflict in merged.conflicts:
@@ -65,8 +65,8 @@ def verify(names: tuple[str, ...], results: Path) -> None:
 
     No STUDY means all in results/. Nothing is changed or deleted. Exit 1 if anything is wrong.
     """
-    from senet_ablate.verification import studies
-    from senet_ablate.verification import verify as check
+    from senet_ablate.results.verify import studies
+    from senet_ablate.results.verify import verify as check
 
     known = {study.name: study for study in studies(results)}
     for name in names:

@@ -13,111 +13,16 @@ Without squeeze (Table 16) the gate is a map; its mean over the pixels stands fo
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from senet_ablate.resnet import ResNet
+from senet_ablate.results.gates import BlockExcitation
 from senet_ablate.se import ChannelAttention
-from senet_ablate.spec.network import Gate
-
-UPPER_LIMIT: dict[Gate, float | None] = {
-    "sigmoid": 1.0,
-    "tanh": 1.0,  # and -1 on the other side: magnitudes are compared
-    "relu": None,
-    "constant": None,
-    "random": 1.0,
-    "none": None,
-}
-"""Where each gate ends; without an end, or if it does not move, no channel is called saturated."""
-
-SATURATED, DEAD = 0.99, 0.01
-
-CHANNELS_SHOWN = 50
-
-ALL = "all"
-"""Name of the line over the images of all classes."""
-
-NO_VARIATION = 1e-12
-"""Share of the gates' sum of squares below which their variation is rounding (the constant gate, one image)."""
-
-
-@dataclass(frozen=True)
-class BlockExcitation:
-    """What one SE block did: sums over the images of each class, never the images themselves.
-
-    With K classes and C channels: `images` (K,), `sums` and `squares` of the gates (K, C), `magnitudes` (C,), the sums
-    of |s| over all images.
-    """
-
-    name: str
-    gate: Gate
-    images: np.ndarray
-    sums: np.ndarray
-    squares: np.ndarray
-    magnitudes: np.ndarray
-
-    @property
-    def stage(self) -> int:
-        """The paper's stage number."""
-        return int(self.name.split("_")[1])
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean gate of each channel over all images (C,)."""
-        return self.sums.sum(0) / self.images.sum()
-
-    def class_mean(self, number: int) -> np.ndarray:
-        """Mean gate of each channel over the images of one class (C,); NaN if there is none."""
-        images = self.images[number]
-        return self.sums[number] / images if images else np.full(self.sums.shape[1], np.nan)
-
-    def class_spread(self, number: int) -> np.ndarray:
-        """Standard deviation of each channel's gate over the images of one class (C,); NaN for fewer than two."""
-        return _deviation(self.images[number], self.sums[number], self.squares[number])
-
-    @property
-    def spread(self) -> np.ndarray:
-        """Standard deviation of each channel's gate over all images (C,)."""
-        return _deviation(self.images.sum(), self.sums.sum(0), self.squares.sum(0))
-
-    def variances(self) -> tuple[float, float]:
-        """Variance of the gates (between, within) the classes, averaged over channels: squares of the two SDs."""
-        seen = self.images > 0
-        images, sums, squares = self.images[seen, None], self.sums[seen], self.squares[seen]
-        means = sums / images
-        size = self.images.sum() * sums.shape[1]
-        between = (images * (means - self.mean) ** 2).sum() / size
-        within = max((squares - images * means**2).sum() / size, 0.0)
-        return float(between), float(within)
-
-    def numbers(self) -> dict[str, float]:
-        """The block's line in the table; NaN where a number has no meaning."""
-        between, within = self.variances()
-        varies = between + within > NO_VARIATION * self.squares.sum() / (self.images.sum() * self.sums.shape[1])
-        magnitude = self.magnitudes / self.images.sum()
-        limit = UPPER_LIMIT[self.gate]
-        return {
-            "mean": float(self.mean.mean()),
-            "between_sd": math.sqrt(between) if varies else 0.0,
-            "within_sd": math.sqrt(within) if varies else 0.0,
-            "specificity": between / (between + within) if varies else math.nan,
-            "saturated": math.nan if limit is None else float((magnitude > SATURATED * limit).mean()),
-            "dead": float((magnitude < DEAD).mean()),
-        }
-
-
-def _deviation(images: int, sums: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    if images < 2:
-        return np.full(sums.shape, np.nan)
-    return np.sqrt(np.maximum(squares - sums**2 / images, 0) / (images - 1))
 
 
 @contextmanager
@@ -174,61 +79,3 @@ def collect(model: ResNet, batches: Iterable[tuple[Tensor, Tensor]], classes: in
         BlockExcitation(name, found[name], images.numpy(), *(total.numpy() for total in totals[name]))
         for name in totals
     ]
-
-
-def chance_specificity(blocks: Sequence[BlockExcitation]) -> float:
-    """What specificity would be on average if classes were drawn by lot: (K - 1) / (N - 1)."""
-    images = blocks[0].images
-    return float(((images > 0).sum() - 1) / (images.sum() - 1))
-
-
-def shown_channels(channels: int) -> np.ndarray:
-    """At most fifty evenly spaced channels from the first, as in the paper's figures: each ceil(C / 50)-th (from 0)."""
-    return np.arange(0, channels, math.ceil(channels / CHANNELS_SHOWN))
-
-
-def block_table(blocks: Iterable[BlockExcitation]) -> pd.DataFrame:
-    """One line per block: its name, stage and channels, and its `numbers`."""
-    return pd.DataFrame(
-        [
-            {"block": block.name, "stage": block.stage, "channels": len(block.magnitudes), **block.numbers()}
-            for block in blocks
-        ]
-    )
-
-
-def stage_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The blocks' numbers averaged over each stage, and how many blocks it has."""
-    numbers = table.drop(columns=["block", "channels"]).groupby("stage").mean()
-    numbers.insert(0, "blocks", table.groupby("stage").size())
-    return numbers.reset_index()
-
-
-def line_table(blocks: Iterable[BlockExcitation], classes: Mapping[str, int], *, with_all: bool = True) -> pd.DataFrame:
-    """What a figure is drawn from: mean and deviation of the gates of shown channels (from 1), by block and class.
-
-    `classes` has the number of each class by the name that it is shown with.
-    """
-    frames = []
-    for block in blocks:
-        lines = [
-            (name, block.images[number], block.class_mean(number), block.class_spread(number))
-            for name, number in classes.items()
-        ]
-        if with_all:
-            lines.append((ALL, block.images.sum(), block.mean, block.spread))
-        channels = shown_channels(len(block.magnitudes))
-        frames += [
-            pd.DataFrame(
-                {
-                    "block": block.name,
-                    "class": name,
-                    "images": images,
-                    "channel": channels + 1,
-                    "mean": mean[channels],
-                    "sd": deviation[channels],
-                }
-            )
-            for name, images, mean, deviation in lines
-        ]
-    return pd.concat(frames, ignore_index=True)

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from senet_ablate.excitation import ALL
 from senet_ablate.figures import STYLE
+from senet_ablate.results.gates import ALL
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, without black (kept for all classes) and yellow (too light for a line)."""

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from senet_ablate.excitation import (
+from senet_ablate.excitation_figures import plot_lines
+from senet_ablate.figures import save
+from senet_ablate.files import write_atomic
+from senet_ablate.results.gates import (
     ALL,
     CHANNELS_SHOWN,
     DEAD,
+    IDENTITY,
+    MEAN_GATE,
     SATURATED,
     UPPER_LIMIT,
     BlockExcitation,
@@ -19,10 +24,6 @@ from senet_ablate.excitation import (
     line_table,
     stage_table,
 )
-from senet_ablate.excitation_figures import plot_lines
-from senet_ablate.figures import save
-from senet_ablate.files import write_atomic
-from senet_ablate.pruning import IDENTITY, MEAN_GATE
 
 HEADINGS = {
     "block": "block",

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from senet_ablate.records import Failure
+from senet_ablate.results.records import Failure
+from senet_ablate.results.store import RunFolder
 from senet_ablate.spec.protocol import DeviceKind, RunSpec
-from senet_ablate.store import RunFolder
 
 ExecutorKind = Literal["local", "slurm", "ray"]
 TrackerKind = Literal["tensorboard", "wandb", "mlflow"]
@@ -25,7 +25,7 @@ class RunRequest:
     """All that a worker needs to do one run.
 
     With `data_fingerprint` the run refuses other images than those of its study. `overdue` is a lease on it that the
-    driver saw unchanged for so long that its holder counts as dead (see `lease.py`).
+    driver saw unchanged for so long that its holder counts as dead (see `results.lease.py`).
     `devices` share each batch of the run; `threads` and `loader_workers` are for each of them; `levers` are in use.
     `keep_weights` leaves the trained weights beside the record; `trackers` are told each epoch.
     """

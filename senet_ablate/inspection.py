@@ -32,7 +32,7 @@ from senet_ablate.spec.loading import all_ablations, declarations_dir
 from senet_ablate.terminal import say, show_text
 
 if TYPE_CHECKING:
-    from senet_ablate.excitation import BlockExcitation
+    from senet_ablate.results.gates import BlockExcitation
     from senet_ablate.subjects import Images, Subject
 
 USUAL = ("se-r16",)
@@ -96,8 +96,8 @@ def excitation(classes: str | None, **call: Any) -> None:
     senet-ablate excitation gate:sigmoid gate:tanh --study digits-reference
     senet-ablate excitation --weights seresnet50.pth --protocol imagenet-resnet50 --data imagenet
     """  # noqa: D301 - click wants the character itself
-    from senet_ablate.excitation import block_table
     from senet_ablate.excitation_report import printed, write_excitation
+    from senet_ablate.results.gates import block_table
     from senet_ablate.subjects import choose_classes, choose_pair
 
     wanted = [name.strip() for name in classes.split(",")] if classes else []

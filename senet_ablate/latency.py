@@ -13,10 +13,10 @@ from torch.utils.benchmark import Timer
 from senet_ablate import environment
 from senet_ablate.levers import in_use
 from senet_ablate.resnet import ResNet
+from senet_ablate.results.records import Latency, Timing
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import DeviceKind, Protocol
 from senet_ablate.speedup import speed_up
-from senet_ablate.timings import Latency, Timing
 
 ROUNDS = 6
 """The least and the largest of six rounds hold the median with a confidence of 97 %, whatever its distribution."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ from typing import Any
 import click
 
 from senet_ablate.errors import UserError, is_plain
-from senet_ablate.plans import StudyPlan, read_plan
-from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, arms, check_arms
+from senet_ablate.results.store import Study
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, arms, check_arms
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.store import Study
 
 MOST_CLASSES = 100_000
 """More than any data set of images has, and a classifier that still fits into memory."""
@@ -189,11 +188,3 @@ def _declared(directory: Path, named: Sequence[Ablation], study: Study) -> list[
         return any(slug == arm.variant.slug and arm.owns(seed) for slug, seed in begun for arm in extra)
 
     return [*printed, *(ablation for ablation in others if ablation.slug in slugs or is_begun(ablation))]
-
-
-def planned_seeds(chosen: Chosen, seeds: int | None) -> tuple[dict[Arm, int], StudyPlan | None]:
-    """Seeds of each arm that a call is about: as it says, else as the plan file says, else as the protocol does."""
-    plan = read_plan(chosen.study)
-    each: Mapping[str, int] = plan.seeds[-1] if plan and seeds is None else {}
-    usual = seeds or chosen.protocol.seeds
-    return {arm: each.get(arm.slug, usual) for arm in arms(chosen.ablations)}, plan

@@ -11,17 +11,16 @@ from senet_ablate.assessment import assess, gather
 from senet_ablate.environment import cores
 from senet_ablate.errors import UserError
 from senet_ablate.evidence import Evidence
-from senet_ablate.options import Chosen, planned_seeds
-from senet_ablate.outcomes import load_outcomes
-from senet_ablate.planning import Estimate, Pace, Plan, estimate, find_pace, make_plan
-from senet_ablate.plans import StudyPlan, claims_digest, read_plan, write_plan
+from senet_ablate.options import Chosen
 from senet_ablate.prospects import Assumptions, Prospect, Prospects, assume
+from senet_ablate.results.arms import load_outcomes
+from senet_ablate.results.plan import StudyPlan, claims_digest, planned_seeds, read_plan, write_plan
+from senet_ablate.results.store import Study
+from senet_ablate.results.worklist import Estimate, Pace, Plan, duration, estimate, find_pace, make_plan
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import LOOK_SHARE, Rules
 from senet_ablate.spec.protocol import Complexity, Protocol
 from senet_ablate.spec.schema import parse_value, validate
-from senet_ablate.store import Study
-from senet_ablate.terminal import duration
 
 OUT_OF_REACH = 0.8
 """A finding whose chance of being reproduced is smaller, though the paper's effects are true, is out of reach."""

@@ -26,7 +26,7 @@ from typing import Any
 
 from senet_ablate.environment import die_with_driver
 from senet_ablate.executor import Event, Fits, RunRequest, note_failure
-from senet_ablate.records import Failure
+from senet_ablate.results.records import Failure
 
 TRIES = 3
 """How often a run is begun or continued when its worker dies under it (killed, out of memory)."""

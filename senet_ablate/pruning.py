@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from senet_ablate.evaluation import evaluate
-from senet_ablate.excitation import BlockExcitation
 from senet_ablate.loaders import Loader
 from senet_ablate.resnet import ResNet
-
-IDENTITY, MEAN_GATE = "identity", "mean gate"
+from senet_ablate.results.gates import IDENTITY, MEAN_GATE, BlockExcitation
 
 
 class FixedGate(nn.Module):

@@ -18,7 +18,7 @@ from senet_ablate import pool
 from senet_ablate.errors import UserError, is_plain
 from senet_ablate.executor import Event, RunRequest, note_failure
 from senet_ablate.levers import ALLOCATOR, in_use
-from senet_ablate.records import Failure
+from senet_ablate.results.records import Failure
 from senet_ablate.runner import Resources, process_environment
 from senet_ablate.spec.protocol import DeviceKind
 from senet_ablate.spec.schema import Spec, parse_value, validate

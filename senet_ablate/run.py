@@ -20,9 +20,9 @@ from senet_ablate.complexity import count_complexity
 from senet_ablate.errors import UserError
 from senet_ablate.evaluation import diverged, evaluate
 from senet_ablate.executor import RunRequest
-from senet_ablate.lease import Lease, Taken
 from senet_ablate.loaders import EpochSampler, FileSplit
-from senet_ablate.records import (
+from senet_ablate.results.lease import Lease, Taken
+from senet_ablate.results.records import (
     CURVE_FILE,
     PREDICTIONS_FILE,
     CurvePoint,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from senet_ablate.outcomes import Outcomes
+from senet_ablate.results.arms import Outcomes
 from senet_ablate.spec.protocol import Augmentation, DataFacts, Protocol, Recipe
 
 IMAGENET_CLASSES, IMAGENET_TRAIN = 1000, 1_281_167

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from senet_ablate.errors import UserError
 from senet_ablate.executor import Event, Executor, RunRequest, is_done
-from senet_ablate.lease import Watch, discard_dead
+from senet_ablate.results.lease import Watch, discard_dead
 
 LOOK_S = 0.5
 """Seconds between two looks at the runs that others do."""

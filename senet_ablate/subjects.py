@@ -23,13 +23,13 @@ from senet_ablate.files import write_atomic
 from senet_ablate.legacy import LEGACY_VARIANT, from_legacy, is_legacy, legacy_network
 from senet_ablate.levers import LEVERS
 from senet_ablate.loaders import EpochSampler, Loader, Split
-from senet_ablate.planning import ArmPlan, Plan
-from senet_ablate.records import Predictions, RunRecord
 from senet_ablate.resnet import ResNet
+from senet_ablate.results.records import Predictions, RunRecord
+from senet_ablate.results.store import RunFolder, Study
+from senet_ablate.results.worklist import ArmPlan, Plan
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import DataFacts, Protocol
-from senet_ablate.store import RunFolder, Study
 
 State = dict[str, Tensor]
 Say = Callable[[str], None]

@@ -16,14 +16,14 @@ import pandas as pd
 from senet_ablate import student
 from senet_ablate.assessment import Assessment, cost
 from senet_ablate.judge import TableJudge, largest_t_of
-from senet_ablate.outcomes import Outcomes
-from senet_ablate.planning import row_states
 from senet_ablate.power import noncentrality
-from senet_ablate.records import RunRecord, StudyPin
+from senet_ablate.results.arms import Outcomes
+from senet_ablate.results.records import Latency, RunRecord, StudyPin
+from senet_ablate.results.store import read_latency
+from senet_ablate.results.worklist import row_states
 from senet_ablate.spec.ablation import Ablation, Row, arms
 from senet_ablate.spec.claims import PLAIN
 from senet_ablate.spec.cost import added_cost
-from senet_ablate.timings import Latency, read_latency
 from senet_ablate.verdicts import FindingVerdict
 from senet_ablate.words import in_words, percent
 

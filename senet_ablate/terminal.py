@@ -10,18 +10,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
-from senet_ablate.planning import Estimate, Plan
+from senet_ablate.results.worklist import Estimate, Plan, duration
 from senet_ablate.spec.ablation import Ablation, arms
 from senet_ablate.spec.protocol import Protocol
-
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from senet_ablate.planner import LaidOut
+    from senet_ablate.results.records import Latency
     from senet_ablate.tables import Table
-    from senet_ablate.timings import Latency
+
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class SafeGrid(Grid):
@@ -58,15 +59,6 @@ def say(text: str, *, error: bool = False) -> None:
     What a stranger's file brings into it cannot command the terminal.
     """
     Console(stderr=error).print(CONTROL.sub("\ufffd", text), highlight=False, markup=False, soft_wrap=True)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: `48 s`, `2 min 05 s`, `3 h 20 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def show_declarations(tables: Sequence[Ablation], protocols: Sequence[Protocol]) -> None:

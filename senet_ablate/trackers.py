@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from senet_ablate.errors import UserError
 from senet_ablate.executor import RunRequest, TrackerKind
-from senet_ablate.records import CurvePoint, RunRecord
+from senet_ablate.results.records import CurvePoint, RunRecord
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger

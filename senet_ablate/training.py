@@ -28,13 +28,13 @@ from senet_ablate.checkpoints import History, write_checkpoint
 from senet_ablate.data import LoadedData, load_data_once
 from senet_ablate.errors import UserError
 from senet_ablate.executor import RunRequest
-from senet_ablate.lease import Lease, Taken
 from senet_ablate.loaders import EpochSampler, Loader
-from senet_ablate.records import CurvePoint, Progress, curve_csv
 from senet_ablate.resnet import ResNet
+from senet_ablate.results.lease import Lease, Taken
+from senet_ablate.results.records import CurvePoint, Progress, curve_csv
+from senet_ablate.results.store import RunFolder
 from senet_ablate.schedules import learning_rate
 from senet_ablate.seeding import initialise
-from senet_ablate.store import RunFolder
 from senet_ablate.trackers import Trackers
 
 # Lightning announces devices, ranks and itself; its processes import this file before they do so.

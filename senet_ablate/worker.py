@@ -9,9 +9,9 @@ import traceback
 from senet_ablate.environment import uncollected
 from senet_ablate.errors import UserError
 from senet_ablate.executor import Event, RunRequest, is_done, note_failure
-from senet_ablate.lease import Lease, Taken, leased
-from senet_ablate.records import Failure
-from senet_ablate.store import Study
+from senet_ablate.results.lease import Lease, Taken, leased
+from senet_ablate.results.records import Failure
+from senet_ablate.results.store import Study
 
 with uncollected():
     from senet_ablate.run import train_run  # torch and Lightning

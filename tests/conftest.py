@@ -13,7 +13,7 @@ from hypothesis import settings
 from studies import ABLATIONS
 
 from senet_ablate.cli import main
-from senet_ablate.store import Study
+from senet_ablate.results.store import Study
 
 # No time limits, and the same examples in every run; nothing is kept between runs.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=60)

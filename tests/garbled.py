@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sound import begun, sound_run
 
 from senet_ablate.errors import UserError
-from senet_ablate.records import StudyPin
-from senet_ablate.store import Study
+from senet_ablate.results.records import StudyPin
+from senet_ablate.results.store import Study
 
 RECORD, CONTENTS = sound_run(SE, 0)
 HONEST = json.loads(RECORD.model_dump_json())

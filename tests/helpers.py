@@ -20,11 +20,11 @@ from torch import nn
 from senet_ablate.assessment import assess
 from senet_ablate.data import LoadedData
 from senet_ablate.executor import RunRequest
-from senet_ablate.records import CurvePoint, Metrics, Predictions, Provenance, RunRecord, curve_csv, digests
+from senet_ablate.results.records import CurvePoint, Metrics, Predictions, Provenance, RunRecord, curve_csv, digests
+from senet_ablate.results.store import RunFolder, Study
 from senet_ablate.spec.ablation import Ablation, PaperFigures, Row
 from senet_ablate.spec.network import Network, SEConfig, Variant
 from senet_ablate.spec.protocol import Complexity, DataConfig, DataFacts, Protocol, Recipe
-from senet_ablate.store import RunFolder, Study
 from senet_ablate.tables import Table, build_table
 
 NETWORK = Network(backbone="resnet14", width=16, stem="small")

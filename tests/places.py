@@ -29,9 +29,9 @@ from senet_ablate.cli import main
 from senet_ablate.on_ray import RayOptions
 from senet_ablate.on_slurm import SlurmOptions
 from senet_ablate.remote import node_resources, read_options
+from senet_ablate.results.store import Study
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import declarations_dir
-from senet_ablate.store import Study
 from senet_ablate.terminal import CONTROL
 
 ABLATIONS = declarations_dir().resolve()

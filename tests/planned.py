@@ -10,12 +10,12 @@ from click.testing import Result
 from helpers import FACTS, PLAIN, R16, make_record, write_record
 from studies import ABLATIONS
 
-from senet_ablate.plans import StudyPlan, read_plan
+from senet_ablate.results.plan import StudyPlan, read_plan
+from senet_ablate.results.store import Study
 from senet_ablate.spec.cost import total_cost
 from senet_ablate.spec.loading import load_protocol
 from senet_ablate.spec.network import SEConfig, Variant
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.store import Study
 
 DIGITS = load_protocol(ABLATIONS, "digits")
 MAX = Variant(se=SEConfig(squeeze="max"))

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from helpers import CURVE, FACTS, PROTOCOL, SE, make_record
 
-from senet_ablate.records import CurvePoint, Metrics, Predictions, RunRecord, curve_csv, digests
+from senet_ablate.results.records import CurvePoint, Metrics, Predictions, RunRecord, curve_csv, digests
+from senet_ablate.results.store import RunFolder, Study
 from senet_ablate.spec.cost import total_cost
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.store import RunFolder, Study
 
 
 def sound_run(

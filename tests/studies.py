@@ -9,14 +9,14 @@ from typing import Any
 from helpers import ABLATION, FACTS, PLAIN, PROTOCOL, R4, R16, make_record, write_record
 
 from senet_ablate.files import write_atomic
-from senet_ablate.plans import PLAN_FILE, StudyPlan, default_plan
 from senet_ablate.prospects import Assumptions
+from senet_ablate.results.plan import PLAN_FILE, StudyPlan, default_plan
+from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Ablation, arms
 from senet_ablate.spec.claims import Atom, Claim, Equivalent, Rules, Superior
 from senet_ablate.spec.loading import load_ablations
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.store import Study
 
 ABLATIONS = Path(__file__).parent.parent / "ablations"
 

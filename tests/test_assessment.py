@@ -23,11 +23,11 @@ from studies import (
 from senet_ablate.assessment import Assessment, assess, gather
 from senet_ablate.findings import to_markdown as findings_page
 from senet_ablate.options import choose
+from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import Retains, Rules
 from senet_ablate.spec.loading import load_ablations, load_protocol
 from senet_ablate.spec.network import SEConfig, Variant
-from senet_ablate.store import Study
 from senet_ablate.tables import build_table, to_markdown
 from senet_ablate.verdicts import FindingVerdict
 

@@ -14,15 +14,15 @@ from torch import nn
 from senet_ablate import anatomy
 from senet_ablate.anatomy import MAY_DIFFER, audit_networks
 from senet_ablate.audit import Departure, audit_declarations, audit_records, comparisons, departure_lines
-from senet_ablate.outcomes import Outcomes, arm_of, load_outcomes
-from senet_ablate.records import RunRecord, StudyPin
 from senet_ablate.resnet import ResNet
+from senet_ablate.results.arms import Outcomes, arm_of, load_outcomes
+from senet_ablate.results.records import RunRecord, StudyPin
+from senet_ablate.results.store import Study
 from senet_ablate.seeding import initialise
 from senet_ablate.spec.ablation import Ablation, Row
 from senet_ablate.spec.loading import load_ablations, load_protocol
 from senet_ablate.spec.network import Placement, SEConfig, Variant, differences
 from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES, Protocol
-from senet_ablate.store import Study
 
 ROOT = Path(__file__).parents[1]
 ABLATIONS = ROOT / "ablations"

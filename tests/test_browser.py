@@ -12,7 +12,7 @@ from helpers import ABLATION
 
 from senet_ablate.assessment import assess
 from senet_ablate.report import write_report
-from senet_ablate.store import Study
+from senet_ablate.results.store import Study
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")

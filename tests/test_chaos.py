@@ -14,8 +14,8 @@ from helpers import PLAIN, SE
 from sound import begun, write_sound
 
 from senet_ablate.errors import UserError
-from senet_ablate.store import Study
-from senet_ablate.verification import verify
+from senet_ablate.results.store import Study
+from senet_ablate.results.verify import verify
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))

@@ -7,7 +7,7 @@ from helpers import ABLATION, CURVE, R16
 
 from senet_ablate.assessment import assess
 from senet_ablate.curves import curves_frame, plot_curves
-from senet_ablate.store import Study
+from senet_ablate.results.store import Study
 
 
 def test_the_frame_has_each_epoch_of_each_run(full: Study) -> None:

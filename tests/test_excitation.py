@@ -9,18 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from senet_ablate.excitation import (
+from senet_ablate.excitation import collect, recorded
+from senet_ablate.resnet import ResNet
+from senet_ablate.results.gates import (
     UPPER_LIMIT,
     BlockExcitation,
     block_table,
     chance_specificity,
-    collect,
     line_table,
-    recorded,
     shown_channels,
     stage_table,
 )
-from senet_ablate.resnet import ResNet
 from senet_ablate.se import GATES, SqueezeExcitation
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize
 
 from senet_ablate.figures import MARKERS, plot_column, plot_points, plot_table, save, spread_out
-from senet_ablate.store import Study
-from senet_ablate.timings import Latency, Timing, write_latency
+from senet_ablate.results.records import Latency, Timing
+from senet_ablate.results.store import Study, write_latency
 
 
 def drawn(figure: Figure, row: int, column: int, columns: int = 2) -> set[tuple[float, float]]:

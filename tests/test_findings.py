@@ -18,9 +18,9 @@ from studies import ABLATIONS, ALIKE, CLAIMED, CLEAR, better, claim, claimed, fi
 from senet_ablate.assessment import Assessment, assess
 from senet_ablate.findings import findings_frame, to_csv, to_markdown
 from senet_ablate.report import write_report
+from senet_ablate.results.store import Study
 from senet_ablate.spec.claims import Fewer, Rules
 from senet_ablate.spec.loading import load_ablations
-from senet_ablate.store import Study
 
 MIXED = claimed(
     claim("gain", better("r16", "plain")),

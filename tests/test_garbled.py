@@ -31,14 +31,14 @@ from sound import write_sound
 from senet_ablate.assessment import assess
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.lease import Watch, leased
-from senet_ablate.merging import merge
-from senet_ablate.planning import find_pace, row_states
-from senet_ablate.plans import read_plan
-from senet_ablate.records import Predictions, RunRecord, digests, read_curve
+from senet_ablate.results.lease import Watch, leased
+from senet_ablate.results.merge import merge
+from senet_ablate.results.plan import read_plan
+from senet_ablate.results.records import Predictions, RunRecord, digests, read_curve
+from senet_ablate.results.store import Study
+from senet_ablate.results.verify import examine, verify
+from senet_ablate.results.worklist import find_pace, row_states
 from senet_ablate.spec.protocol import RunSpec
-from senet_ablate.store import Study
-from senet_ablate.verification import examine, verify
 
 PATHS = list(paths(HONEST))
 

@@ -17,9 +17,9 @@ from senet_ablate import machine
 from senet_ablate.cli import main
 from senet_ablate.errors import UserError
 from senet_ablate.latency import ROUNDS, in_turn, measure_latency, stopwatches
-from senet_ablate.store import Study
+from senet_ablate.results.records import Latency, Timing
+from senet_ablate.results.store import Study, read_latency, write_latency
 from senet_ablate.tables import printed
-from senet_ablate.timings import Latency, Timing, read_latency, write_latency
 
 
 def latency(slug: str, milliseconds: float, **changes: object) -> Latency:

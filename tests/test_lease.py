@@ -13,8 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from senet_ablate import lease
-from senet_ablate.lease import Holder, Lease, Sight, Taken, Watch, current, discard_dead, leased, seems_held, this_node
+from senet_ablate.results import lease
+from senet_ablate.results.lease import (
+    Holder,
+    Lease,
+    Sight,
+    Taken,
+    Watch,
+    current,
+    discard_dead,
+    leased,
+    seems_held,
+    this_node,
+)
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
 

@@ -16,12 +16,12 @@ from studies import put_plan
 from senet_ablate.cli import main
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.lease import leased
-from senet_ablate.merging import merge
-from senet_ablate.plans import read_plan
-from senet_ablate.records import Predictions, Progress
+from senet_ablate.results.lease import leased
+from senet_ablate.results.merge import merge
+from senet_ablate.results.plan import read_plan
+from senet_ablate.results.records import Predictions, Progress
+from senet_ablate.results.store import Study
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.store import Study
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_the_same_seed_with_another_result_is_kept_beside_and_told(ours: Study, 
 
 
 def test_readers_of_runs_do_not_see_conflicts(ours: Study, theirs: Study) -> None:
-    from senet_ablate.planning import find_pace
+    from senet_ablate.results.worklist import find_pace
 
     write_sound(ours, SE, 0, 20)
     write_sound(theirs, SE, 0, 23)

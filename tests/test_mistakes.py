@@ -24,22 +24,22 @@ from senet_ablate.data import load_data
 from senet_ablate.errors import UserError
 from senet_ablate.figures import plot_table, save
 from senet_ablate.files import write_atomic
-from senet_ablate.outcomes import load_outcomes
-from senet_ablate.planning import find_pace
-from senet_ablate.plans import read_plan
 from senet_ablate.prospects import Assumptions, Prospects
-from senet_ablate.records import CURVE_FILE, CurvePoint, curve_csv, digests
 from senet_ablate.report import fill, write_report
 from senet_ablate.resnet import ResNet
+from senet_ablate.results.arms import load_outcomes
+from senet_ablate.results.plan import read_plan
+from senet_ablate.results.records import CURVE_FILE, CurvePoint, curve_csv, digests
+from senet_ablate.results.store import Study
+from senet_ablate.results.verify import examine
+from senet_ablate.results.worklist import find_pace
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import load_protocol
 from senet_ablate.spec.protocol import Augmentation, DataConfig, check_fit
-from senet_ablate.store import Study
 from senet_ablate.subjects import of_file
 from senet_ablate.tables import build_table
 from senet_ablate.terminal import show_status
-from senet_ablate.verification import examine
 
 
 @pytest.fixture

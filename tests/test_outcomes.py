@@ -24,10 +24,10 @@ from helpers import (
 from studies import fill
 
 from senet_ablate.errors import UserError
-from senet_ablate.outcomes import Outcomes, load_outcomes
-from senet_ablate.records import Predictions, RunRecord, curve_csv, digests
+from senet_ablate.results.arms import Outcomes, load_outcomes
+from senet_ablate.results.records import Predictions, RunRecord, curve_csv, digests
+from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Arm
-from senet_ablate.store import Study
 
 NULL = Arm(variant=R16, first_seed=1000)
 

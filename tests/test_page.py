@@ -15,8 +15,8 @@ from senet_ablate.assessment import assess
 from senet_ablate.errors import UserError
 from senet_ablate.page import Picture, inline
 from senet_ablate.report import write_report
+from senet_ablate.results.store import Study
 from senet_ablate.spec.loading import load_ablations
-from senet_ablate.store import Study
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 

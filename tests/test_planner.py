@@ -14,9 +14,9 @@ from studies import ABLATIONS
 from senet_ablate.errors import UserError
 from senet_ablate.options import Chosen
 from senet_ablate.planner import LaidOut, Wish, lay_out
+from senet_ablate.results.store import Study
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import load_ablations
-from senet_ablate.store import Study
 
 # --- seeds ---
 

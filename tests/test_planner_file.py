@@ -20,11 +20,11 @@ from senet_ablate import runner
 from senet_ablate.assessment import assess
 from senet_ablate.cli import main
 from senet_ablate.options import choose
+from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import load_ablations
 from senet_ablate.spec.network import SEConfig, Variant
-from senet_ablate.store import Study
 
 
 def test_a_written_plan_says_when_by_what_and_how_many(call: Call) -> None:

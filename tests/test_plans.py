@@ -10,8 +10,8 @@ from studies import CLAIMED, CLEAR, better, claim, claimed, fill, put_plan
 
 from senet_ablate.assessment import assess
 from senet_ablate.errors import UserError
-from senet_ablate.outcomes import Outcomes, load_outcomes
-from senet_ablate.plans import (
+from senet_ablate.results.arms import Outcomes, load_outcomes
+from senet_ablate.results.plan import (
     StudyPlan,
     claims_digest,
     default_plan,
@@ -20,9 +20,9 @@ from senet_ablate.plans import (
     unplanned,
     write_plan,
 )
+from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import LOOK_SHARE, Rules
-from senet_ablate.store import Study
 
 PLAN = StudyPlan(
     written="2020-01-01T00:00:00+00:00",

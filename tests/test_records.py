@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
-from senet_ablate.records import CurvePoint, Predictions, RunRecord, curve_csv, digests
-from senet_ablate.store import Study
+from senet_ablate.results.records import CurvePoint, Predictions, RunRecord, curve_csv, digests
+from senet_ablate.results.store import Study
 
 outcomes = st.lists(st.tuples(st.booleans(), st.floats(0, 6e4, width=16), st.booleans()), min_size=1, max_size=70)
 

@@ -10,7 +10,7 @@ from helpers import ABLATION, FACTS, PROTOCOL, R4, make_record, markdown_cells, 
 from senet_ablate.assessment import assess
 from senet_ablate.errors import UserError
 from senet_ablate.report import fill, write_report
-from senet_ablate.store import Study
+from senet_ablate.results.store import Study
 from senet_ablate.tables import cost_markdown, to_csv, to_latex, to_markdown
 
 

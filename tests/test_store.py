@@ -13,8 +13,8 @@ from helpers import PLAIN, SE, make_record, write_record
 
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.records import Failure, Progress, digests
-from senet_ablate.store import RunFolder, Study
+from senet_ablate.results.records import Failure, Progress, digests
+from senet_ablate.results.store import RunFolder, Study
 
 # --- files that are whole or absent ---
 

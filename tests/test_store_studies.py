@@ -10,10 +10,10 @@ from helpers import FACTS, PLAIN, PROTOCOL, SE, make_record, write_record
 
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.records import Failure
+from senet_ablate.results.records import Failure
+from senet_ablate.results.store import Study
 from senet_ablate.spec.network import Placement, SEConfig, Variant
 from senet_ablate.spec.protocol import DataConfig, Protocol, Recipe, Schedule
-from senet_ablate.store import Study
 
 
 def protocol(**changes: Any) -> Protocol:

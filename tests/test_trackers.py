@@ -16,9 +16,9 @@ from senet_ablate import trackers, training
 from senet_ablate.cli import main
 from senet_ablate.errors import UserError
 from senet_ablate.executor import RunRequest, TrackerKind
-from senet_ablate.records import RunRecord, read_curve
+from senet_ablate.results.records import RunRecord, read_curve
+from senet_ablate.results.store import RunFolder
 from senet_ablate.run import train_run
-from senet_ablate.store import RunFolder
 from senet_ablate.trackers import MAKERS, check_trackers
 
 RECIPE = PROTOCOL.recipe.model_copy(update={"batch_size": 128})

@@ -12,12 +12,12 @@ from senet_ablate.errors import UserError
 from senet_ablate.evaluation import evaluate
 from senet_ablate.executor import RunRequest
 from senet_ablate.loaders import EpochSampler
-from senet_ablate.records import Predictions
 from senet_ablate.resnet import ResNet
+from senet_ablate.results.records import Predictions
+from senet_ablate.results.store import RunFolder
 from senet_ablate.run import resolve_precision, train_run
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 from senet_ablate.spec.protocol import Augmentation, DataConfig, Recipe, RunSpec, Schedule
-from senet_ablate.store import RunFolder
 from senet_ablate.training import History, TrainingModule, make_trainer
 
 NETWORK = Network(backbone="resnet14", width=16, stem="small")

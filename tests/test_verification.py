@@ -18,10 +18,10 @@ from sound import begun, sound_run, write_sound
 
 from senet_ablate.cli import main
 from senet_ablate.files import write_atomic
-from senet_ablate.records import CurvePoint, Predictions, RunRecord, curve_csv, digests
+from senet_ablate.results.records import CurvePoint, Predictions, RunRecord, curve_csv, digests
+from senet_ablate.results.store import RunFolder, Study
+from senet_ablate.results.verify import examine, verify
 from senet_ablate.spec.protocol import Recipe
-from senet_ablate.store import RunFolder, Study
-from senet_ablate.verification import examine, verify
 
 NAN_CURVE = [CURVE[0].model_copy(update={"train_loss": math.nan})]
 
@@ -270,7 +270,7 @@ def test_all_studies_are_checked_or_those_that_are_named(study: Study, tmp_path:
 
 
 def test_a_curve_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    from senet_ablate.records import read_curve
+    from senet_ablate.results.records import read_curve
 
     path = tmp_path / "curve.csv"
     path.write_text(curve_csv(CURVE))

@@ -14,11 +14,12 @@ import torch
 from helpers import FACTS, PROTOCOL, SE
 from test_pool import request
 
-from senet_ablate import files, run, store, training, worker
+from senet_ablate import files, run, training, worker
 from senet_ablate.executor import Event, RunRequest
-from senet_ablate.lease import leased
+from senet_ablate.results import store
+from senet_ablate.results.lease import leased
+from senet_ablate.results.store import Study
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.store import Study
 from senet_ablate.worker import attempt
 
 

@@ -12,14 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from senet_ablate.audit import facts
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.lease import Taken, leased
-from senet_ablate.plans import PLAN_FILE, read_plan
-from senet_ablate.records import PREDICTIONS_FILE, Predictions, RunRecord
-from senet_ablate.store import CONFLICTS, RunFolder, Study, pin_changes
-from senet_ablate.verification import examine
+from senet_ablate.results.arms import facts
+from senet_ablate.results.lease import Taken, leased
+from senet_ablate.results.plan import PLAN_FILE, read_plan
+from senet_ablate.results.records import PREDICTIONS_FILE, Predictions, RunRecord
+from senet_ablate.results.store import CONFLICTS, RunFolder, Study, pin_changes
+from senet_ablate.results.verify import examine
 
 COMPARED = ("versions", "code", "hardware", "precision", "recipe", "execution")
 """Facts of a run that may differ from machine to machine."""

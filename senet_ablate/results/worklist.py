@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from senet_ablate.errors import UserError
-from senet_ablate.records import RunRecord
+from senet_ablate.results.records import RunRecord
+from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.cost import total_cost
 from senet_ablate.spec.protocol import (
@@ -18,7 +20,9 @@ from senet_ablate.spec.protocol import (
     Protocol,
     RunSpec,
 )
-from senet_ablate.store import Study
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -166,3 +170,12 @@ def row_states(specs: Sequence[RunSpec], study: Study) -> dict[str, list[str]]:
         else:
             states["not run"].append(f"seed {spec.seed}")
     return states
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `48 s`, `2 min 05 s`, `3 h 20 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError
 
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
+from senet_ablate.options import Chosen
+from senet_ablate.results.store import MEND, Study, first_mistake
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, arms
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.protocol import Protocol
 from senet_ablate.spec.schema import Spec
-from senet_ablate.store import MEND, Study, first_mistake
 
 if TYPE_CHECKING:  # what comes before the first run needs no statistics
-    from senet_ablate.outcomes import Outcomes
+    from senet_ablate.results.arms import Outcomes
+
 
 PLAN_FILE = "plan.json"
 
@@ -135,3 +137,11 @@ def deviations(plan: StudyPlan, outcomes: Outcomes, ablations: Sequence[Ablation
         names = ", ".join(f"{arm.slug} {len(outcomes.runs[arm])} for {plan.count(arm)}" for arm in extended)
         told.append(f"unplanned extension, judged at the levels of five looks: {names}")
     return told
+
+
+def planned_seeds(chosen: Chosen, seeds: int | None) -> tuple[dict[Arm, int], StudyPlan | None]:
+    """Seeds of each arm that a call is about: as it says, else as the plan file says, else as the protocol does."""
+    plan = read_plan(chosen.study)
+    each: Mapping[str, int] = plan.seeds[-1] if plan and seeds is None else {}
+    usual = seeds or chosen.protocol.seeds
+    return {arm: each.get(arm.slug, usual) for arm in arms(chosen.ablations)}, plan

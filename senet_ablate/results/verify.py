@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from senet_ablate.errors import UserError
-from senet_ablate.outcomes import refuse_twins
-from senet_ablate.plans import read_plan
-from senet_ablate.records import (
+from senet_ablate.results.arms import refuse_twins
+from senet_ablate.results.plan import read_plan
+from senet_ablate.results.records import (
     CURVE_FILE,
     PREDICTIONS_FILE,
     CurvePoint,
@@ -22,8 +22,8 @@ from senet_ablate.records import (
     StudyPin,
     read_curve,
 )
+from senet_ablate.results.store import CONFLICTS, RunFolder, Study, changes
 from senet_ablate.spec.cost import total_cost
-from senet_ablate.store import CONFLICTS, RunFolder, Study, changes
 
 CLOCKS = timedelta(days=1)
 """How far the clocks of two machines may be apart."""

@@ -10,10 +10,10 @@ import numpy as np
 
 from senet_ablate.errors import UserError
 from senet_ablate.noise import Sample
-from senet_ablate.records import Predictions, RunRecord, StudyPin
+from senet_ablate.results.records import Predictions, RunRecord, StudyPin
+from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import SEED_SERIES, Arm
 from senet_ablate.spec.claims import Metric
-from senet_ablate.store import Study
 
 
 def arm_of(record: RunRecord) -> Arm:
@@ -128,3 +128,38 @@ def refuse_twins(records: Iterable[RunRecord]) -> None:
                 f"{first.run_id} and {record.run_id} came out the same on every test image, to the last bit: {why}. "
                 "Compared like this they would count as evidence; remove one and mend the cause"
             )
+
+
+ABSENT = "absent"
+"""What stands for the value of a field that only the other side has."""
+
+
+def facts(record: RunRecord) -> dict[str, object]:
+    """How a run came to be, by aspect; its network change and its seed are what arms are for, and left out."""
+    spec, origin = record.spec.model_dump(exclude={"variant", "seed"}), record.provenance
+    levers = "not noted" if origin.levers is None else ", ".join(origin.levers) or "none"
+    commit = f"{origin.commit[:10]}{' with changes' if origin.dirty else ''}" if origin.commit else "unknown"
+    return _flat(
+        {
+            **spec,
+            "data": spec["data"] | {"fingerprint": record.data_fingerprint, "n_test": record.n_test},
+            "precision": {"asked": spec["precision"], "used": origin.precision},
+            "versions": {"python": origin.python} | origin.libraries,
+            "code": {"version": origin.version, "commit": commit},
+            "hardware": {
+                "kind": origin.device if origin.device in ("cpu", "mps") else "cuda",  # of a card the name is kept
+                "name": origin.hardware,
+            },
+            # Each device normalises its own share of the batch, so their number changes what is learnt.
+            "recipe": {"devices": origin.devices},
+            "execution": {"threads": origin.threads, "pipeline": origin.pipeline, "levers": levers},
+        }
+    )
+
+
+def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """The leaves of nested mappings by their dotted names."""
+    leaves: dict[str, object] = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves

@@ -1,6 +1,6 @@
 """What a run leaves behind, as data: its record, its curve, the outcome of every test image.
 
-How it lies on disk is the business of `store.py`.
+How it lies on disk is the business of `results.store.py`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import statistics
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -214,3 +215,39 @@ def read_curve(path: Path) -> list[CurvePoint]:
 def digests(files: Mapping[str, bytes]) -> dict[str, str]:
     """SHA-256 of each file, by name."""
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+class Timing(Spec):
+    """Milliseconds of one kind of work: median of the rounds, and the least and the largest of them."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, rounds: Sequence[float]) -> Self:
+        """Sum up the rounds."""
+        return cls(median=statistics.median(rounds), low=min(rounds), high=max(rounds))
+
+
+class Latency(Spec):
+    """Measured times by network and kind of work (`one_image`, `batch`, `training_step`), and where and how."""
+
+    schema_version: Literal[1] = 1
+    device: str
+    cpu: str
+    threads: int
+    precision: str
+    torch: str
+    batch: int
+    rounds: int
+    networks: dict[str, dict[str, Timing]]
+
+    @property
+    def setting(self) -> str:
+        """Where and how it was measured, in words."""
+        where = f"{self.cpu}, {self.threads} {'thread' if self.threads == 1 else 'threads'}"
+        return (
+            f"{where if self.device in ('cpu', 'mps') else self.device}, {self.precision}, eager, torch {self.torch}; "
+            f"median of {self.rounds} rounds in turn, training step at batch {self.batch}"
+        )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,8 +21,8 @@ from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.lease import seems_held
-from senet_ablate.records import Failure, Progress, RunRecord, StudyPin
+from senet_ablate.results.lease import seems_held
+from senet_ablate.results.records import Failure, Latency, Progress, RunRecord, StudyPin
 from senet_ablate.spec.protocol import DataFacts, Protocol, RunSpec
 from senet_ablate.spec.schema import Spec
 
@@ -29,7 +30,7 @@ NOTES = "notes.md"
 """File in a study with what whoever ran it wants read beside it."""
 
 CONFLICTS = "conflicts"
-"""Folder in a study for results of runs that have another one (see `merging.py`)."""
+"""Folder in a study for results of runs that have another one (see `results.merge.py`)."""
 
 MEND = "take it from a copy, or move it away and give `run` again"
 """What to do about a file of the study itself."""
@@ -330,3 +331,33 @@ def _held_fixed(protocol: Protocol) -> dict[str, object]:
 
 def _images(data: DataFacts) -> dict[str, object]:
     return data.model_dump(exclude={"skipped", "grey"})  # files beside the images may come and go
+
+
+LATENCY_FILE = "latency.json"
+
+
+def write_latency(study: Study, latency: Latency) -> Latency:
+    """Keep a measurement with the study, and what is known: networks measured before in the same way stay."""
+    with suppress(UserError):
+        before = read_latency(study)
+        if before is not None and before.setting == latency.setting:
+            latency = latency.model_copy(update={"networks": before.networks | latency.networks})
+    study.root.mkdir(parents=True, exist_ok=True)
+    write_atomic(study.root / LATENCY_FILE, latency.model_dump_json(indent=1) + "\n")
+    return latency
+
+
+def read_latency(study: Study) -> Latency | None:
+    """The study's measurement, if there is one.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = study.root / LATENCY_FILE
+    try:
+        return Latency.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        why = first_mistake(error) if isinstance(error, ValidationError) else error
+        raise UserError(f"{path}: damaged; measure again with `latency`, or remove it ({why})") from None

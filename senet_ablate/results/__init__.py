@@ -1,0 +1,1 @@
+"""What lies in `results/<study>/`: records, leases, plans, and what is wanted of a study. No torch."""
