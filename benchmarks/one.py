@@ -19,10 +19,10 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from senet_ablate.data import load_data
+from senet_ablate.data.datasets import load_data
+from senet_ablate.data.loaders import EpochSampler
 from senet_ablate.executor import RunRequest
 from senet_ablate.levers import in_use
-from senet_ablate.loaders import EpochSampler
 from senet_ablate.resnet import ResNet
 from senet_ablate.results.store import Study
 from senet_ablate.run import resolve_precision, train_run

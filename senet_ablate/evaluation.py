@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from senet_ablate.data import LoadedData
-from senet_ablate.loaders import Loader
+from senet_ablate.data.datasets import LoadedData
+from senet_ablate.data.loaders import Loader
 from senet_ablate.results.records import CurvePoint, Metrics, Predictions
 from senet_ablate.spec.protocol import Recipe
 

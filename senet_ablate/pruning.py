@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from senet_ablate.data.loaders import Loader
 from senet_ablate.evaluation import evaluate
-from senet_ablate.loaders import Loader
 from senet_ablate.resnet import ResNet
 from senet_ablate.results.gates import IDENTITY, MEAN_GATE, BlockExcitation
 

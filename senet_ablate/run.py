@@ -17,10 +17,10 @@ import torch
 from senet_ablate import environment
 from senet_ablate.checkpoints import History, read_checkpoint, weights_bytes
 from senet_ablate.complexity import count_complexity
+from senet_ablate.data.loaders import EpochSampler, FileSplit
 from senet_ablate.errors import UserError
 from senet_ablate.evaluation import diverged, evaluate
 from senet_ablate.executor import RunRequest
-from senet_ablate.loaders import EpochSampler, FileSplit
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.records import (
     CURVE_FILE,

@@ -129,7 +129,7 @@ def prepare(protocol: Protocol, study: Study, data_path: Path | None, devices: i
     Raises:
         UserError: data, protocol and study do not fit each other.
     """
-    from senet_ablate.data import load_data  # imports torch
+    from senet_ablate.data.datasets import load_data  # imports torch
 
     study.check_protocol(protocol)  # before a long download
     stream = protocol.recipe.augmentation.resized_crop
@@ -152,7 +152,7 @@ def requests(
     trackers: Sequence[TrackerKind] = (),
 ) -> list[RunRequest]:
     """The open runs as plain data for the workers; relative paths become absolute, a worker may sit elsewhere."""
-    from senet_ablate.data import image_root  # imports torch
+    from senet_ablate.data.datasets import image_root  # imports torch
 
     absolute = Study(study.root.resolve())
     return [

@@ -17,12 +17,12 @@ from rich.console import Console
 from torch import Tensor
 
 from senet_ablate import runner
-from senet_ablate.data import load_data
+from senet_ablate.data.datasets import load_data
+from senet_ablate.data.loaders import EpochSampler, Loader, Split
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.legacy import LEGACY_VARIANT, from_legacy, is_legacy, legacy_network
 from senet_ablate.levers import LEVERS
-from senet_ablate.loaders import EpochSampler, Loader, Split
 from senet_ablate.resnet import ResNet
 from senet_ablate.results.records import Predictions, RunRecord
 from senet_ablate.results.store import RunFolder, Study

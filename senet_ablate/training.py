@@ -25,10 +25,10 @@ from pytorch_lightning.plugins.environments import LightningEnvironment  # type:
 from pytorch_lightning.strategies import DDPStrategy
 
 from senet_ablate.checkpoints import History, write_checkpoint
-from senet_ablate.data import LoadedData, load_data_once
+from senet_ablate.data.datasets import LoadedData, load_data_once
+from senet_ablate.data.loaders import EpochSampler, Loader
 from senet_ablate.errors import UserError
 from senet_ablate.executor import RunRequest
-from senet_ablate.loaders import EpochSampler, Loader
 from senet_ablate.resnet import ResNet
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.records import CurvePoint, Progress, curve_csv

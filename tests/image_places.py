@@ -15,8 +15,8 @@ from helpers import fake_fashion, image_folder, random_image
 from hypothesis import strategies as st
 from places import Place, named, scratch
 
-from senet_ablate.data import LoadedData, load_data
-from senet_ablate.loaders import EpochSampler
+from senet_ablate.data.datasets import LoadedData, load_data
+from senet_ablate.data.loaders import EpochSampler
 from senet_ablate.spec.protocol import DataConfig
 
 CONFIG = DataConfig(dataset="folder", resolution=8, validation=0.25)

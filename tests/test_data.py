@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from senet_ablate.data import DATASETS, LoadedData, load_data, load_data_once, validation_indices
+from senet_ablate.data.datasets import DATASETS, LoadedData, load_data, load_data_once, validation_indices
+from senet_ablate.data.loaders import EpochSampler
 from senet_ablate.errors import UserError
-from senet_ablate.loaders import EpochSampler
 from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES, DataConfig
 
 DIGITS = DataConfig(dataset="digits", resolution=8)

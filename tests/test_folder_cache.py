@@ -11,9 +11,9 @@ import torch
 from helpers import all_pixels, image_folder, random_image, spoil_header
 from PIL import Image
 
-import senet_ablate.data
-import senet_ablate.folders
-from senet_ablate.data import load_data
+import senet_ablate.data.datasets
+import senet_ablate.data.folders
+from senet_ablate.data.datasets import load_data
 from senet_ablate.errors import UserError
 from senet_ablate.spec.protocol import DataConfig
 
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.usefixtures("decode_cache")
 
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    read, decoded = senet_ablate.folders.read_image, []
+    read, decoded = senet_ablate.data.folders.read_image, []
 
     def counting(path: Path) -> Image.Image:
         decoded.append(path)
         return read(path)
 
-    monkeypatch.setattr(senet_ablate.folders, "read_image", counting)
+    monkeypatch.setattr(senet_ablate.data.folders, "read_image", counting)
     return decoded
 
 
@@ -116,7 +116,7 @@ def test_a_failed_decode_leaves_nothing_and_the_next_one_succeeds(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(senet_ablate.folders, "read_image", interrupted)
+        patch.setattr(senet_ablate.data.folders, "read_image", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_data(CONFIG, root)
     assert list(decode_cache.iterdir()) == []

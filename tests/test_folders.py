@@ -13,12 +13,12 @@ import torch
 from helpers import image_folder, random_image, spoil_header
 from PIL import Image
 
-import senet_ablate.data
-import senet_ablate.folders
-from senet_ablate.data import LoadedData, load_data
+import senet_ablate.data.datasets
+import senet_ablate.data.folders
+from senet_ablate.data.datasets import LoadedData, load_data
+from senet_ablate.data.folders import list_folder
+from senet_ablate.data.loaders import EpochSampler, FileSplit, ResidentSplit
 from senet_ablate.errors import UserError
-from senet_ablate.folders import list_folder
-from senet_ablate.loaders import EpochSampler, FileSplit, ResidentSplit
 from senet_ablate.spec.protocol import DataConfig
 
 CONFIG = DataConfig(dataset="folder", resolution=8, validation=0.25)
@@ -39,7 +39,7 @@ def read_all(data: LoadedData) -> int:
 def load(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], LoadedData]:
     """Load a folder both ways; streamed since it exceeds what may be held in memory."""
     if request.param == "streamed":
-        monkeypatch.setattr(senet_ablate.data, "RESIDENT_LIMIT", 8 * 8 * 3)
+        monkeypatch.setattr(senet_ablate.data.datasets, "RESIDENT_LIMIT", 8 * 8 * 3)
 
     def loaded(root: Path) -> LoadedData:
         data = load_data(CONFIG, root)
@@ -266,7 +266,7 @@ def test_headers_are_read_once_and_again_when_a_file_was_mended(
     first = load_data(CONFIG, root, stream=True)
     assert first.facts.skipped == 1
     with monkeypatch.context() as patch:
-        patch.setattr(senet_ablate.folders, "open_image", None)
+        patch.setattr(senet_ablate.data.folders, "open_image", None)
         assert load_data(CONFIG, root, stream=True).facts == first.facts
     path.write_bytes(whole)
     os.utime(path, ns=(10**18, 10**18))

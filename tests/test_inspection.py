@@ -12,7 +12,7 @@ from helpers import FACTS, image_folder, markdown_cells, scrambled
 from timm.data import ImageNetInfo
 
 from senet_ablate.cli import main
-from senet_ablate.data import load_data
+from senet_ablate.data.datasets import load_data
 from senet_ablate.errors import UserError
 from senet_ablate.executor import RunRequest
 from senet_ablate.inspection import find_arms

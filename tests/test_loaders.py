@@ -14,18 +14,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from senet_ablate import loaders
-from senet_ablate.data import load_data
-from senet_ablate.loaders import (
-    IMAGENET_NORMALISATION,
-    EpochSampler,
-    FileSplit,
-    Loader,
-    Normalisation,
-    ResidentSplit,
-    Split,
-    crop_and_flip,
-)
+from senet_ablate.data.datasets import load_data, loaders
+from senet_ablate.data.loaders import EpochSampler, FileSplit, Loader, ResidentSplit, Split
+from senet_ablate.data.transforms import IMAGENET_NORMALISATION, Normalisation, crop_and_flip
 from senet_ablate.seeding import generator
 from senet_ablate.spec.protocol import Augmentation, DataConfig
 

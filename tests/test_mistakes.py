@@ -20,7 +20,7 @@ from senet_ablate.allocation import allocate
 from senet_ablate.assessment import assess
 from senet_ablate.cli import main
 from senet_ablate.curves import curves_frame, plot_curves
-from senet_ablate.data import load_data
+from senet_ablate.data.datasets import load_data
 from senet_ablate.errors import UserError
 from senet_ablate.figures import plot_table, save
 from senet_ablate.files import write_atomic

@@ -7,11 +7,11 @@ import pytorch_lightning as pl
 import torch
 
 from senet_ablate import run, training
-from senet_ablate.data import load_data
+from senet_ablate.data.datasets import load_data
+from senet_ablate.data.loaders import EpochSampler
 from senet_ablate.errors import UserError
 from senet_ablate.evaluation import evaluate
 from senet_ablate.executor import RunRequest
-from senet_ablate.loaders import EpochSampler
 from senet_ablate.resnet import ResNet
 from senet_ablate.results.records import Predictions
 from senet_ablate.results.store import RunFolder

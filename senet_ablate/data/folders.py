@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from senet_ablate.data.transforms import evaluation_view, open_image, read_image
 from senet_ablate.errors import UserError, did_you_mean, is_plain
 from senet_ablate.files import write_atomic
-from senet_ablate.loaders import evaluation_view, open_image, read_image
 from senet_ablate.spec.protocol import DataConfig
 
 LAYOUT = "expected train/ and test/ (or val/), each with one folder of images per class"

@@ -19,9 +19,10 @@ import torch
 import torchvision
 from torch import Tensor
 
+from senet_ablate.data.folders import check_headers, decode, describe_skipped, list_folder
+from senet_ablate.data.loaders import FileSplit, ResidentSplit, Split
+from senet_ablate.data.transforms import Normalisation, evaluation_view
 from senet_ablate.errors import UserError
-from senet_ablate.folders import check_headers, decode, describe_skipped, list_folder
-from senet_ablate.loaders import FileSplit, Normalisation, ResidentSplit, Split, evaluation_view
 from senet_ablate.seeding import generator
 from senet_ablate.spec.protocol import DataConfig, DataFacts
 

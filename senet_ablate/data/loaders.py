@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol as Interface
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
+from senet_ablate.data.transforms import (
+    IMAGENET_NORMALISATION,
+    Normalisation,
+    crop_and_flip,
+    evaluation_view,
+    read_image,
+    training_view,
+)
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import generator, stream_seed
 from senet_ablate.spec.protocol import Augmentation, DataConfig
@@ -34,9 +38,6 @@ GATHERED_BYTES = 1 << 22
 
 EVALUATION_BATCHES = 2
 """Batches of training that make one of evaluation: fewer calls, and still less memory than a training step takes."""
-
-LONGEST = 100
-"""Times its short side that an image may be long: resized to 256, a line of 60,000 pixels would become 12 GB."""
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -106,46 +107,6 @@ class Split(Interface):
         self, sampler: EpochSampler, augmentation: Augmentation | None, device: torch.device, workers: int
     ) -> Loader:
         """Batches of `sampler`'s images on `device`; `augmentation` only in training."""
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Per-channel mean and standard deviation of pixels scaled to 0..1."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 (N, C, H, W) to float32 of mean 0 and deviation 1, channels last."""
-        scale = torch.tensor([1 / (255 * std) for std in self.std], device=pixels.device).view(1, -1, 1, 1)
-        shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=pixels.device)
-        x = pixels.to(torch.float32, memory_format=torch.channels_last)
-        return torch.addcmul(shift.view(1, -1, 1, 1), x, scale)
-
-
-IMAGENET_NORMALISATION = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-
-
-def crop_and_flip(images: Tensor, offsets: Tensor, flips: Tensor, padding: int) -> Tensor:
-    """Cut each image out of its zero-padded self and mirror some, a whole batch at once.
-
-    Args:
-        images: (N, C, H, W), any type.
-        offsets: int64 (N, 2), row and column of each crop's corner in the padded image, 0 to 2 * padding.
-        flips: bool (N,), which images to mirror left to right.
-        padding: pixels of zeros on each side.
-
-    Returns:
-        (N, C, H, W) of the same type.
-    """
-    n, _, height, width = images.shape
-    padded = F.pad(images, (padding,) * 4) if padding else images
-    rows = offsets[:, :1] + torch.arange(height, device=images.device)
-    columns = torch.arange(width, device=images.device).expand(n, width)
-    columns = offsets[:, 1:] + torch.where(flips[:, None], columns.flip(1), columns)
-    batch = torch.arange(n, device=images.device)[:, None, None]
-    # One gather over (N, H, W, C): channels stay together, as the network wants them.
-    return padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 @functools.lru_cache(maxsize=2)
@@ -234,60 +195,6 @@ def _as_it_is(images: Tensor, index: Tensor) -> Tensor:
 
 def _augmented(images: Tensor, index: Tensor, *, offsets: Tensor, flips: Tensor, padding: int) -> Tensor:
     return crop_and_flip(images, offsets[index], flips[index], padding)
-
-
-def evaluation_view(config: DataConfig) -> v2.Transform:
-    """Short side to `config.short_side`, then the centre `resolution` x `resolution` (section 5.1)."""
-    return v2.Compose([v2.Resize(config.short_side, antialias=True), v2.CenterCrop(config.resolution)])
-
-
-def training_view(config: DataConfig, augmentation: Augmentation) -> v2.Transform:
-    """The random view of one image: the ImageNet crop, or the evaluation view padded and cropped; then the flip."""
-    steps: list[v2.Transform] = []
-    if augmentation.resized_crop:
-        steps += [v2.RandomResizedCrop(config.resolution, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), antialias=True)]
-    else:
-        steps += [evaluation_view(config)]
-    if augmentation.crop_padding:
-        steps += [v2.RandomCrop(config.resolution, padding=augmentation.crop_padding)]
-    if augmentation.horizontal_flip:
-        steps += [v2.RandomHorizontalFlip()]
-    return v2.Compose(steps)
-
-
-@contextmanager
-def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image file with Pillow.
-
-    Raises:
-        OSError: the file is no image, is cut off, or is too large or too long to be honest. Pillow's parsers raise
-            whatever they meet (ValueError, SyntaxError, struct.error, …); here it is always this.
-    """
-    try:
-        with Image.open(path) as image:
-            short, long = sorted(image.size)
-            if not 0 < long <= LONGEST * short:
-                raise OSError(f"{image.width} x {image.height} pixels")
-            yield image
-    except OSError:
-        raise
-    except Exception as error:
-        raise OSError(str(error) or type(error).__name__) from error
-
-
-def read_image(path: Path) -> Image.Image:
-    """Decode an image file as RGB with 8 bits; a grey one gets three equal channels.
-
-    Raises:
-        OSError: the file is no image, is cut off, or has floating-point levels, whose white is not known.
-    """
-    with open_image(path) as image:
-        if image.mode == "F":
-            raise OSError("floating-point levels; save it with 8 or 16 bits")
-        if image.mode.startswith("I"):  # 16 bits: Pillow would cut them off at 255
-            levels = np.clip(np.asarray(image), 0, 65535).astype(np.float64)
-            image = Image.fromarray(np.rint(levels / 257).astype(np.uint8))
-        return image.convert("RGB")
 
 
 @dataclass(frozen=True)
