@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 import torch
 
-from senet_ablate.latency import in_turn, stopwatches
 from senet_ablate.levers import in_use
-from senet_ablate.resnet import ResNet
+from senet_ablate.models.fastconv import speed_up
+from senet_ablate.models.latency import in_turn, stopwatches
+from senet_ablate.models.resnet import ResNet
 from senet_ablate.spec.loading import declarations_dir, load_ablations
 from senet_ablate.spec.network import Network
-from senet_ablate.speedup import speed_up
 
 ARMS = {
     "plain": ("ratio", "original"),

@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from senet_ablate.resnet import ResNet
+from senet_ablate.blocks.se import SqueezeExcitation
+from senet_ablate.models.resnet import ResNet
 from senet_ablate.schedules import learning_rate
-from senet_ablate.se import SqueezeExcitation
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from senet_ablate.advice import advise
-from senet_ablate.audit import Departure, audit_records, departure_lines
+from senet_ablate.analysis.audit import Departure, audit_records, departure_lines
 from senet_ablate.errors import UserError
 from senet_ablate.evidence import Evidence
 from senet_ablate.judge import TableJudge, judges_of

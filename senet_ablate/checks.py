@@ -49,14 +49,21 @@ def audit(classes: int | None, **choice: Any) -> None:
 
     Exit 1 if anything differs that the row does not declare.
     """
-    from senet_ablate.anatomy import audit_networks
-    from senet_ablate.audit import audit_declarations, audit_records, departure_lines
+    from senet_ablate.analysis.audit import (
+        audit_declarations,
+        audit_networks,
+        audit_records,
+        comparisons,
+        departure_lines,
+    )
+    from senet_ablate.models.diff import take_snapshots
     from senet_ablate.results.arms import load_outcomes
 
     chosen = choose(**choice)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
     found = audit_declarations(chosen.ablations, chosen.protocol)
-    found += audit_networks(chosen.ablations, chosen.protocol, *shape, seed=0)
+    variants = [arm.variant for pair in comparisons(chosen.ablations) for arm in (pair.arm, pair.reference)]
+    found += audit_networks(chosen.ablations, take_snapshots(chosen.protocol.network, variants, *shape, seed=0))
     pin = chosen.study.pin()
     outcomes = load_outcomes(chosen.study, pin) if pin else None
     found += audit_records(chosen.ablations, outcomes) if outcomes else []
@@ -89,7 +96,8 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
 
     Networks are measured in turn, for several rounds, and only while no study trains on this machine.
     """
-    from senet_ablate.latency import ROUNDS, measure_latency
+    from senet_ablate.levers import in_use
+    from senet_ablate.models.latency import ROUNDS, measure_latency
     from senet_ablate.results.store import write_latency
     from senet_ablate.run import resolve_precision
     from senet_ablate.runner import find_machine
@@ -111,6 +119,7 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
             device=kind,
             precision=resolve_precision(chosen.protocol.precision, kind),
             threads=threads,
+            optimisations=in_use(kind),
             tell=lambda done: display.update(task, completed=done),
         )
     show_latency(write_latency(chosen.study, found))
@@ -180,9 +189,10 @@ def count(
 
     A tick marks each count that rounds to the printed figure; where none does, the conventions that would are named.
     """
-    from senet_ablate import complexity, counting
+    from senet_ablate import counting
     from senet_ablate.files import write_atomic
-    from senet_ablate.resnet import ResNet
+    from senet_ablate.models import survey
+    from senet_ablate.models.build import build_network
     from senet_ablate.spec import cost
     from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES
 
@@ -196,12 +206,12 @@ def count(
     with Console(stderr=True).status("tracing") as spinner:
         for variant in (networks := {arm.variant: None for arm in arms(named)}):
             spinner.update(f"tracing {variant.slug} ({len(counted) + 1} of {len(networks)})")
-            model = ResNet(loaded.network, variant, in_channels=channels, classes=known or classes)
-            counted[variant] = complexity.count_complexity(model, in_channels=channels, resolution=resolution)
+            model = build_network(loaded.network, variant, in_channels=channels, classes=known or classes)
+            counted[variant] = survey.count_complexity(model, in_channels=channels, resolution=resolution)
     scale = (loaded.network, resolution, known or classes)
     at_paper_scale = scale == (cost.PAPER_NETWORK, cost.PAPER_RESOLUTION, cost.PAPER_CLASSES)
     frame = counting.count_table(named, counted, at_paper_scale)
-    show_counts(frame, complexity.CONVENTION)
+    show_counts(frame, survey.CONVENTION)
     if csv_file:
         write_atomic(csv_file, frame.to_csv(index=False, lineterminator="\n"))
         say(f"wrote {len(frame)} rows to {csv_file}")

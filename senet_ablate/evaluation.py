@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from senet_ablate.data.datasets import LoadedData
 from senet_ablate.data.loaders import Loader
+from senet_ablate.models.hooks import switched_off
+from senet_ablate.models.resnet import ResNet
+from senet_ablate.results.gates import IDENTITY, MEAN_GATE, BlockExcitation
 from senet_ablate.results.records import CurvePoint, Metrics, Predictions
 from senet_ablate.spec.protocol import Recipe
 
@@ -55,3 +59,49 @@ def diverged(model: nn.Module, curve: Sequence[CurvePoint], recipe: Recipe, data
     chance = -(smoothed * share.log()).sum().item()
     finite = all(bool(value.isfinite().all()) for value in model.state_dict().values())
     return not (finite and curve[-1].train_loss <= chance)
+
+
+def prune_table(model: ResNet, loader: Loader, blocks: Collection[BlockExcitation]) -> pd.DataFrame:
+    """Error with all SE blocks and with those of each stage, and of all, switched off in both ways.
+
+    Args:
+        model: the trained network.
+        loader: labelled images, read once for each line.
+        blocks: what its SE blocks did on images, for the mean gate.
+
+    Returns:
+        Columns: off (`nothing`, `stage 2`, …, `all`), way, blocks and params (that are off), images, top1_err in
+        percent, change in points, broken (images that turned wrong) and mended (that turned right).
+    """
+    stages = sorted({block.stage for block in blocks})
+    groups = {f"stage {stage}": [block.name for block in blocks if block.stage == stage] for stage in stages}
+    if len(groups) > 1:
+        groups["all"] = [block.name for block in blocks]
+    gates = {block.name: block.mean for block in blocks}
+    params = {
+        name: sum(parameter.numel() for parameter in block.se.parameters())
+        for name, block in model.se_blocks().items()
+        if block.se is not None
+    }
+    before = evaluate(model, loader, "fp32")[0].wrong
+
+    def line(off: str, way: str, names: Collection[str], wrong: np.ndarray) -> dict[str, object]:
+        return {
+            "off": off,
+            "way": way,
+            "blocks": len(names),
+            "params": sum(params[name] for name in names),
+            "images": len(wrong),
+            "top1_err": 100 * float(wrong.mean()),
+            "change": 100 * float(wrong.mean() - before.mean()),
+            "broken": int((wrong & ~before).sum()),
+            "mended": int((before & ~wrong).sum()),
+        }
+
+    lines = [line("nothing", "", [], before)]
+    for off, names in groups.items():
+        for way, fixed in ((IDENTITY, None), (MEAN_GATE, gates)):
+            with switched_off(model, names, fixed):
+                wrong = evaluate(model, loader, "fp32")[0].wrong
+            lines.append(line(off, way, names, wrong))
+    return pd.DataFrame(lines)

@@ -32,8 +32,9 @@ from senet_ablate.spec.loading import all_ablations, declarations_dir
 from senet_ablate.terminal import say, show_text
 
 if TYPE_CHECKING:
+    from senet_ablate.models.weights import Subject
     from senet_ablate.results.gates import BlockExcitation
-    from senet_ablate.subjects import Images, Subject
+    from senet_ablate.subjects import Images
 
 USUAL = ("se-r16",)
 """The paper's block, where no network is named."""
@@ -116,8 +117,8 @@ def prune(**call: Any) -> None:
     A block that is off lets its map pass as it is, or under the mean of its gates; weights are not touched and nothing
     is trained. Networks are named as for `excitation`; page and CSV go to the same folder.
     """
+    from senet_ablate.evaluation import prune_table
     from senet_ablate.excitation_report import printed_pruning, write_pruning
-    from senet_ablate.pruning import prune_table
 
     for looked in _look(errors=True, **call):
         with Console(stderr=True).status("reading the images anew for each stage that is off"):
@@ -168,14 +169,15 @@ def _look(
     if weights and len(found) > 1:
         raise UserError(f"--weights {weights}: the file is of one network, and {len(found)} are named")
     from senet_ablate import runner, subjects
-    from senet_ablate.excitation import collect
+    from senet_ablate.models.hooks import collect
+    from senet_ablate.models.weights import check_channels, check_classes, of_file
 
     machine = runner.find_machine(device)
     pin = None if weights else chosen.study.pin()
     images: dict[str, Images] = {}
     for arm in found:
         if weights:
-            subject = subjects.of_file(weights, arm, chosen.protocol)
+            subject = of_file(weights, arm, chosen.protocol)
             if subject.released and names:
                 raise UserError(f"{weights}: released weights are of the paper's own network; name none beside them")
         else:
@@ -188,9 +190,9 @@ def _look(
             fingerprint = pin.data.fingerprint if pin else None
             images[wanted] = subjects.find_images(chosen.protocol, wanted, data, fingerprint, machine, _tell)
         here = images[wanted]
-        subjects.check_channels(subject.model, here.facts)
+        check_channels(subject.model, here.facts)
         if errors:
-            subjects.check_classes(subject, here.facts)
+            check_classes(subject, here.facts)
         subject.model.to(machine.device)
         console = Console(stderr=True)
         batches = track(

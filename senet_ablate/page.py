@@ -20,8 +20,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from senet_ablate import findings
+from senet_ablate.analysis.audit import Departure, audit_declarations, audit_records
 from senet_ablate.assessment import Assessment, cost
-from senet_ablate.audit import Departure, audit_declarations, audit_records
 from senet_ablate.errors import UserError
 from senet_ablate.results.records import RunRecord
 from senet_ablate.results.store import read_latency

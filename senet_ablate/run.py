@@ -16,11 +16,12 @@ import torch
 
 from senet_ablate import environment
 from senet_ablate.checkpoints import History, read_checkpoint, weights_bytes
-from senet_ablate.complexity import count_complexity
 from senet_ablate.data.loaders import EpochSampler, FileSplit
 from senet_ablate.errors import UserError
 from senet_ablate.evaluation import diverged, evaluate
 from senet_ablate.executor import RunRequest
+from senet_ablate.models.fastconv import speed_up
+from senet_ablate.models.survey import count_complexity
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.records import (
     CURVE_FILE,
@@ -32,7 +33,6 @@ from senet_ablate.results.records import (
     digests,
 )
 from senet_ablate.spec.protocol import DeviceKind, Precision, check_fit
-from senet_ablate.speedup import speed_up
 from senet_ablate.trackers import Trackers
 from senet_ablate.training import EpochFiles, TrainingModule, make_trainer, request_data
 

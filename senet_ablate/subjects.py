@@ -14,24 +14,26 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from senet_ablate import runner
 from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler, Loader, Split
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.legacy import LEGACY_VARIANT, from_legacy, is_legacy, legacy_network
 from senet_ablate.levers import LEVERS
-from senet_ablate.resnet import ResNet
+from senet_ablate.models.weights import (
+    State,
+    Subject,
+    build,
+    check_channels,
+    read_weights,
+)
 from senet_ablate.results.records import Predictions, RunRecord
 from senet_ablate.results.store import RunFolder, Study
 from senet_ablate.results.worklist import ArmPlan, Plan
 from senet_ablate.spec.ablation import Arm
-from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import DataFacts, Protocol
 
-State = dict[str, Tensor]
 Say = Callable[[str], None]
 
 PAPER_CLASSES = {"goldfish": "n01443537", "pug": "n02110958", "plane": "n03954731", "cliff": "n09246464"}
@@ -41,18 +43,6 @@ PAPER_PAIR = ("goldfish", "plane")
 """The classes of Figure 7."""
 
 CLASSES_SHOWN = 5
-
-RELEASED = "a released model; its protocol is imagenet-resnet50 (for another depth --set network.backbone=resnet101)"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A trained network, the name of its folder in reports, and what it is: a heading, then sentences."""
-
-    model: ResNet
-    name: str
-    words: tuple[str, ...]
-    released: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,78 +126,6 @@ def train_again(
     )
 
 
-def of_file(path: Path, arm: Arm, protocol: Protocol) -> Subject:
-    """The network of a file: a released SE-ResNet in timm's legacy layout, else the arm under the protocol.
-
-    Raises:
-        UserError: the file is no state dict, or one of another network.
-    """
-    state = read_weights(path)
-    released = is_legacy(state)
-    if released:
-        state, network, variant = from_legacy(state), legacy_network(protocol.network.backbone), LEGACY_VARIANT
-        kind = f"Released weights in timm's layout legacy_se{network.backbone}"
-    else:
-        network, variant = protocol.network, arm.variant
-        kind = f"Weights of {arm.slug}, protocol {protocol.name}"
-    model = build(network, variant, state, f"{path}: {RELEASED}" if released else str(path))
-    return Subject(model, path.stem, (path.stem, f"{kind}, from the file `{path.name}`."), released)
-
-
-def read_weights(path: Path) -> State:
-    """A state dict from a file, on the processor; never executes what it reads.
-
-    Raises:
-        UserError: the file cannot be read or is no state dict.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file that is none makes torch raise
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: cannot be read as weights: {first_line}") from None
-    if not isinstance(state, dict) or not all(isinstance(name, str) and _is_whole(state[name]) for name in state):
-        raise UserError(
-            f"{path}: expected a state dict, tensors by name, as `torch.save(model.state_dict(), …)` writes it"
-        )
-    return dict(state)  # without the attributes that a file may give to its dict
-
-
-def _is_whole(value: object) -> bool:
-    """Whether it is a plain tensor with all its numbers in the file; a few of them can be stretched to any size."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and not value.is_quantized
-        and value.untyped_storage().nbytes() >= value.nbytes
-    )
-
-
-def build(network: Network, variant: Variant, state: State, place: str) -> ResNet:
-    """The network with these weights; channels of the images and number of classes are read off the weights.
-
-    Raises:
-        UserError: the weights are those of another network.
-    """
-    other = f"{place}: these are not the weights of {variant.slug} on {network.backbone}, width {network.width}"
-    ends: list[tuple[int, ...]] = [
-        tuple(state[name].shape) if name in state else () for name in ("conv1.weight", "fc.weight")
-    ]
-    if [len(shape) for shape in ends] != [4, 2] or 0 in (*ends[0], *ends[1]):
-        raise UserError(f"{other}: conv1 or fc is missing")
-    if wrong := [name for name, value in state.items() if value.is_complex() or value.dtype == torch.bool]:
-        raise UserError(f"{other}: {wrong[0]} is {state[wrong[0]].dtype}")
-    model = ResNet(network, variant, in_channels=ends[0][1], classes=ends[1][0])
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        details = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-        cause = details[0] if len(details[0]) < 200 else details[0][:200] + "…"
-        raise UserError(f"{other} ({cause})") from None
-    model.to(memory_format=torch.channels_last)  # as in training: sums in another order have other last bits
-    return model.eval()
-
-
 def find_images(
     protocol: Protocol,
     part: str,
@@ -234,37 +152,6 @@ def find_images(
         f"Looked at on the {len(split):,} {part} images of {data.facts.classes:,} classes, {each} of each, in float32."
     )
     return Images(loader, data.facts, words)
-
-
-def check_channels(model: ResNet, facts: DataFacts) -> None:
-    """Refuse images that the network's first convolution cannot take.
-
-    Raises:
-        UserError: they have other channels.
-    """
-    wanted = model.conv1.in_channels
-    if wanted != facts.channels:
-        raise UserError(
-            f"the weights take images of {wanted} channels, and these have {facts.channels}; released weights need "
-            "--protocol imagenet-resnet50"
-        )
-
-
-def check_classes(subject: Subject, facts: DataFacts) -> None:
-    """Refuse classes that are not the network's own, for an error among them would mean nothing.
-
-    Raises:
-        UserError: their number differs, or released weights meet folders that are not named by WordNet's numbers.
-    """
-    outputs = subject.model.fc.out_features
-    if outputs != facts.classes:
-        raise UserError(
-            f"the network tells {outputs} classes apart and the images are of {facts.classes}; no error then"
-        )
-    if subject.released and not all(name[:1] == "n" and name[1:].isdigit() for name in facts.class_names):
-        raise UserError(
-            "released weights number their classes by the folders' WordNet names (n01440764, …), which these are not"
-        )
 
 
 def choose_classes(facts: DataFacts, wanted: Sequence[str] = ()) -> dict[str, int]:

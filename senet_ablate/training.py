@@ -29,12 +29,11 @@ from senet_ablate.data.datasets import LoadedData, load_data_once
 from senet_ablate.data.loaders import EpochSampler, Loader
 from senet_ablate.errors import UserError
 from senet_ablate.executor import RunRequest
-from senet_ablate.resnet import ResNet
+from senet_ablate.models.build import build_network
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.records import CurvePoint, Progress, curve_csv
 from senet_ablate.results.store import RunFolder
 from senet_ablate.schedules import learning_rate
-from senet_ablate.seeding import initialise
 from senet_ablate.trackers import Trackers
 
 # Lightning announces devices, ranks and itself; its processes import this file before they do so.
@@ -80,8 +79,9 @@ class TrainingModule(pl.LightningModule):
         self.automatic_optimization = False  # what Lightning takes for a step is an epoch of them
         self.request, self.spec, self.history = request, request.spec, history
         facts = self.data.facts
-        self.model = ResNet(self.spec.network, self.spec.variant, in_channels=facts.channels, classes=facts.classes)
-        initialise(self.model, self.spec.seed)
+        self.model = build_network(
+            self.spec.network, self.spec.variant, in_channels=facts.channels, classes=facts.classes, seed=self.spec.seed
+        )
         self.model.to(memory_format=torch.channels_last)
         self.curve: list[CurvePoint] = []
         self._loss = torch.zeros(())

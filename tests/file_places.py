@@ -21,8 +21,9 @@ from sound import begun, write_sound
 
 from senet_ablate.executor import RunRequest
 from senet_ablate.files import write_atomic
+from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.weights import of_file
 from senet_ablate.report import fill
-from senet_ablate.resnet import ResNet
 from senet_ablate.results.lease import Holder, Watch
 from senet_ablate.results.records import Failure, Latency, Progress, Timing, digests
 from senet_ablate.results.store import Study
@@ -31,7 +32,6 @@ from senet_ablate.spec.loading import load_protocol
 from senet_ablate.spec.network import Network
 from senet_ablate.spec.protocol import Recipe
 from senet_ablate.spec.schema import Spec
-from senet_ablate.subjects import of_file
 from senet_ablate.worker import attempt
 
 

@@ -40,7 +40,7 @@ EXIT_CODES = (1, 2)
 """Of a call that was refused, or found what it was to look for (`verify`, `merge`)."""
 
 WORK = (
-    "anatomy.audit_networks",
+    "analysis.audit.audit_networks",
     "calibration.calibrate",
     "complexity.count_complexity",
     "latency.measure_latency",

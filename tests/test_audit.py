@@ -11,10 +11,17 @@ import torch
 from helpers import ABLATION, FACTS, PLAIN, PROTOCOL, R4, R16, make_record
 from torch import nn
 
-from senet_ablate import anatomy
-from senet_ablate.anatomy import MAY_DIFFER, audit_networks
-from senet_ablate.audit import Departure, audit_declarations, audit_records, comparisons, departure_lines
-from senet_ablate.resnet import ResNet
+from senet_ablate.analysis.audit import (
+    MAY_DIFFER,
+    Departure,
+    audit_declarations,
+    audit_networks,
+    audit_records,
+    comparisons,
+    departure_lines,
+)
+from senet_ablate.models import build, diff
+from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.arms import Outcomes, arm_of, load_outcomes
 from senet_ablate.results.records import RunRecord, StudyPin
 from senet_ablate.results.store import Study
@@ -32,6 +39,13 @@ OURS = sorted(path.stem for path in ABLATIONS.glob("*.toml") if not path.stem.st
 
 def all_tables() -> list[Ablation]:
     return load_ablations(ABLATIONS) + [table for name in OURS for table in load_ablations(ABLATIONS, [name])]
+
+
+def audited(tables: Iterable[Ablation], protocol: Protocol, channels: int, classes: int, **how: Any) -> list[Departure]:
+    """What `senet-ablate audit` finds in the networks of these tables."""
+    tables = list(tables)
+    variants = [arm.variant for pair in comparisons(tables) for arm in (pair.arm, pair.reference)]
+    return audit_networks(tables, diff.take_snapshots(protocol.network, variants, channels, classes, **how))
 
 
 def found(departures: Iterable[Departure]) -> set[tuple[str, ...]]:
@@ -53,7 +67,7 @@ def test_no_arm_differs_in_what_its_row_does_not_declare(name: str) -> None:
     protocol, tables = load_protocol(ABLATIONS, name), all_tables()
     channels, classes = CHANNELS_AND_CLASSES[protocol.data.dataset]
     declared = audit_declarations(tables, protocol)
-    built = audit_networks(tables, protocol, channels, classes or 1000)
+    built = audited(tables, protocol, channels, classes or 1000)
     assert found([*declared, *built]) == set()
     pairs = [((p.ablation.slug, p.name), p.arm.variant != p.reference.variant) for p in comparisons(tables)]
     assert {(d.table, d.row) for d in declared} == {pair for pair, _ in pairs}, "every arm was looked at"
@@ -62,7 +76,7 @@ def test_no_arm_differs_in_what_its_row_does_not_declare(name: str) -> None:
 
 def test_arms_start_equal_wherever_they_have_the_same_layer() -> None:
     before = torch.random.get_rng_state()
-    assert found(audit_networks(all_tables(), load_protocol(ABLATIONS, "digits"), 1, 10, seed=0)) == set()
+    assert found(audited(all_tables(), load_protocol(ABLATIONS, "digits"), 1, 10, seed=0)) == set()
     assert torch.equal(torch.random.get_rng_state(), before), "the audit draws nothing for those who come after it"
 
 
@@ -162,14 +176,14 @@ def meta(*shape: int, **kind: Any) -> nn.Parameter:
 def test_a_network_that_differs_in_anything_else_is_found(
     monkeypatch: pytest.MonkeyPatch, module: str, attribute: str, value: Any, expected: set[tuple[str, ...]]
 ) -> None:
-    def build(network: Any, variant: Variant, **shape: int) -> ResNet:
-        model = ResNet(network, variant, **shape)
+    def altered(network: Any, variant: Variant, **how: Any) -> ResNet:
+        model = build.build_network(network, variant, **how)
         if variant == R4:
             setattr(model.get_submodule(module), attribute, value)
         return model
 
-    monkeypatch.setattr(anatomy, "ResNet", build)
-    departures = audit_networks([ABLATION], PROTOCOL, 1, 10)
+    monkeypatch.setattr(diff, "build_network", altered)
+    departures = audited([ABLATION], PROTOCOL, 1, 10)
     assert found(departures) == {("r4", "modules", *line) for line in expected}
     assert [d.row for d in departures if d.declared] == ["r4", "plain"]
 
@@ -188,7 +202,7 @@ CHANGES = {
 def test_a_factor_excuses_no_change_of_the_network_but_its_own(factor: str) -> None:
     rows = {name.replace(".", "-"): variant for name, variant in CHANGES.items()}
     table = a_table(*(a_row(name, variant) for name, variant in rows.items()), factor=factor)
-    departures = audit_networks([table], PROTOCOL, 1, 10, seed=0)
+    departures = audited([table], PROTOCOL, 1, 10, seed=0)
     assert {line[0] for line in found(departures)} == rows.keys() - {factor.replace(".", "-")}
 
 
@@ -206,7 +220,7 @@ def test_a_block_of_another_kind_may_sit_anywhere_and_beside_any_of_the_papers(
     rows += [a_row(position, Variant(se=se, placement=Placement(position=position))) for se, position in others]
     change = {"rows": tuple(rows), "factor": factor, "reference": "reference", "claims": ()}
     tables = [ABLATION.model_copy(update=change)]
-    departures = [*audit_declarations(tables, PROTOCOL), *audit_networks(tables, PROTOCOL, 1, 10, seed=0)]
+    departures = [*audit_declarations(tables, PROTOCOL), *audited(tables, PROTOCOL, 1, 10, seed=0)]
     assert found(departures) == set()
     assert {d.row for d in departures} == {position for _, position in others} | {"plain"}
     assert differences(rows[0].variant, rows[1].variant) == {factor}  # or no such table could be declared
@@ -214,7 +228,7 @@ def test_a_block_of_another_kind_may_sit_anywhere_and_beside_any_of_the_papers(
 
 def test_what_is_declared_of_a_network_is_one_line_with_widths_and_learnt_parameters() -> None:
     table = a_table(a_row("r4", R4), a_row("random", CHANGES["se.gate"]), a_row("s3", CHANGES["placement.stages"]))
-    lines = {d.row: d.here for d in audit_networks([table], PROTOCOL, 1, 10) if d.what == "SE blocks"}
+    lines = {d.row: d.here for d in audited([table], PROTOCOL, 1, 10) if d.what == "SE blocks"}
     plain = sum(p.numel() for p in ResNet(PROTOCOL.network, PLAIN, in_channels=1, classes=10).parameters())
     # One unit in each stage, of 64, 128, 256 and 512 channels; two layers of C * C / r weights.
     r4 = plain + 2 * (64**2 + 128**2 + 256**2 + 512**2) // 4
@@ -247,8 +261,8 @@ def draw_one_by_size(model: nn.Module, seed: int) -> None:
 def test_weights_that_depend_on_what_else_an_arm_has_are_found(
     monkeypatch: pytest.MonkeyPatch, draw: Callable[[nn.Module, int], None], what: str
 ) -> None:
-    monkeypatch.setattr(anatomy, "initialise", draw)
-    departures = [d for d in audit_networks([ABLATION], PROTOCOL, 1, 10, seed=0) if not d.declared]
+    monkeypatch.setattr(build, "initialise", draw)
+    departures = [d for d in audited([ABLATION], PROTOCOL, 1, 10, seed=0) if not d.declared]
     assert [(d.row, d.aspect, d.grave) for d in departures] == [(row, "weights", True) for row in ("r4", "plain")]
     assert all(d.what.startswith(what) and d.here != d.reference for d in departures)
 

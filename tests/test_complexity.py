@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from senet_ablate.complexity import count_complexity
-from senet_ablate.resnet import ResNet
-from senet_ablate.se import ChannelAttention, SqueezeExcitation
+from senet_ablate.blocks.se import ChannelAttention, SqueezeExcitation
+from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.survey import count_complexity
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.loading import load_ablations
 from senet_ablate.spec.network import Network, SEConfig, Variant

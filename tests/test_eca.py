@@ -6,10 +6,10 @@ import pytest
 import torch
 from timm.layers import EcaModule
 
-from senet_ablate.complexity import count_complexity
-from senet_ablate.eca import EfficientChannelAttention
-from senet_ablate.resnet import ATTENTION, ResNet
-from senet_ablate.se import GATES, SQUEEZES
+from senet_ablate.blocks.eca import EfficientChannelAttention
+from senet_ablate.blocks.se import GATES, SQUEEZES
+from senet_ablate.models.resnet import ATTENTION, ResNet
+from senet_ablate.models.survey import count_complexity
 from senet_ablate.seeding import initialise
 from senet_ablate.spec.cost import LAYERS, added_cost, total_cost
 from senet_ablate.spec.geometry import eca_kernel

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from senet_ablate.excitation import collect, recorded
-from senet_ablate.resnet import ResNet
+from senet_ablate.blocks.se import GATES, SqueezeExcitation
+from senet_ablate.models.hooks import collect, recorded
+from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.gates import (
     UPPER_LIMIT,
     BlockExcitation,
@@ -20,7 +21,6 @@ from senet_ablate.results.gates import (
     shown_channels,
     stage_table,
 )
-from senet_ablate.se import GATES, SqueezeExcitation
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from senet_ablate.resnet import ResNet
-from senet_ablate.se import SqueezeExcitation
+from senet_ablate.blocks.se import SqueezeExcitation
+from senet_ablate.models.resnet import ResNet
 from senet_ablate.spec.geometry import block_shapes, gated_sites, halved, site_channels, site_side, stem_side
 from senet_ablate.spec.network import BACKBONES, Network, Placement, SEConfig, Variant
 

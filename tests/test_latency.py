@@ -16,7 +16,7 @@ from torch import nn
 from senet_ablate import machine
 from senet_ablate.cli import main
 from senet_ablate.errors import UserError
-from senet_ablate.latency import ROUNDS, in_turn, measure_latency, stopwatches
+from senet_ablate.models.latency import ROUNDS, in_turn, measure_latency, stopwatches
 from senet_ablate.results.records import Latency, Timing
 from senet_ablate.results.store import Study, read_latency, write_latency
 from senet_ablate.tables import printed
@@ -45,7 +45,7 @@ def test_all_networks_are_measured_in_turn() -> None:
 
 
 def test_inference_changes_nothing_and_a_training_step_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("senet_ablate.latency.LEAST_S", 1e-4)
+    monkeypatch.setattr("senet_ablate.models.latency.LEAST_S", 1e-4)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     before = model[1].weight.detach().clone()
     watches = stopwatches(
@@ -71,14 +71,14 @@ def test_a_measurement_repeats_the_work_for_the_time_it_is_given(monkeypatch: py
             asked.append(number)
             return self
 
-    monkeypatch.setattr("senet_ablate.latency.Timer", Stub)
+    monkeypatch.setattr("senet_ablate.models.latency.Timer", Stub)
     watches = stopwatches(nn.Linear(1, 1), {"look": torch.ones(1, 1)}, {}, bf16=False, threads=1)
     assert watches["look"]() == pytest.approx(30)
     assert asked == [1, 7]  # 0.2 s of 0.03 s each
 
 
 def test_a_slower_network_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("senet_ablate.latency.LEAST_S", 1e-3)
+    monkeypatch.setattr("senet_ablate.models.latency.LEAST_S", 1e-3)
     found = measure_latency(PROTOCOL, [R16, PLAIN], (1, 10), device="cpu", precision="fp32", threads=1)
     assert list(found.networks) == [R16.slug, PLAIN.slug]
     assert (found.batch, found.rounds) == (PROTOCOL.recipe.batch_size, ROUNDS)
@@ -141,8 +141,8 @@ def test_nobody_measures_while_a_study_trains(tmp_path: Path, monkeypatch: pytes
 def test_the_command_measures_and_keeps_it_with_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr("senet_ablate.latency.LEAST_S", 1e-4)
-    monkeypatch.setattr("senet_ablate.latency.ROUNDS", 1)
+    monkeypatch.setattr("senet_ablate.models.latency.LEAST_S", 1e-4)
+    monkeypatch.setattr("senet_ablate.models.latency.ROUNDS", 1)
     result = CliRunner().invoke(main, ["latency", "squeeze", "--results", str(tmp_path), "--device", "cpu"])
     assert result.exit_code == 0, result.output
     found = read_latency(Study(tmp_path / "digits"))

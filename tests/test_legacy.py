@@ -6,8 +6,8 @@ import torch
 from helpers import layout, scrambled
 
 from senet_ablate.errors import UserError
-from senet_ablate.legacy import LEGACY_VARIANT, from_legacy, is_legacy, legacy_network, to_legacy
-from senet_ablate.resnet import ResNet
+from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.weights import LEGACY_VARIANT, from_legacy, is_legacy, legacy_network, to_legacy
 from senet_ablate.spec.network import Network, Variant
 
 

@@ -24,9 +24,10 @@ from senet_ablate.data.datasets import load_data
 from senet_ablate.errors import UserError
 from senet_ablate.figures import plot_table, save
 from senet_ablate.files import write_atomic
+from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.weights import of_file
 from senet_ablate.prospects import Assumptions, Prospects
 from senet_ablate.report import fill, write_report
-from senet_ablate.resnet import ResNet
 from senet_ablate.results.arms import load_outcomes
 from senet_ablate.results.plan import read_plan
 from senet_ablate.results.records import CURVE_FILE, CurvePoint, curve_csv, digests
@@ -37,7 +38,6 @@ from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import load_protocol
 from senet_ablate.spec.protocol import Augmentation, DataConfig, check_fit
-from senet_ablate.subjects import of_file
 from senet_ablate.tables import build_table
 from senet_ablate.terminal import show_status
 
@@ -103,7 +103,7 @@ def test_what_does_not_fit_into_memory_is_told(
     def fail(*arguments: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr("senet_ablate.complexity.count_complexity", fail)
+    monkeypatch.setattr("senet_ablate.models.survey.count_complexity", fail)
     assert "not enough memory" in told(invoke("count", "gate", "--protocol", "digits"))
 
 

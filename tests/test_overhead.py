@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from senet_ablate.complexity import count_complexity
-from senet_ablate.resnet import ResNet
+from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.survey import count_complexity
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.cost import added_cost, plain_cost, total_cost
 from senet_ablate.spec.geometry import gated_sites

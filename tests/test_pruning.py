@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from senet_ablate.excitation import collect
-from senet_ablate.pruning import prune_table, switched_off
-from senet_ablate.resnet import ResNet
+from senet_ablate.evaluation import prune_table
+from senet_ablate.models.hooks import collect, switched_off
+from senet_ablate.models.resnet import ResNet
 from senet_ablate.spec.cost import added_cost
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 

@@ -12,8 +12,8 @@ from helpers import layout, scrambled
 from timm.layers import SEModule
 from torch import Tensor, nn
 
-from senet_ablate.resnet import ResNet
-from senet_ablate.se import SqueezeExcitation
+from senet_ablate.blocks.se import SqueezeExcitation
+from senet_ablate.models.resnet import ResNet
 from senet_ablate.spec.network import BACKBONES, Network, Placement, SEConfig, Variant
 
 POSITIONS = ("standard", "pre", "post", "identity", "inner-3x3")

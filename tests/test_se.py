@@ -7,9 +7,9 @@ import pytest
 import torch
 from timm.layers import SEModule
 
-from senet_ablate.complexity import count_complexity
-from senet_ablate.resnet import ResNet
-from senet_ablate.se import GATES, SQUEEZES, SqueezeExcitation, squeeze_avg
+from senet_ablate.blocks.se import GATES, SQUEEZES, SqueezeExcitation, squeeze_avg
+from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.survey import count_complexity
 from senet_ablate.spec.cost import added_cost
 from senet_ablate.spec.network import Gate, Network, SEConfig, Squeeze, Variant
 from senet_ablate.spec.protocol import Complexity

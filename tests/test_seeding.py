@@ -13,7 +13,7 @@ import torch
 from helpers import NETWORK
 from torch import Tensor, nn
 
-from senet_ablate.resnet import ResNet
+from senet_ablate.models.resnet import ResNet
 from senet_ablate.seeding import generator, initialise, stream_seed
 from senet_ablate.spec.network import Placement, SEConfig, Variant
 

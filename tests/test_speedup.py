@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from senet_ablate.levers import in_use
-from senet_ablate.resnet import Bottleneck, ResNet
+from senet_ablate.models.fastconv import SmallMapConv2d, speed_up
+from senet_ablate.models.resnet import Bottleneck, ResNet
 from senet_ablate.seeding import initialise
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.loading import all_ablations, declarations_dir
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
-from senet_ablate.speedup import SmallMapConv2d, speed_up
 
 ARMS = list(dict.fromkeys(arm.variant for arm in arms(all_ablations(declarations_dir()))))
 NETWORK = Network(backbone="resnet14", width=16, stem="small")

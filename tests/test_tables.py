@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from senet_ablate.assessment import assess
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.resnet import ResNet
+from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.records import Failure, Progress
 from senet_ablate.results.store import Study
 from senet_ablate.spec.network import SEConfig, Variant

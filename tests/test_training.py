@@ -12,7 +12,7 @@ from senet_ablate.data.loaders import EpochSampler
 from senet_ablate.errors import UserError
 from senet_ablate.evaluation import evaluate
 from senet_ablate.executor import RunRequest
-from senet_ablate.resnet import ResNet
+from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.records import Predictions
 from senet_ablate.results.store import RunFolder
 from senet_ablate.run import resolve_precision, train_run

@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.eca import EfficientChannelAttention
-from senet_ablate.se import ChannelAttention, SqueezeExcitation
+from senet_ablate.blocks.eca import EfficientChannelAttention
+from senet_ablate.blocks.se import ChannelAttention, SqueezeExcitation
 from senet_ablate.spec.geometry import BlockShape, block_shapes, gated_sites
 from senet_ablate.spec.network import EXPANSION, Excitation, Network, Variant
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from senet_ablate.se import ChannelAttention
+from senet_ablate.blocks.se import ChannelAttention
 from senet_ablate.spec.geometry import eca_kernel
 
 

@@ -1,19 +1,22 @@
 """What differs between each arm and its table's reference, and whether the row declares it.
 
 Compared are the runs that a protocol would give the two arms and the runs that they left behind; the networks
-themselves are compared in `anatomy.py`. Nothing here prints or refuses: a caller does with the departures what it must.
+themselves are compared by their snapshots (`models/diff.py`). Nothing here prints or refuses: that is for the caller.
 """
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol as Interface
 
 from senet_ablate.results.arms import ABSENT, Outcomes, _flat, facts
 from senet_ablate.results.records import RunRecord
-from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, Factor
 from senet_ablate.spec.claims import PLAIN
+from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol, RunSpec
 
 CAUTIONS = frozenset({"versions", "code", "hardware", "execution"})
@@ -203,3 +206,72 @@ def _words(value: object) -> str:
     if isinstance(value, frozenset):
         return " and ".join(sorted(map(_words, value)))
     return str(getattr(value, "__name__", value))
+
+
+_SHAPES = r"se\.(reduce|expand)\.(in_channels|out_channels|(weight|bias)\.shape)"
+_KERNEL = r"se\.conv\.(kernel_size|padding|weight\.shape)"
+
+MAY_DIFFER: dict[Factor, str] = {
+    "se.squeeze": r"se\.(config\.)?squeeze",
+    "se.gate": r"se\.(config\.gate|gating|\w+\.(weight|bias)\.requires_grad)",
+    "se.reduction": rf"se\.config\.reduction|{_SHAPES}",
+    "se.excitation": r"se|se\.(config\.(excitation|reduction|bias)|\+(reduce|expand|conv))",
+    "placement.stages": r"\+se",
+    "placement.position": rf"site|{_SHAPES}|{_KERNEL}",
+}
+"""What in a residual block each factor may change, as a pattern; a plus is before what only one of the two has."""
+
+MAY_DIFFER_WITHOUT_SE = r"\+se|site"
+
+
+class Snapshot(Interface):
+    """A built network as data: every module, setting and tensor by its dotted name, and its SE blocks in words."""
+
+    @property
+    def parts(self) -> Mapping[str, object]:
+        """Values by dotted name."""
+
+    @property
+    def summary(self) -> str:
+        """The blocks in words."""
+
+
+def audit_networks(ablations: Iterable[Ablation], snapshots: Mapping[Variant, Snapshot]) -> list[Departure]:
+    """Compare the network of each arm with that of its reference: module tree, shapes, settings, what is learnt.
+
+    What a row declares is summed up in one departure; all else is undeclared. Where the snapshots hold first weights,
+    tensors of equal name and shape must start equal to the last bit.
+    """
+    return [
+        departure
+        for pair in comparisons(ablations)
+        for departure in _compare(pair, snapshots[pair.arm.variant], snapshots[pair.reference.variant])
+    ]
+
+
+def _compare(pair: Comparison, here: Snapshot, reference: Snapshot) -> list[Departure]:
+    """One departure for all that is declared, and one for each kind of setting that is not."""
+    pattern = MAY_DIFFER_WITHOUT_SE if pair.with_plain else MAY_DIFFER[pair.ablation.factor]
+    one_sided = here.parts.keys() ^ reference.parts.keys()
+    declared = False
+    undeclared: dict[str, list[tuple[str, object, object]]] = {}
+    for path, one, other in changes(here.parts, reference.parts):
+        parent, _, last = path.rpartition(".")
+        if path in one_sided and parent in one_sided:
+            continue  # goes without saying
+        spelt = f"{parent}.+{last}" if path in one_sided else path
+        if last == "values" and here.parts[f"{parent}.shape"] != reference.parts[f"{parent}.shape"]:
+            continue
+        if re.fullmatch(rf"layer\d+\.\d+\.(?:{pattern})", spelt):
+            declared = True
+        else:
+            undeclared.setdefault(last, []).append((path, one, other))
+    found = []
+    if declared:
+        found.append(pair.departure("modules", "SE blocks", here.summary, reference.summary, declared=True))
+    for last, parts in undeclared.items():
+        path, one, other = parts[0]
+        more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
+        aspect = "weights" if last == "values" else "modules"
+        found.append(pair.departure(aspect, (path or "network") + more, one, other, declared=False))
+    return found

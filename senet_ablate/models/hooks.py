@@ -1,28 +1,18 @@
-"""What the SE blocks of a trained network do (section 7.2, Figs. 6 and 7): excitation by class, and what it amounts to.
-
-Let s_ic be the gate of channel c for image i, and k(i) the image's class. Per block, over all N images and C channels:
-
-- between-class SD: the root of sum_ic (mean of c in class k(i) - mean of c)^2 / (N C);
-- within-class SD: the root of sum_ic (s_ic - mean of c in class k(i))^2 / (N C);
-- specificity: between^2 / (between^2 + within^2), the share of a gate's variation that the class explains. Classes
-  drawn by lot would get (K - 1) / (N - 1) on average;
-- a channel is saturated if its mean |s| over all images is above 99 % of the gate's upper limit, dead if below 0.01.
-
-Without squeeze (Table 16) the gate is a map; its mean over the pixels stands for the image's gate.
-"""
+"""Look into a trained network: record its gates (section 7.2), switch its blocks off stage by stage (section 4)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.resnet import ResNet
+from senet_ablate.blocks.se import ChannelAttention
+from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.gates import BlockExcitation
-from senet_ablate.se import ChannelAttention
 
 
 @contextmanager
@@ -79,3 +69,38 @@ def collect(model: ResNet, batches: Iterable[tuple[Tensor, Tensor]], classes: in
         BlockExcitation(name, found[name], images.numpy(), *(total.numpy() for total in totals[name]))
         for name in totals
     ]
+
+
+class FixedGate(nn.Module):
+    """In place of an SE block: the same gate for every image, (C,), combined with the map as the block does it."""
+
+    def __init__(self, gate: np.ndarray, combine: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.combine = combine
+        self.gate: Tensor
+        self.register_buffer("gate", torch.from_numpy(gate).float().view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same."""
+        return self.combine(x, self.gate)
+
+
+@contextmanager
+def switched_off(
+    model: ResNet, names: Collection[str], gates: Mapping[str, np.ndarray] | None = None
+) -> Iterator[None]:
+    """Within this context the named SE blocks pass their maps on as they are, or under the fixed `gates` (C,).
+
+    The blocks and their weights are put back afterwards, untouched.
+    """
+    taken = {name: (block, block.se) for name, block in model.se_blocks().items() if name in names}
+    try:
+        for name, (block, se) in taken.items():
+            assert se is not None
+            place = next(se.parameters()).device
+            stand_in = FixedGate(gates[name], se.gating.combine).to(place) if gates else None
+            block.se = stand_in  # type: ignore[assignment]  # for as long as this context lasts
+        yield
+    finally:
+        for block, se in taken.values():
+            block.se = se

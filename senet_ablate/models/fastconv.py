@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_ablate.resnet import Bottleneck
+from senet_ablate.models.resnet import Bottleneck
 
 SMALL_MAP = 16
 """Pixels that a convolution makes of a map up to which a matrix product beats it on processors.

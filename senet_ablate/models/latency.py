@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,11 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from senet_ablate import environment
-from senet_ablate.levers import in_use
-from senet_ablate.resnet import ResNet
+from senet_ablate.models.build import build_network
+from senet_ablate.models.fastconv import speed_up
 from senet_ablate.results.records import Latency, Timing
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import DeviceKind, Protocol
-from senet_ablate.speedup import speed_up
 
 ROUNDS = 6
 """The least and the largest of six rounds hold the median with a confidence of 97 %, whatever its distribution."""
@@ -86,11 +85,12 @@ def measure_latency(
     device: DeviceKind,
     precision: str,
     threads: int,
+    optimisations: Collection[str] = (),
     tell: Callable[[int], None] = lambda done: None,
 ) -> Latency:
     """Measure inference of one image and of a batch, and a training step, of each network of a protocol.
 
-    `shape` is (channels, classes); `tell` hears how many of the rounds are done.
+    `shape` is (channels, classes); `optimisations` are those of the network that are in use; `tell` hears how many of the rounds are done.
     """
     channels, classes = shape
     side, batch = protocol.data.resolution, protocol.recipe.batch_size
@@ -98,9 +98,9 @@ def measure_latency(
     many = torch.randn(batch, channels, side, side, device=device).to(memory_format=torch.channels_last)
     watches = {}
     for variant in variants:
-        model = ResNet(protocol.network, variant, in_channels=channels, classes=classes)
+        model = build_network(protocol.network, variant, in_channels=channels, classes=classes)
         model.to(device).to(memory_format=torch.channels_last)
-        speed_up(model, in_use(device))
+        speed_up(model, optimisations)
         images, steps = {"one_image": one, "batch": many}, {"training_step": many}
         watches[variant.slug] = stopwatches(model, images, steps, bf16=precision == "bf16", threads=threads)
     found = in_turn(watches, ROUNDS, tell)

@@ -1,0 +1,1 @@
+"""Networks: built, counted, timed, looked into."""
