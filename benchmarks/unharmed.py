@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from senet_ablate import student
-from senet_ablate.noise import Sample, fit_noise
+from senet_ablate.analysis import distributions
+from senet_ablate.analysis.distributions import max_t
+from senet_ablate.analysis.noise import Sample, fit_noise
 from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.records import Predictions
 from senet_ablate.results.store import Study
-from senet_ablate.simultaneous import max_t
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import Rules
 
@@ -71,11 +71,11 @@ def compare(first: Path, second: Path) -> str:
     unstable = [arm.slug for place, arm in enumerate(arms) if place not in stable]
     share = 1 / len(stable)
     average = noise.contrast({2 * place + side: (2 * side - 1) * share for place in stable for side in (0, 1)})
-    half = student.quantile(0.025, average.df) * average.se
+    half = distributions.quantile(0.025, average.df) * average.se
     lines = []
     clear = 0
     for arm, each in zip(arms, differences, strict=True):
-        own = student.quantile(pointwise / 2, each.df) * each.se
+        own = distributions.quantile(pointwise / 2, each.df) * each.se
         clear += abs(each.estimate) > own
         lines.append(f"| {arm.slug} | {each.estimate:+.2f} ± {own:.2f} |")
     page = [

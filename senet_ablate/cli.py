@@ -37,14 +37,13 @@ from senet_ablate.options import (
     SET,
     STUDY,
     TABLES,
-    Chosen,
     Duration,
     Finite,
     Place,
     choose,
     options,
 )
-from senet_ablate.results.plan import planned_seeds
+from senet_ablate.results.plan import Chosen, planned_seeds
 from senet_ablate.results.worklist import Plan, channels_and_classes, duration, make_plan, row_states
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
 from senet_ablate.terminal import say, show_declarations, show_plan, show_prospects, show_status, show_table, tell
@@ -165,7 +164,7 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     result is seen, so that the most findings are expected to be reproduced if the paper's effects (or half of them)
     are true.
     """
-    from senet_ablate.planner import Wish, lay_out
+    from senet_ablate.analysis.planner import Wish, lay_out
 
     names = ("runs", "budget", "jobs", "gain", "error", "changed", "write", "extend")
     wish = Wish(seeds=seeds, **{name: call.pop(name) for name in names})
@@ -375,7 +374,7 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
 
 
 def _report(chosen: Chosen, reports: Path, slugs: Sequence[str]) -> None:
-    from senet_ablate.assessment import assess
+    from senet_ablate.analysis.study import assess
     from senet_ablate.report import write_report
 
     # --rows says what is trained; a table is always whole, and tells what is missing.

@@ -7,10 +7,9 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from senet_ablate.agreement import rank_agreement, share_of_gain
-from senet_ablate.assessment import Assessment
+from senet_ablate.analysis.study import Assessment, rank_agreement, share_of_gain
+from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.spec.claims import PLAIN, Fewer, Metric, Superior
-from senet_ablate.verdicts import FindingVerdict
 from senet_ablate.words import MARK, in_words, to_decide
 
 METRIC_NAMES: dict[Metric, str] = {

@@ -6,17 +6,16 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from senet_ablate.errors import UserError, is_plain
+from senet_ablate.results.plan import Chosen
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, arms, check_arms
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_ablations, load_protocol
-from senet_ablate.spec.protocol import Protocol
 
 MOST_CLASSES = 100_000
 """More than any data set of images has, and a classifier that still fits into memory."""
@@ -124,16 +123,6 @@ class Duration(click.ParamType[float]):
         if not 0 < seconds < 1e9:  # thirty years
             self.fail(f"{value!r}: expected a time such as 2h, 90min or 1h30m", param, ctx)
         return seconds
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The tables, the protocol and the study that a call is about; `declared` are all tables the study may have."""
-
-    ablations: list[Ablation]
-    declared: list[Ablation]
-    protocol: Protocol
-    study: Study
 
 
 def choose(

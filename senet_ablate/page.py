@@ -21,14 +21,15 @@ from markupsafe import Markup, escape
 
 from senet_ablate import findings
 from senet_ablate.analysis.audit import Departure, audit_declarations, audit_records
-from senet_ablate.assessment import Assessment, cost
+from senet_ablate.analysis.evidence import cost
+from senet_ablate.analysis.study import Assessment
+from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.errors import UserError
 from senet_ablate.results.records import RunRecord
 from senet_ablate.results.store import read_latency
 from senet_ablate.setting import SettingLine, same_in_words, setting_lines
 from senet_ablate.spec.ablation import Arm, arms
 from senet_ablate.tables import Table, levers_in_words, printed
-from senet_ablate.verdicts import FindingVerdict
 from senet_ablate.words import MARK, in_words, to_decide
 
 RUN_COLUMNS = (

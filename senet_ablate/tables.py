@@ -13,10 +13,11 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from senet_ablate import student
-from senet_ablate.assessment import Assessment, cost
-from senet_ablate.judge import TableJudge, largest_t_of
-from senet_ablate.power import noncentrality
+from senet_ablate.analysis import distributions
+from senet_ablate.analysis.evidence import cost
+from senet_ablate.analysis.judge import TableJudge, may_be_best, smallest_effect
+from senet_ablate.analysis.study import Assessment
+from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.records import Latency, RunRecord, StudyPin
 from senet_ablate.results.store import read_latency
@@ -24,7 +25,6 @@ from senet_ablate.results.worklist import row_states
 from senet_ablate.spec.ablation import Ablation, Row, arms
 from senet_ablate.spec.claims import PLAIN
 from senet_ablate.spec.cost import added_cost
-from senet_ablate.verdicts import FindingVerdict
 from senet_ablate.words import in_words, percent
 
 MISSING = "–"
@@ -79,7 +79,7 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
                 "n": len(good),
                 "n_diverged": outcomes.diverged(row.arm),
                 "top1_err_mean": mean.estimate if mean else None,
-                "top1_err_half": student.quantile(0.025, mean.df) * mean.se if mean and evidence.noise else None,
+                "top1_err_half": distributions.quantile(0.025, mean.df) * mean.se if mean and evidence.noise else None,
                 "top1_err_sd": statistics.stdev(top1) if len(top1) > 1 else None,
                 "top5_err_mean": statistics.fmean(top5) if top5 else None,
                 "diff_to_reference": difference.estimate if difference else None,
@@ -111,27 +111,6 @@ def _times(latency: Latency | None, row: Row) -> dict[str, float | None]:
         cells[f"{kind}_ms_low"] = timing.low if timing else None
         cells[f"{kind}_ms_high"] = timing.high if timing else None
     return cells
-
-
-def may_be_best(judge: TableJudge) -> set[str]:
-    """Rows that are not distinguishable from the best: all pairs of rows at a simultaneous 95 %; empty without noise.
-
-    The truly best row is left out with a chance of at most 5 %.
-    """
-    evidence, contrasts = judge.evidence, judge.contrasts
-    rows = [row.id for row in judge.ablation.rows if evidence.counts[contrasts.arm(row.id)] > 0]
-    if evidence.noise is None or len(rows) < 2:
-        return set()
-    pairs = [contrasts.difference(one, other) for place, one in enumerate(rows) for other in rows[:place]]
-    level = largest_t_of(evidence, pairs).pointwise(evidence.rules.alpha)
-    means = {row: evidence.sample.arm_means[contrasts.arm(row)] for row in rows}
-    lowest = min(rows, key=lambda row: means[row])
-    near = {lowest}
-    for row in set(rows) - near:
-        found = evidence.difference(contrasts.difference(row, lowest))
-        if found is not None and student.tail(found.estimate / found.se, found.df) > level / 2:
-            near.add(row)
-    return near
 
 
 def _note(row: Row, assessment: Assessment, seeds: set[int]) -> str:
@@ -209,13 +188,6 @@ def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
         gain = f" (the paper's SE gain is {printed[0] - printed[1]:.2f})" if printed[0] and printed[1] else ""
         remarks.append(f"Smallest difference that these runs find with 80 % power: {smallest:.2f} points{gain}.")
     return [*remarks, f"{told}. Deviations from the plan: {deviating}."]
-
-
-def smallest_effect(judge: TableJudge) -> float | None:
-    """Smallest difference to the reference that the table's runs find with 80 % power; the median over its rows."""
-    found = [judge.evidence.difference(contrast) for contrast in judge.contrasts.to_reference().values()]
-    sizes = [noncentrality(judge.level, each.df) * each.se for each in found if each is not None]
-    return statistics.median(sizes) if sizes else None
 
 
 def levers_in_words(record: RunRecord) -> str:

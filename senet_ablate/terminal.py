@@ -17,7 +17,7 @@ from senet_ablate.spec.protocol import Protocol
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from senet_ablate.planner import LaidOut
+    from senet_ablate.analysis.planner import LaidOut
     from senet_ablate.results.records import Latency
     from senet_ablate.tables import Table
 

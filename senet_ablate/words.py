@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from senet_ablate.analysis.verdicts import WITHIN_NOISE_Z, AtomVerdict, FindingVerdict
 from senet_ablate.spec.claims import Equivalent, Fewer, NoDifference, Retains, Superior
-from senet_ablate.verdicts import WITHIN_NOISE_Z, AtomVerdict, FindingVerdict
 
 MARK = {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
 

@@ -17,7 +17,7 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from senet_ablate.assessment import assess
+from senet_ablate.analysis.study import assess
 from senet_ablate.data.datasets import LoadedData
 from senet_ablate.executor import RunRequest
 from senet_ablate.results.records import CurvePoint, Metrics, Predictions, Provenance, RunRecord, curve_csv, digests

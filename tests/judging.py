@@ -10,15 +10,15 @@ from scatter import evenly, runs_of
 from scipy import stats
 from studies import better, claim, same
 
-from senet_ablate.evidence import Evidence
-from senet_ablate.judge import TableJudge
-from senet_ablate.noise import Sample
-from senet_ablate.simultaneous import max_t
+from senet_ablate.analysis.distributions import max_t
+from senet_ablate.analysis.evidence import Evidence
+from senet_ablate.analysis.judge import TableJudge
+from senet_ablate.analysis.noise import Sample
+from senet_ablate.analysis.verdicts import AtomVerdict, FindingVerdict
 from senet_ablate.spec.ablation import Ablation, Arm, PaperFigures, Row
 from senet_ablate.spec.claims import Atom, NoDifference, Retains, Rules
 from senet_ablate.spec.network import SEConfig, Variant
 from senet_ablate.spec.protocol import Complexity
-from senet_ablate.verdicts import AtomVerdict, FindingVerdict
 
 DRAWS = 20_000
 PRINTED = {"ref": 20.0, "plain": 24.0, "a": 20.5, "b": 21.0}

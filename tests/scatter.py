@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from senet_ablate.noise import Noise, Sample, fit_noise
+from senet_ablate.analysis.noise import Noise, Sample, fit_noise
 from senet_ablate.spec.claims import Rules
 
 Runs = list[dict[int, np.ndarray]]

@@ -8,8 +8,8 @@ from typing import Any
 
 from helpers import ABLATION, FACTS, PLAIN, PROTOCOL, R4, R16, make_record, write_record
 
+from senet_ablate.analysis.power import Assumptions
 from senet_ablate.files import write_atomic
-from senet_ablate.prospects import Assumptions
 from senet_ablate.results.plan import PLAN_FILE, StudyPlan, default_plan
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Ablation, arms

@@ -11,10 +11,9 @@ from judging import A_WORSE, FOUR, KEEPS, NULL, PRINTED, SAME, moved, p_of_the_s
 from scipy import optimize, stats
 from studies import better, same
 
-from senet_ablate.advice import advise
-from senet_ablate.judge import TableJudge
+from senet_ablate.analysis.judge import TableJudge, advise
+from senet_ablate.analysis.verdicts import AtomVerdict
 from senet_ablate.spec.claims import Atom
-from senet_ablate.verdicts import AtomVerdict
 
 
 def advised(atom: Atom, errors: Mapping[str, float], **settings: Any) -> AtomVerdict:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from senet_ablate.agreement import RankAgreement, fieller, rank_agreement, share_of_gain
-from senet_ablate.evidence import Evidence
-from senet_ablate.judge import TableJudge
-from senet_ablate.noise import Sample
+from senet_ablate.analysis.evidence import Evidence
+from senet_ablate.analysis.judge import TableJudge
+from senet_ablate.analysis.noise import Sample
+from senet_ablate.analysis.study import RankAgreement, fieller, rank_agreement, share_of_gain
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import load_ablations
 

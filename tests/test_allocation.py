@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 from studies import assumed, paper_tables
 
-from senet_ablate.allocation import allocate, is_wild
+from senet_ablate.analysis.planner import allocate, is_wild
+from senet_ablate.analysis.power import Prospects
 from senet_ablate.errors import UserError
-from senet_ablate.prospects import Prospects
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.network import Placement, SEConfig, Variant

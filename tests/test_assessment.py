@@ -20,7 +20,9 @@ from studies import (
     same,
 )
 
-from senet_ablate.assessment import Assessment, assess, gather
+from senet_ablate.analysis.evidence import gather
+from senet_ablate.analysis.study import Assessment, assess
+from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.findings import to_markdown as findings_page
 from senet_ablate.options import choose
 from senet_ablate.results.store import Study
@@ -29,7 +31,6 @@ from senet_ablate.spec.claims import Retains, Rules
 from senet_ablate.spec.loading import load_ablations, load_protocol
 from senet_ablate.spec.network import SEConfig, Variant
 from senet_ablate.tables import build_table, to_markdown
-from senet_ablate.verdicts import FindingVerdict
 
 REVERSED = claimed(
     claim("gain", better("plain", "r16")),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import ABLATION
 
-from senet_ablate.assessment import assess
+from senet_ablate.analysis.study import assess
 from senet_ablate.report import write_report
 from senet_ablate.results.store import Study
 

@@ -10,15 +10,25 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from senet_ablate import calibration
-from senet_ablate.calibration import Cell, Tally, calibrate, edge, is_true, paper_errors, simulate, summarise, tally
-from senet_ablate.contrasts import TableContrasts
-from senet_ablate.evidence import Evidence
-from senet_ablate.noise import Sample
+from senet_ablate.analysis import calibration
+from senet_ablate.analysis.calibration import (
+    Cell,
+    Tally,
+    World,
+    calibrate,
+    edge,
+    is_true,
+    paper_errors,
+    simulate,
+    summarise,
+    tally,
+)
+from senet_ablate.analysis.contrasts import TableContrasts
+from senet_ablate.analysis.evidence import Evidence
+from senet_ablate.analysis.noise import Sample
+from senet_ablate.analysis.verdicts import AtomVerdict, Verdict
 from senet_ablate.spec.claims import Atom, Claim, Equivalent, Fewer, Retains, Rules, Superior
 from senet_ablate.spec.loading import load_ablations
-from senet_ablate.verdicts import AtomVerdict, Verdict
-from senet_ablate.worlds import World
 
 TABLES = load_ablations(Path(__file__).parents[1] / "ablations")
 SQUEEZE = TABLES[1]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from senet_ablate.contrasts import Contrast, TableContrasts
+from senet_ablate.analysis.contrasts import Contrast, TableContrasts
 from senet_ablate.spec.ablation import Ablation, Arm, Row
 from senet_ablate.spec.claims import Equivalent, NoDifference, Retains, Rules, Superior
 from senet_ablate.spec.network import SEConfig, Variant

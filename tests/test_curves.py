@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from helpers import ABLATION, CURVE, R16
 
-from senet_ablate.assessment import assess
+from senet_ablate.analysis.study import assess
 from senet_ablate.curves import curves_frame, plot_curves
 from senet_ablate.results.store import Study
 

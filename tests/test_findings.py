@@ -15,7 +15,7 @@ import pytest
 from helpers import ABLATION, PLAIN, R4, R16, make_record, markdown_cells, write_record
 from studies import ABLATIONS, ALIKE, CLAIMED, CLEAR, better, claim, claimed, fill, paper_study, paper_tables, put_plan
 
-from senet_ablate.assessment import Assessment, assess
+from senet_ablate.analysis.study import Assessment, assess
 from senet_ablate.findings import findings_frame, to_csv, to_markdown
 from senet_ablate.report import write_report
 from senet_ablate.results.store import Study

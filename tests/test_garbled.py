@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sound import write_sound
 
-from senet_ablate.assessment import assess
+from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.results.lease import Watch, leased

@@ -31,10 +31,10 @@ from scipy import optimize, stats
 from statsmodels.stats.weightstats import ttost_ind
 from studies import same
 
-from senet_ablate.evidence import Evidence
-from senet_ablate.judge import TableJudge
-from senet_ablate.noise import Sample
-from senet_ablate.simultaneous import MaxT
+from senet_ablate.analysis.distributions import MaxT
+from senet_ablate.analysis.evidence import Evidence
+from senet_ablate.analysis.judge import TableJudge
+from senet_ablate.analysis.noise import Sample
 from senet_ablate.spec.claims import Fewer, Rules
 from senet_ablate.spec.protocol import Complexity
 

@@ -8,9 +8,9 @@ from judging import A_WORSE, DF, FAINT, SUPERIOR_FAMILY, critical_by_hand, moved
 from scipy import stats
 from studies import better, same
 
-from senet_ablate.judge import TableJudge
-from senet_ablate.simultaneous import max_t
-from senet_ablate.verdicts import FindingVerdict
+from senet_ablate.analysis.distributions import max_t
+from senet_ablate.analysis.judge import TableJudge
+from senet_ablate.analysis.verdicts import FindingVerdict
 
 MONTE_CARLO = 0.02
 

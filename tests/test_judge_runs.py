@@ -27,8 +27,8 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from studies import better, same
 
-from senet_ablate.judge import TableJudge
-from senet_ablate.verdicts import AtomVerdict
+from senet_ablate.analysis.judge import TableJudge
+from senet_ablate.analysis.verdicts import AtomVerdict
 
 # --- few ---
 

@@ -11,16 +11,15 @@ import pytest
 from scatter import evenly, runs_of
 from studies import paper_tables
 
-from senet_ablate.agreement import rank_agreement
-from senet_ablate.calibration import paper_errors
-from senet_ablate.evidence import Evidence
-from senet_ablate.judge import TableJudge, judges_of
-from senet_ablate.noise import Sample
+from senet_ablate.analysis.calibration import Simulator, World, paper_errors
+from senet_ablate.analysis.evidence import Evidence
+from senet_ablate.analysis.judge import TableJudge, judges_of
+from senet_ablate.analysis.noise import Sample
+from senet_ablate.analysis.study import rank_agreement
+from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.claims import Atom, Rules, Superior
 from senet_ablate.spec.cost import PAPER_CLASSES, PAPER_NETWORK, PAPER_RESOLUTION, total_cost
-from senet_ablate.verdicts import FindingVerdict
-from senet_ablate.worlds import Simulator, World
 
 TABLES = paper_tables()
 COST = {

@@ -16,8 +16,9 @@ from helpers import PLAIN, PROTOCOL, SE, fake_fashion, image_folder, random_imag
 from sound import write_sound
 from studies import ABLATIONS, CLAIMED
 
-from senet_ablate.allocation import allocate
-from senet_ablate.assessment import assess
+from senet_ablate.analysis.planner import allocate
+from senet_ablate.analysis.power import Assumptions, Prospects
+from senet_ablate.analysis.study import assess
 from senet_ablate.cli import main
 from senet_ablate.curves import curves_frame, plot_curves
 from senet_ablate.data.datasets import load_data
@@ -26,7 +27,6 @@ from senet_ablate.figures import plot_table, save
 from senet_ablate.files import write_atomic
 from senet_ablate.models.resnet import ResNet
 from senet_ablate.models.weights import of_file
-from senet_ablate.prospects import Assumptions, Prospects
 from senet_ablate.report import fill, write_report
 from senet_ablate.results.arms import load_outcomes
 from senet_ablate.results.plan import read_plan

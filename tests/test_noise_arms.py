@@ -8,7 +8,7 @@ from noise_by_hand import CASES, by_hand, invented
 from scatter import arm_of, fitted, with_ratios
 from scipy import stats
 
-from senet_ablate.noise import Sample, fit_noise
+from senet_ablate.analysis.noise import Sample, fit_noise
 from senet_ablate.spec.claims import Rules
 
 

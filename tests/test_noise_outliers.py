@@ -7,7 +7,7 @@ import pytest
 from scatter import arm_of, fitted, with_ratios
 from scipy import stats
 
-from senet_ablate.noise import UNSTABLE_P, _outliers
+from senet_ablate.analysis.noise import UNSTABLE_P, _outliers
 
 USUAL = (1.0, 1.5, 0.5, 1.2, 0.8, 2.0, 1.1, 0.9)
 

@@ -10,7 +10,7 @@ from noise_by_hand import CASES, PAIRINGS, ByHand, by_hand, invented
 from scatter import fitted, runs_of, with_ratios
 from scipy import stats
 
-from senet_ablate.noise import Sample, fit_noise
+from senet_ablate.analysis.noise import Sample, fit_noise
 from senet_ablate.spec.claims import Rules
 
 

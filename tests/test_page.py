@@ -11,7 +11,7 @@ import pytest
 from helpers import ABLATION, PLAIN, R4, R16, make_record, write_record
 from studies import ABLATIONS
 
-from senet_ablate.assessment import assess
+from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.page import Picture, inline
 from senet_ablate.report import write_report

@@ -11,9 +11,9 @@ from helpers import PROTOCOL
 from planned import Call, chances, nothing_written, said, the_plan, told
 from studies import ABLATIONS
 
+from senet_ablate.analysis.planner import LaidOut, Wish, lay_out
 from senet_ablate.errors import UserError
-from senet_ablate.options import Chosen
-from senet_ablate.planner import LaidOut, Wish, lay_out
+from senet_ablate.results.plan import Chosen
 from senet_ablate.results.store import Study
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import load_ablations

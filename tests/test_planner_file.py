@@ -17,7 +17,7 @@ from planned import DIGITS, MAX, SQUEEZE, Call, chances, finish, said, the_plan,
 from studies import ABLATIONS
 
 from senet_ablate import runner
-from senet_ablate.assessment import assess
+from senet_ablate.analysis.study import assess
 from senet_ablate.cli import main
 from senet_ablate.options import choose
 from senet_ablate.results.store import Study

@@ -8,7 +8,7 @@ import pytest
 from helpers import PLAIN, PROTOCOL, R4, R16, make_record
 from studies import CLAIMED, CLEAR, better, claim, claimed, fill, put_plan
 
-from senet_ablate.assessment import assess
+from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.plan import (

@@ -11,8 +11,8 @@ from scipy import stats
 from statsmodels.stats.power import TTestIndPower
 from studies import assumed
 
-from senet_ablate.power import assumed_phi, assumed_sd, detectable, kappa, noncentrality, seeds_needed
-from senet_ablate.prospects import Prospects
+from senet_ablate.analysis.noise import assumed_phi, kappa
+from senet_ablate.analysis.power import Prospects, assumed_sd, detectable, noncentrality, seeds_needed
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import load_ablations
 

@@ -10,7 +10,7 @@ from helpers import ABLATION, PLAIN, R4, R16
 from scipy import stats
 from studies import CLAIMED, assumed, better, claim, claimed, paper_table
 
-from senet_ablate.prospects import Prospects
+from senet_ablate.analysis.power import Prospects
 from senet_ablate.spec.ablation import Arm, arms
 from senet_ablate.spec.claims import Fewer, NoDifference, Rules
 

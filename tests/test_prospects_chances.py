@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from studies import assumed, claim, claimed, paper_table, paper_tables, same
 
-from senet_ablate.prospects import Prospects
+from senet_ablate.analysis.power import Prospects
 from senet_ablate.spec.ablation import Ablation, Arm
 from senet_ablate.spec.claims import Equivalent, Retains, Rules, Superior
 

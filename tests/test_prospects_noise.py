@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from helpers import PLAIN, PROTOCOL, R4, R16
 
-from senet_ablate.evidence import Evidence
-from senet_ablate.noise import Sample
-from senet_ablate.prospects import assume
+from senet_ablate.analysis.evidence import Evidence
+from senet_ablate.analysis.noise import Sample
+from senet_ablate.analysis.power import assume
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import Rules
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import ABLATION, FACTS, PROTOCOL, R4, make_record, markdown_cells, table, write_record
 
-from senet_ablate.assessment import assess
+from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.report import fill, write_report
 from senet_ablate.results.store import Study

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from senet_ablate import student
-from senet_ablate.simultaneous import MaxT, max_t
+from senet_ablate.analysis import distributions
+from senet_ablate.analysis.distributions import MaxT, max_t
 
 MONTE_CARLO = 0.012
 """Of a critical value from 200,000 draws: about two standard errors."""
@@ -146,12 +146,12 @@ DEGREES = [1.0, 1.7, 2.0, 3.25, 17.5, 340.0, 1e5, 1e9, math.inf]
 @pytest.mark.parametrize("df", DEGREES)
 def test_the_tail_of_students_t_is_scipys(df):
     for t in (-3.0, -0.5, 0.0, 0.3, 1.0, 2.5, 6.0):
-        assert student.tail(t, df) == pytest.approx(stats.t.sf(t, df), rel=1e-7, abs=1e-12)
-    assert student.tail(math.inf, df) == 0
+        assert distributions.tail(t, df) == pytest.approx(stats.t.sf(t, df), rel=1e-7, abs=1e-12)
+    assert distributions.tail(math.inf, df) == 0
 
 
 @pytest.mark.parametrize("df", DEGREES)
 def test_a_quantile_of_students_t_is_scipys_and_is_exceeded_with_its_probability(df):
     for p in (1e-6, 0.0125, 0.025, 0.05, 0.3, 0.5, 0.8, 0.99):
-        assert student.quantile(p, df) == pytest.approx(stats.t.isf(p, df), rel=1e-7, abs=1e-9)
-        assert student.tail(student.quantile(p, df), df) == pytest.approx(p, rel=1e-6)
+        assert distributions.quantile(p, df) == pytest.approx(stats.t.isf(p, df), rel=1e-7, abs=1e-9)
+        assert distributions.tail(distributions.quantile(p, df), df) == pytest.approx(p, rel=1e-6)

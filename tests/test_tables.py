@@ -16,7 +16,7 @@ from helpers import ABLATION, NETWORK, PLAIN, PROTOCOL, R4, R16, line, make_reco
 from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
-from senet_ablate.assessment import assess
+from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.models.resnet import ResNet

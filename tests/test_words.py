@@ -8,8 +8,8 @@ import pytest
 from helpers import ABLATION
 from studies import better, claim, same
 
+from senet_ablate.analysis.verdicts import AtomVerdict, FindingVerdict, Verdict
 from senet_ablate.spec.claims import Atom, Fewer, Retains
-from senet_ablate.verdicts import AtomVerdict, FindingVerdict, Verdict
 from senet_ablate.words import MARK, deciding, in_words, why
 
 GAIN, SAME = better("r16", "plain"), same("r4", "r16")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from senet_ablate.noise import Sample
+from senet_ablate.analysis.calibration import Simulator, World
+from senet_ablate.analysis.noise import Sample
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.network import SEConfig, Variant
-from senet_ablate.worlds import Simulator, World
 
 PLAIN, SE, TANH = (Arm(variant=Variant(se=se)) for se in (None, SEConfig(), SEConfig(gate="tanh")))
 ERRORS = {PLAIN: 24.0, SE: 22.0, TANH: 22.5}

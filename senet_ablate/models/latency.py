@@ -90,7 +90,8 @@ def measure_latency(
 ) -> Latency:
     """Measure inference of one image and of a batch, and a training step, of each network of a protocol.
 
-    `shape` is (channels, classes); `optimisations` are those of the network that are in use; `tell` hears how many of the rounds are done.
+    `shape` is (channels, classes); `optimisations` of the network are those in use;
+    `tell` hears how many of the rounds are done.
     """
     channels, classes = shape
     side, batch = protocol.data.resolution, protocol.recipe.batch_size

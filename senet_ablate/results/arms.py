@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from senet_ablate.errors import UserError
-from senet_ablate.noise import Sample
 from senet_ablate.results.records import Predictions, RunRecord, StudyPin
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import SEED_SERIES, Arm
-from senet_ablate.spec.claims import Metric
 
 
 def arm_of(record: RunRecord) -> Arm:
@@ -52,45 +48,13 @@ class Outcomes:
         return Outcomes(self.study, self.pin, kept)
 
     @cached_property
-    def _predictions(self) -> dict[str, Predictions]:
+    def predictions(self) -> dict[str, Predictions]:
+        """How each test image came out, by run; of runs that did not diverge."""
         return {
             record.run_id: Predictions.from_file(self.study.run(record.run_id).path / "predictions.npz")
             for record in self.records
             if record.status == "ok"
         }
-
-    def sample(self, arms: Sequence[Arm], metric: Metric) -> Sample | None:
-        """Per-image scores of all runs of `arms`, in percent (cross-entropy in nats); None if there is none.
-
-        Raises:
-            UserError: a run is of other test images than its study.
-        """
-        scores: list[dict[int, np.ndarray]] = []
-        for arm in arms:
-            found = {}
-            for record in self.good(arm):
-                predictions = self._predictions[record.run_id]
-                if len(predictions.wrong) != self.pin.data.n_test:
-                    raise UserError(
-                        f"{record.run_id}: {len(predictions.wrong)} test images, but the study has "
-                        f"{self.pin.data.n_test}; remove the folder to run it again"
-                    )
-                score = scores_of(predictions, metric)
-                if score is not None:
-                    found[record.spec.seed] = score
-            scores.append(found)
-        return Sample.of(scores) if any(scores) else None
-
-
-def scores_of(predictions: Predictions, metric: Metric) -> np.ndarray | None:
-    """One score per test image: 100 where it is wrong (among five), or its cross-entropy."""
-    match metric:
-        case "top1_err":
-            return 100.0 * predictions.wrong
-        case "top5_err":
-            return None if predictions.wrong_top5 is None else 100.0 * predictions.wrong_top5
-        case "cross_entropy":
-            return predictions.cross_entropy.astype(np.float64)
 
 
 def load_outcomes(study: Study, pin: StudyPin) -> Outcomes:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError
 
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.options import Chosen
 from senet_ablate.results.store import MEND, Study, first_mistake
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, arms
 from senet_ablate.spec.claims import Rules
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what comes before the first run needs no statistics
 
 
 PLAN_FILE = "plan.json"
+
 
 Seeds = Annotated[int, Field(ge=0, le=SEED_SERIES)]
 
@@ -145,3 +146,13 @@ def planned_seeds(chosen: Chosen, seeds: int | None) -> tuple[dict[Arm, int], St
     each: Mapping[str, int] = plan.seeds[-1] if plan and seeds is None else {}
     usual = seeds or chosen.protocol.seeds
     return {arm: each.get(arm.slug, usual) for arm in arms(chosen.ablations)}, plan
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The tables, the protocol and the study that a call is about; `declared` are all tables the study may have."""
+
+    ablations: list[Ablation]
+    declared: list[Ablation]
+    protocol: Protocol
+    study: Study

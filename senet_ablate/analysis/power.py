@@ -1,20 +1,78 @@
-"""What a plan can decide before anything runs: smallest effects, chances of a verdict, findings out of reach."""
+"""What a number of seeds can decide: noise before any run, minimum detectable effects, seeds needed, power."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 
-from senet_ablate import student
-from senet_ablate.contrasts import Contrast, TableContrasts
-from senet_ablate.evidence import Evidence
-from senet_ablate.power import GUESSES, assumed_phi, assumed_sd, detectable, seeds_needed
+from senet_ablate.analysis import distributions
+from senet_ablate.analysis.contrasts import Contrast, TableContrasts
+from senet_ablate.analysis.evidence import Evidence
+from senet_ablate.analysis.noise import assumed_phi, kappa
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.claims import Claim, Fewer, NoDifference, Rules
-from senet_ablate.spec.protocol import Protocol
+from senet_ablate.spec.protocol import Dataset, Protocol
+
+POWER = 0.8
+MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a data set's test error in percent and number of test images may be, before any run or file was seen."""
+
+    err: float
+    images: int
+
+
+GUESSES: dict[Dataset, Guess] = {
+    "digits": Guess(3.0, 768),
+    "cifar10": Guess(6.0, 10_000),
+    "cifar100": Guess(26.0, 10_000),
+    "fashion-mnist": Guess(6.0, 10_000),
+    "folder": Guess(24.0, 10_000),
+}
+
+
+def assumed_sd(err: float, images: int, classes: int, epochs: int) -> float:
+    """Standard deviation in points of one run's error (percent) on `images` test images, before any run."""
+    return 100 * math.sqrt(assumed_phi(epochs) * kappa(classes) * (err / 100) / (2 * images))
+
+
+def noncentrality(level: float, df: float, power: float = POWER) -> float:
+    """How many standard errors an effect must have to be found with `power` by a one-sided test at `level`."""
+    return distributions.quantile(level, df) + distributions.quantile(1 - power, df)
+
+
+def detectable(weights: np.ndarray, covariance: np.ndarray, level: float, df: float) -> float:
+    """Smallest value of a contrast that is found with 80 % power, given the covariance of the arms' means."""
+    return noncentrality(level, df) * math.sqrt(float(weights @ covariance @ weights))
+
+
+def seeds_needed(
+    weights: np.ndarray, effect: float, one_seed: np.ndarray, level: float, df: Callable[[int], float]
+) -> int | None:
+    """Equal seeds per arm that find a contrast of size `effect` with 80 % power; None beyond 1,000 or if it is not > 0.
+
+    `one_seed` is the covariance of one seed's scores over arms, `df(n)` the pooled degrees of freedom at n seeds.
+    """
+    variance = float(weights @ one_seed @ weights)
+
+    def found(n: int) -> bool:
+        return noncentrality(level, df(n)) * math.sqrt(variance / n) <= effect
+
+    if effect <= 0 or not found(MOST_SEEDS):
+        return None
+    low, high = 1, MOST_SEEDS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if found(middle) else (middle, high)
+    return high
+
 
 DRAWS = 2_000
 LEAST_PHI_DF = 10
@@ -154,7 +212,7 @@ class Prospects:
         # The root of a chi-square over its df, by Wilson and Hilferty: the same draws serve every df.
         u = np.maximum(1e-3, 1 - 2 / (9 * df) + self._scale * (2 / (9 * df)) ** 0.5) ** 1.5
         noise = self._normals @ (self._weights @ np.linalg.cholesky(s)).T
-        quantiles = np.array([student.quantile(level, df) for level in self._levels])
+        quantiles = np.array([distributions.quantile(level, df) for level in self._levels])
         bar = u * (quantiles * np.sqrt(np.einsum("ij,jk,ik->i", self._weights, s, self._weights))) - noise
         found = []
         for scale in scales:

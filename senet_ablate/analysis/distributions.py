@@ -1,18 +1,26 @@
-"""One critical value for all contrasts of a table: the distribution of the largest |t| among them.
-
-The contrasts' correlation is general, so the distribution comes from draws of the multivariate normal; the scale they
-share, a chi-square, is integrated exactly.
-"""
+"""Student's t, and the largest |t| of several contrasts: one critical value for all contrasts of a table."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy import special
 
-from senet_ablate import student
+from senet_ablate.analysis import distributions
+
+
+def tail(t: float, df: float) -> float:
+    """Probability of a value above `t`."""
+    return float(special.ndtr(-t) if math.isinf(df) else special.stdtr(df, -t))
+
+
+def quantile(p: float, df: float) -> float:
+    """The value that is exceeded with probability `p`."""
+    return -float(special.ndtri(p) if math.isinf(df) else special.stdtrit(df, p))
+
 
 DRAWS = 200_000
 GRID = 2_000
@@ -55,11 +63,11 @@ class MaxT:
 
     def pointwise(self, alpha: float) -> float:
         """Two-sided p-value that a single contrast must reach, so that contrasts of other df can be judged alike."""
-        return 2 * student.tail(self.critical(alpha), self.df)
+        return 2 * distributions.tail(self.critical(alpha), self.df)
 
     def adjusted(self, p: float) -> float:
         """The chance of any contrast reaching a two-sided p-value as small as `p`."""
-        return self.tail(student.quantile(p / 2, self.df))
+        return self.tail(distributions.quantile(p / 2, self.df))
 
 
 def max_t(contrasts: np.ndarray, covariance: np.ndarray, df: float, draws: int = DRAWS) -> MaxT:

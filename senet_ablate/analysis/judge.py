@@ -7,6 +7,7 @@ is never "no difference".
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,14 +15,15 @@ from math import comb
 
 import numpy as np
 
-from senet_ablate import student
-from senet_ablate.contrasts import Contrast, TableContrasts, TestedAtom
-from senet_ablate.evidence import Evidence
-from senet_ablate.noise import Difference
-from senet_ablate.simultaneous import MaxT, max_t
+from senet_ablate.analysis import distributions
+from senet_ablate.analysis.contrasts import Contrast, TableContrasts, TestedAtom
+from senet_ablate.analysis.distributions import MaxT, max_t
+from senet_ablate.analysis.evidence import Evidence
+from senet_ablate.analysis.noise import Difference
+from senet_ablate.analysis.power import noncentrality, seeds_needed
+from senet_ablate.analysis.verdicts import AtomVerdict, FindingVerdict, Verdict
 from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.claims import Atom, Claim, Equivalent, Fewer, NoDifference, Retains, Superior
-from senet_ablate.verdicts import AtomVerdict, FindingVerdict, Verdict
 
 DIVERGED_SHARE = 0.2
 
@@ -73,7 +75,7 @@ class TableJudge:
 
     def interval(self, difference: Difference) -> tuple[float, float]:
         """The simultaneous interval at the rules' alpha."""
-        half = student.quantile(self.pointwise / 2, difference.df) * difference.se
+        half = distributions.quantile(self.pointwise / 2, difference.df) * difference.se
         return difference.estimate - half, difference.estimate + half
 
     def judge(self) -> list[FindingVerdict]:
@@ -115,7 +117,7 @@ class TableJudge:
         if unfit:
             return replace(found, reason=unfit)
         if isinstance(atom, NoDifference):
-            p = 2 * student.tail(abs(shown.estimate) / shown.se, shown.df)
+            p = 2 * distributions.tail(abs(shown.estimate) / shown.se, shown.df)
             if low <= 0 <= high:
                 return replace(found, verdict="reproduced", p=p)
             return replace(
@@ -164,7 +166,7 @@ class TableJudge:
         if found is None or self._unfit(contrast.arms):
             return 0
         se = found.se_new_images if new_images else found.se
-        half = student.quantile(self.pointwise / 2, found.df) * se
+        half = distributions.quantile(self.pointwise / 2, found.df) * se
         return int(np.sign(found.estimate)) if abs(found.estimate) > half else 0
 
     def _against(self, tested: TestedAtom, *, new_images: bool = False) -> str:
@@ -278,3 +280,90 @@ def judges_of(ablations: Sequence[Ablation], evidence: Evidence) -> list[TableJu
         together = largest_t(judges)
         judges = [TableJudge(ablation, evidence, findings, together) for ablation in ablations]
     return judges
+
+
+LARGEST_RHO = 4.0
+
+
+def advise(judge: TableJudge, finding: FindingVerdict) -> FindingVerdict:
+    """Add `rho_star` and `more_seeds` to the atoms of a finding."""
+    return replace(finding, atoms=tuple(_advised(judge, atom) for atom in finding.atoms))
+
+
+def _advised(judge: TableJudge, found: AtomVerdict) -> AtomVerdict:
+    if isinstance(found.atom, (Fewer, NoDifference)) or found.p is None or found.se is None:
+        return found
+    tested = judge.contrasts.tested(found.atom)
+    return replace(
+        found,
+        rho_star=equal_within(judge, tested.shown) if isinstance(found.atom, Equivalent) else None,
+        more_seeds=more_seeds(judge, tested.wanted) if found.verdict == "not resolved" else None,
+    )
+
+
+def equal_within(judge: TableJudge, difference: Contrast) -> float | None:
+    """Smallest share of the SE gain within which two arms pass as the same; None if there is none up to 4."""
+    from scipy.optimize import brentq  # a quarter of a second to import
+
+    def miss(rho: float) -> float:
+        found = [judge.evidence.difference(contrast) for contrast in judge.contrasts.within(difference, rho)]
+        return max(each.p_above() for each in found if each is not None) - judge.level
+
+    if judge.evidence.difference(judge.contrasts.gain) is None or miss(LARGEST_RHO) > 0:
+        return None
+    return float(brentq(miss, 0.0, LARGEST_RHO, xtol=1e-4))
+
+
+def more_seeds(judge: TableJudge, wanted: tuple[Contrast, ...]) -> int | None:
+    """Further seeds of each arm that would decide an atom with 80 % power; None where no number up to 1,000 would.
+
+    The planned effect is the paper's share of the gain, where this study resolved a gain, else the paper's effect in
+    points; never the effect that was seen.
+    """
+    evidence, noise = judge.evidence, judge.evidence.noise
+    planned = judge.paper_means
+    arms = sorted({arm for contrast in wanted for arm in contrast.arms})
+    if noise is None or np.isnan(planned[arms]).any():
+        return None
+    gain = judge.contrasts.gain
+    found = evidence.difference(gain)
+    if found is not None and judge.sure(gain) > 0:
+        planned = planned * (found.estimate / gain.at(planned))
+    one_seed = noise.one_seed_covariance()
+    active = int((evidence.counts > 0).sum())
+    needed = [
+        seeds_needed(contrast.weights, contrast.at(planned), one_seed, judge.level, lambda n: max(1, active * (n - 1)))
+        for contrast in wanted
+    ]
+    if any(count is None for count in needed):
+        return None
+    most = max(count for count in needed if count is not None)
+    return max(1, most - int(evidence.counts[arms].min()))
+
+
+def may_be_best(judge: TableJudge) -> set[str]:
+    """Rows that are not distinguishable from the best: all pairs of rows at a simultaneous 95 %; empty without noise.
+
+    The truly best row is left out with a chance of at most 5 %.
+    """
+    evidence, contrasts = judge.evidence, judge.contrasts
+    rows = [row.id for row in judge.ablation.rows if evidence.counts[contrasts.arm(row.id)] > 0]
+    if evidence.noise is None or len(rows) < 2:
+        return set()
+    pairs = [contrasts.difference(one, other) for place, one in enumerate(rows) for other in rows[:place]]
+    level = largest_t_of(evidence, pairs).pointwise(evidence.rules.alpha)
+    means = {row: evidence.sample.arm_means[contrasts.arm(row)] for row in rows}
+    lowest = min(rows, key=lambda row: means[row])
+    near = {lowest}
+    for row in set(rows) - near:
+        found = evidence.difference(contrasts.difference(row, lowest))
+        if found is not None and distributions.tail(found.estimate / found.se, found.df) > level / 2:
+            near.add(row)
+    return near
+
+
+def smallest_effect(judge: TableJudge) -> float | None:
+    """Smallest difference to the reference that the table's runs find with 80 % power; the median over its rows."""
+    found = [judge.evidence.difference(contrast) for contrast in judge.contrasts.to_reference().values()]
+    sizes = [noncentrality(judge.level, each.df) * each.se for each in found if each is not None]
+    return statistics.median(sizes) if sizes else None

@@ -1,0 +1,131 @@
+"""What the runs of a study say, whatever the question: scores, noise, runs that diverged, exact counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from senet_ablate.analysis.contrasts import Contrast
+from senet_ablate.analysis.distributions import DRAWS
+from senet_ablate.analysis.noise import Difference, Noise, Sample, assumed_phi, fit_noise
+from senet_ablate.errors import UserError
+from senet_ablate.results.arms import Outcomes
+from senet_ablate.results.records import Predictions, StudyPin
+from senet_ablate.spec.ablation import Ablation, Arm, arms
+from senet_ablate.spec.claims import Metric, Rules
+from senet_ablate.spec.cost import total_cost
+from senet_ablate.spec.protocol import Complexity
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The runs of all arms of a study that may be compared.
+
+    `arms` are in the order of the sample. `phi` is the over-dispersion that is assumed where no arm has two seeds.
+    """
+
+    arms: tuple[Arm, ...]
+    sample: Sample
+    rules: Rules
+    phi: float
+    diverged: Mapping[Arm, int] = field(default_factory=dict)
+    cost: Mapping[Arm, Complexity] = field(default_factory=dict)
+    draws: int = DRAWS
+    _known: dict[tuple[bytes, float], Difference | None] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def noise(self) -> Noise | None:
+        """The noise model; None where no arm has two seeds."""
+        return fit_noise(self.sample, self.rules)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Number of runs of each arm that did not diverge."""
+        return np.array([len(seeds) for seeds in self.sample.seeds])
+
+    def difference(self, contrast: Contrast) -> Difference | None:
+        """Estimate of a contrast; provisional where arms have one seed, None where one has none.
+
+        With one seed everywhere the standard error is McNemar's, inflated by the assumed over-dispersion.
+        """
+        key = (contrast.weights.tobytes(), contrast.offset)
+        if key not in self._known:
+            self._known[key] = self._difference(contrast)
+        return self._known[key]
+
+    def _difference(self, contrast: Contrast) -> Difference | None:
+        arms = contrast.arms
+        if (self.counts[arms] == 0).any():
+            return None
+        if self.noise is not None:
+            return self.noise.contrast({arm: contrast.weights[arm] for arm in arms}, contrast.offset)
+        weights = np.zeros(len(self.sample.means))
+        for arm in arms:
+            weights[self.sample.rows(arm)] = contrast.weights[arm] / self.counts[arm]
+        second = float(weights @ self.sample.products @ weights) / self.sample.images
+        se = (self.phi * second) ** 0.5
+        return Difference(contrast.at(self.sample.arm_means), se, np.inf, se)
+
+
+def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules) -> Evidence:
+    """All runs as evidence by the rules' metric: the declared arms, and any others of the study, for their noise."""
+    everyone = list(dict.fromkeys([*arms(ablations), *outcomes.runs]))
+    sample = sample_of(outcomes, everyone, rules.metric) or Sample.empty(len(everyone))
+    pin = outcomes.pin
+    return Evidence(
+        tuple(everyone),
+        sample,
+        rules,
+        phi=assumed_phi(pin.protocol.recipe.epochs),
+        diverged={arm: outcomes.diverged(arm) for arm in outcomes.runs},
+        cost={arm: cost(pin, arm) for arm in everyone},
+    )
+
+
+def cost(pin: StudyPin, arm: Arm) -> Complexity:
+    """Parameters and multiply-adds of an arm under the study's protocol."""
+    return total_cost(
+        pin.protocol.network,
+        arm.variant,
+        in_channels=pin.data.channels,
+        classes=pin.data.classes,
+        resolution=pin.protocol.data.resolution,
+    )
+
+
+def scores_of(predictions: Predictions, metric: Metric) -> np.ndarray | None:
+    """One score per test image: 100 where it is wrong (among five), or its cross-entropy."""
+    match metric:
+        case "top1_err":
+            return 100.0 * predictions.wrong
+        case "top5_err":
+            return None if predictions.wrong_top5 is None else 100.0 * predictions.wrong_top5
+        case "cross_entropy":
+            return predictions.cross_entropy.astype(np.float64)
+
+
+def sample_of(outcomes: Outcomes, arms: Sequence[Arm], metric: Metric) -> Sample | None:
+    """Per-image scores of all runs of `arms`, in percent (cross-entropy in nats); None if there is none.
+
+    Raises:
+        UserError: a run is of other test images than its study.
+    """
+    scores: list[dict[int, np.ndarray]] = []
+    expected = outcomes.pin.data.n_test
+    for arm in arms:
+        found = {}
+        for record in outcomes.good(arm):
+            predictions = outcomes.predictions[record.run_id]
+            if len(predictions.wrong) != expected:
+                raise UserError(
+                    f"{record.run_id}: {len(predictions.wrong)} test images, but the study has {expected}; remove the "
+                    "folder to run it again"
+                )
+            score = scores_of(predictions, metric)
+            if score is not None:
+                found[record.spec.seed] = score
+        scores.append(found)
+    return Sample.of(scores) if any(scores) else None
