@@ -21,17 +21,18 @@ import torch.nn.functional as F
 
 from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler
-from senet_ablate.executor import RunRequest
 from senet_ablate.levers import in_use
 from senet_ablate.models.fastconv import speed_up
 from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.store import Study
-from senet_ablate.run import resolve_precision, train_run
-from senet_ablate.schedules import learning_rate
 from senet_ablate.seeding import initialise
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.protocol import RunSpec
-from senet_ablate.training import EpochFiles
+from senet_ablate.training.checkpoint import EpochFiles
+from senet_ablate.training.evaluation import resolve_precision
+from senet_ablate.training.request import RunRequest
+from senet_ablate.training.schedule import learning_rate
+from senet_ablate.training.train import train_run
 
 
 def bare(spec: RunSpec, data: Path | None, levers: tuple[str, ...]) -> float:

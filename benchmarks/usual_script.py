@@ -26,10 +26,10 @@ from torchvision.datasets import ImageFolder
 
 from senet_ablate.blocks.se import SqueezeExcitation
 from senet_ablate.models.resnet import ResNet
-from senet_ablate.schedules import learning_rate
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol
+from senet_ablate.training.schedule import learning_rate
 
 
 class Digits(Dataset):

@@ -99,8 +99,8 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
     from senet_ablate.levers import in_use
     from senet_ablate.models.latency import ROUNDS, measure_latency
     from senet_ablate.results.store import write_latency
-    from senet_ablate.run import resolve_precision
     from senet_ablate.runner import find_machine
+    from senet_ablate.training.evaluation import resolve_precision
 
     chosen = choose(**choice)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)

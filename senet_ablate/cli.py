@@ -19,7 +19,7 @@ from senet_ablate import machine
 from senet_ablate.checks import audit, calibrate, count, latency
 from senet_ablate.errors import UserError
 from senet_ablate.exchange import merge, verify
-from senet_ablate.executor import ExecutorKind, TrackerKind
+from senet_ablate.execution.coordination import ExecutorKind
 from senet_ablate.inspection import excitation, prune
 from senet_ablate.levers import LEVERS
 from senet_ablate.options import (
@@ -47,6 +47,7 @@ from senet_ablate.results.plan import Chosen, planned_seeds
 from senet_ablate.results.worklist import Plan, channels_and_classes, duration, make_plan, row_states
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
 from senet_ablate.terminal import say, show_declarations, show_plan, show_prospects, show_status, show_table, tell
+from senet_ablate.training.request import TrackerKind
 
 if TYPE_CHECKING:
     from senet_ablate.engines import Engine
@@ -274,7 +275,7 @@ def run(
     fewer seeds; results from elsewhere are joined by `merge`.
     """
     from senet_ablate import engines, runner
-    from senet_ablate.trackers import check_trackers
+    from senet_ablate.training.trackers import check_trackers
 
     check_trackers(trackers)
     if time_s is not None and executor != "local":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from senet_ablate.errors import UserError
-from senet_ablate.executor import Executor, ExecutorKind, Fits
+from senet_ablate.execution.coordination import Executor, ExecutorKind, Fits
 from senet_ablate.on_ray import RayOptions, ray_executor
 from senet_ablate.on_slurm import SlurmOptions, slurm_executor
 from senet_ablate.remote import NodeOptions, node_resources, read_options

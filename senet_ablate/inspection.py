@@ -117,8 +117,8 @@ def prune(**call: Any) -> None:
     A block that is off lets its map pass as it is, or under the mean of its gates; weights are not touched and nothing
     is trained. Networks are named as for `excitation`; page and CSV go to the same folder.
     """
-    from senet_ablate.evaluation import prune_table
     from senet_ablate.excitation_report import printed_pruning, write_pruning
+    from senet_ablate.training.evaluation import prune_table
 
     for looked in _look(errors=True, **call):
         with Console(stderr=True).status("reading the images anew for each stage that is off"):

@@ -14,7 +14,7 @@ LEVERS = {"kept-memory": ("cpu", "cuda", "mps"), "matrix-product": ("cpu",), "st
 
 `kept-memory`: workers keep freed memory instead of handing it back at each step (`ALLOCATOR`). `matrix-product`:
 convolutions of small maps are computed as matrix products. `stride-first`: a residual unit takes its stride once,
-before the two convolutions that would each take it (both in `models.fastconv.py`).
+before the two convolutions that would each take it (both in `models/fastconv.py`).
 """
 
 ALLOCATOR = {

@@ -9,9 +9,9 @@ from typing import Any
 
 from senet_ablate import pool
 from senet_ablate.errors import UserError
-from senet_ablate.executor import Event, RunRequest
 from senet_ablate.remote import NodeOptions, Watch, do, failed, run_cpus, run_gpus, users_own
 from senet_ablate.runner import Resources
+from senet_ablate.training.request import Event, RunRequest
 
 PASSED_ON = ("SENET_ABLATE_CACHE", "XDG_CACHE_HOME")
 """Variables of the driver that tell a worker where decoded images are."""

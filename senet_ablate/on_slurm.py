@@ -22,9 +22,9 @@ from pydantic import Field
 
 from senet_ablate import pool
 from senet_ablate.errors import UserError
-from senet_ablate.executor import Event, RunRequest
 from senet_ablate.remote import NodeOptions, Watch, checkpoint_mark, do, failed, run_cpus, run_gpus
 from senet_ablate.runner import Resources
+from senet_ablate.training.request import Event, RunRequest
 
 LOOK_S = 1.0
 """How often the folder of results is looked at."""

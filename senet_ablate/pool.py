@@ -25,8 +25,9 @@ from types import MappingProxyType
 from typing import Any
 
 from senet_ablate.environment import die_with_driver
-from senet_ablate.executor import Event, Fits, RunRequest, note_failure
+from senet_ablate.execution.coordination import Fits
 from senet_ablate.results.records import Failure
+from senet_ablate.training.request import Event, RunRequest, note_failure
 
 TRIES = 3
 """How often a run is begun or continued when its worker dies under it (killed, out of memory)."""

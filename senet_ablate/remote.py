@@ -16,12 +16,12 @@ from pydantic import Field
 
 from senet_ablate import pool
 from senet_ablate.errors import UserError, is_plain
-from senet_ablate.executor import Event, RunRequest, note_failure
 from senet_ablate.levers import ALLOCATOR, in_use
 from senet_ablate.results.records import Failure
 from senet_ablate.runner import Resources, process_environment
 from senet_ablate.spec.protocol import DeviceKind
 from senet_ablate.spec.schema import Spec, parse_value, validate
+from senet_ablate.training.request import Event, RunRequest, note_failure
 
 LOOK_S = 5.0
 """How often the files of runs that did not begin yet are looked at."""

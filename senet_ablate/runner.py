@@ -15,13 +15,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from senet_ablate import pool
 from senet_ablate.errors import UserError
-from senet_ablate.executor import Executor, Fits, RunRequest, TrackerKind
+from senet_ablate.execution.coordination import Executor, Fits
 from senet_ablate.levers import ALLOCATOR, in_use
 from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import Plan
 from senet_ablate.sharing import share
 from senet_ablate.spec.protocol import DeviceKind, Protocol, check_fit
 from senet_ablate.time_limit import TimeLimit
+from senet_ablate.training.request import RunRequest, TrackerKind
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 from senet_ablate.errors import UserError
-from senet_ablate.executor import Event, Executor, RunRequest, is_done
+from senet_ablate.execution.coordination import Executor
 from senet_ablate.results.lease import Watch, discard_dead
+from senet_ablate.training.request import Event, RunRequest, is_done
 
 LOOK_S = 0.5
 """Seconds between two looks at the runs that others do."""

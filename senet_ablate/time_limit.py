@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from senet_ablate.executor import RunRequest
+from senet_ablate.training.request import RunRequest
 
 
 class TimeLimit:

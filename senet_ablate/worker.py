@@ -8,13 +8,13 @@ import traceback
 
 from senet_ablate.environment import uncollected
 from senet_ablate.errors import UserError
-from senet_ablate.executor import Event, RunRequest, is_done, note_failure
 from senet_ablate.results.lease import Lease, Taken, leased
 from senet_ablate.results.records import Failure
 from senet_ablate.results.store import Study
+from senet_ablate.training.request import Event, RunRequest, is_done, note_failure
 
 with uncollected():
-    from senet_ablate.run import train_run  # torch and Lightning
+    from senet_ablate.training.train import train_run  # torch and Lightning
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from places import ABLATIONS, CANARY, SET_ASIDE, WORK, Place, named, scratch, shell
 from sound import begun, write_sound
 
-from senet_ablate.executor import RunRequest
 from senet_ablate.files import write_atomic
 from senet_ablate.models.resnet import ResNet
 from senet_ablate.models.weights import of_file
@@ -32,6 +31,7 @@ from senet_ablate.spec.loading import load_protocol
 from senet_ablate.spec.network import Network
 from senet_ablate.spec.protocol import Recipe
 from senet_ablate.spec.schema import Spec
+from senet_ablate.training.request import RunRequest
 from senet_ablate.worker import attempt
 
 

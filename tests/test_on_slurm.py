@@ -12,9 +12,9 @@ from helpers import make_record, request
 from senet_ablate import on_slurm, pool
 from senet_ablate.cli import main
 from senet_ablate.errors import UserError
-from senet_ablate.executor import Event
 from senet_ablate.on_slurm import Resumed, SlurmOptions, slurm_executor
 from senet_ablate.remote import node_resources
+from senet_ablate.training.request import Event
 
 
 def test_without_submitit_or_slurm_the_message_says_what_to_do(monkeypatch, tmp_path):

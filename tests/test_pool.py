@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from senet_ablate import pool
-from senet_ablate.executor import RunRequest
 from senet_ablate.levers import ALLOCATOR
 from senet_ablate.pool import LocalPool, warm_up
 from senet_ablate.results.store import RunFolder
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import DataConfig, Recipe, RunSpec
+from senet_ablate.training.request import RunRequest
 
 
 def request(root: Path, seed: int, epochs: int = 1, **fields) -> RunRequest:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from senet_ablate.evaluation import prune_table
 from senet_ablate.models.hooks import collect, switched_off
 from senet_ablate.models.resnet import ResNet
 from senet_ablate.spec.cost import added_cost
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
+from senet_ablate.training.evaluation import prune_table
 
 NETWORK = Network(backbone="resnet26", width=16, stem="small")
 SE = Variant(se=SEConfig())

@@ -7,11 +7,11 @@ from helpers import make_record, request
 
 from senet_ablate import pool, remote
 from senet_ablate.errors import UserError
-from senet_ablate.executor import Event, RunRequest
 from senet_ablate.levers import ALLOCATOR
 from senet_ablate.on_ray import RayOptions
 from senet_ablate.on_slurm import SlurmOptions
 from senet_ablate.remote import NodeOptions, Watch, do, node_resources, read_options, users_own
+from senet_ablate.training.request import Event, RunRequest
 
 
 def test_options_are_read_as_the_type_of_their_key():

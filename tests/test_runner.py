@@ -7,12 +7,12 @@ from rich.console import Console
 
 from senet_ablate import runner
 from senet_ablate.errors import UserError
-from senet_ablate.executor import Event
 from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import make_plan
 from senet_ablate.runner import Machine, share_out
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
+from senet_ablate.training.request import Event
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from senet_ablate.schedules import learning_rate, plateaus
 from senet_ablate.spec.protocol import Recipe, Schedule
+from senet_ablate.training.schedule import learning_rate, plateaus
 
 PAPER_STEPS = (125, 200, 250)
 

@@ -11,11 +11,11 @@ from sound import begun, sound_run
 from test_lease import gone, holder  # noqa: F401 - a fixture
 
 from senet_ablate import sharing
-from senet_ablate.executor import Event, RunRequest
 from senet_ablate.results import lease
 from senet_ablate.results.lease import Taken, leased, this_node
 from senet_ablate.results.store import Study
 from senet_ablate.sharing import share
+from senet_ablate.training.request import Event, RunRequest
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from test_pool import request, workers
 
 from senet_ablate import runner
 from senet_ablate.cli import main
-from senet_ablate.executor import Event, Fits, RunRequest
+from senet_ablate.execution.coordination import Fits
 from senet_ablate.pool import LocalPool
 from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import make_plan
@@ -24,6 +24,7 @@ from senet_ablate.runner import Machine, share_out
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.time_limit import TimeLimit
+from senet_ablate.training.request import Event, RunRequest
 
 
 class Clock:

@@ -12,14 +12,14 @@ from click.testing import CliRunner
 from helpers import PLAIN, PROTOCOL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from senet_ablate import trackers, training
 from senet_ablate.cli import main
 from senet_ablate.errors import UserError
-from senet_ablate.executor import RunRequest, TrackerKind
 from senet_ablate.results.records import RunRecord, read_curve
 from senet_ablate.results.store import RunFolder
-from senet_ablate.run import train_run
-from senet_ablate.trackers import MAKERS, check_trackers
+from senet_ablate.training import checkpoint, trackers
+from senet_ablate.training.request import RunRequest, TrackerKind
+from senet_ablate.training.trackers import MAKERS, check_trackers
+from senet_ablate.training.train import train_run
 
 RECIPE = PROTOCOL.recipe.model_copy(update={"batch_size": 128})
 SPEC = PROTOCOL.model_copy(update={"recipe": RECIPE}).run_spec(PLAIN, 0)
@@ -66,7 +66,7 @@ def test_tensorboard_has_the_curve_and_what_the_run_came_to(root: Path) -> None:
 
 
 def test_a_run_taken_up_again_has_each_epoch_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = training.save_checkpoint
+    save = checkpoint.save_checkpoint
     saved = []
 
     def save_once(*arguments: Any) -> None:
@@ -75,7 +75,7 @@ def test_a_run_taken_up_again_has_each_epoch_once(root: Path, monkeypatch: pytes
         saved.append(save(*arguments))
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_checkpoint", save_once)
+        patch.setattr(checkpoint, "save_checkpoint", save_once)
         with pytest.raises(InterruptedError):
             train(root, "tensorboard")
     assert [step for step, _ in in_tensorboard(root)["lr"]] == [1, 2]

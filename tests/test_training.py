@@ -6,19 +6,19 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from senet_ablate import run, training
 from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler
 from senet_ablate.errors import UserError
-from senet_ablate.evaluation import evaluate
-from senet_ablate.executor import RunRequest
 from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.records import Predictions
 from senet_ablate.results.store import RunFolder
-from senet_ablate.run import resolve_precision, train_run
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 from senet_ablate.spec.protocol import Augmentation, DataConfig, Recipe, RunSpec, Schedule
-from senet_ablate.training import History, TrainingModule, make_trainer
+from senet_ablate.training import checkpoint, train
+from senet_ablate.training.evaluation import evaluate, resolve_precision
+from senet_ablate.training.module import History, TrainingModule, make_trainer
+from senet_ablate.training.request import RunRequest
+from senet_ablate.training.train import train_run
 
 NETWORK = Network(backbone="resnet14", width=16, stem="small")
 RECIPE = Recipe(
@@ -42,7 +42,7 @@ def changed(**fields):
     return Recipe(**(RECIPE.model_dump() | fields))
 
 
-def train(root: Path, what: RunSpec, **fields):
+def trained(root: Path, what: RunSpec, **fields):
     folder = RunFolder(root / what.run_id)
     return train_run(RunRequest(spec=what, folder=folder, **fields)), folder
 
@@ -60,16 +60,16 @@ def interrupt_after(monkeypatch):
     """End training right after the checkpoint of an epoch, once."""
 
     def arrange(epoch):
-        save = training.save_checkpoint
+        save = checkpoint.save_checkpoint
 
         def save_then_end(trainer, path):
             save(trainer, path)
             if trainer.current_epoch + 1 == epoch:
-                monkeypatch.setattr(training, "save_checkpoint", save)
+                monkeypatch.setattr(checkpoint, "save_checkpoint", save)
                 raise CutOffError
 
-        monkeypatch.setattr(training, "save_checkpoint", save_then_end)
-        monkeypatch.setattr(training, "CHECKPOINT_SHARE", float("inf"))
+        monkeypatch.setattr(checkpoint, "save_checkpoint", save_then_end)
+        monkeypatch.setattr(checkpoint, "CHECKPOINT_SHARE", float("inf"))
 
     return arrange
 
@@ -86,53 +86,53 @@ def interrupt_after(monkeypatch):
     ids=lambda variant: variant.slug,
 )
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, interrupt_after, variant):
-    _, whole = train(tmp_path / "whole", spec(variant))
+    _, whole = trained(tmp_path / "whole", spec(variant))
     interrupt_after(epoch=2)
     with pytest.raises(CutOffError):
-        train(tmp_path / "cut", spec(variant))
-    record, resumed = train(tmp_path / "cut", spec(variant))
+        trained(tmp_path / "cut", spec(variant))
+    record, resumed = trained(tmp_path / "cut", spec(variant))
     assert record.provenance.resumed_at_epoch == 2
     assert outcome(resumed) == outcome(whole)
 
 
 def test_a_plateau_schedule_resumes_with_the_losses_it_has_seen(tmp_path, interrupt_after):
     recipe = changed(epochs=4, schedule=Schedule(kind="plateau", patience=1).model_dump())
-    _, whole = train(tmp_path / "whole", spec(recipe=recipe))
+    _, whole = trained(tmp_path / "whole", spec(recipe=recipe))
     interrupt_after(epoch=3)
     with pytest.raises(CutOffError):
-        train(tmp_path / "cut", spec(recipe=recipe))
-    _, resumed = train(tmp_path / "cut", spec(recipe=recipe))
+        trained(tmp_path / "cut", spec(recipe=recipe))
+    _, resumed = trained(tmp_path / "cut", spec(recipe=recipe))
     assert outcome(resumed) == outcome(whole)
 
 
 def test_an_end_between_training_and_test_repeats_the_test_only(tmp_path, monkeypatch):
-    _, whole = train(tmp_path / "whole", spec())
+    _, whole = trained(tmp_path / "whole", spec())
 
     def end(*arguments):
         raise CutOffError
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "evaluate", end)
+        patch.setattr(train, "evaluate", end)
         with pytest.raises(CutOffError):
-            train(tmp_path / "cut", spec())
-    monkeypatch.setattr(run, "make_trainer", end)  # nothing is left to train
-    record, resumed = train(tmp_path / "cut", spec())
+            trained(tmp_path / "cut", spec())
+    monkeypatch.setattr(train, "make_trainer", end)  # nothing is left to train
+    record, resumed = trained(tmp_path / "cut", spec())
     assert record.provenance.resumed_at_epoch == RECIPE.epochs
     assert outcome(resumed) == outcome(whole)
 
 
 def test_the_same_seed_repeats_itself_and_another_does_not(tmp_path):
-    _, first = train(tmp_path / "first", spec(seed=0))
+    _, first = trained(tmp_path / "first", spec(seed=0))
     torch.manual_seed(12345)  # the global stream must not matter
-    _, again = train(tmp_path / "again", spec(seed=0))
-    _, other = train(tmp_path / "other", spec(seed=1))
+    _, again = trained(tmp_path / "again", spec(seed=0))
+    _, other = trained(tmp_path / "other", spec(seed=1))
     assert outcome(first) == outcome(again)
     assert outcome(first)[1] != outcome(other)[1]
 
 
 def test_weights_are_kept_when_asked_for_and_are_no_part_of_the_run(tmp_path):
-    record, folder = train(tmp_path / "kept", spec(), keep_weights=True)
-    bare, without = train(tmp_path / "bare", spec())
+    record, folder = trained(tmp_path / "kept", spec(), keep_weights=True)
+    bare, without = trained(tmp_path / "bare", spec())
     assert not without.weights_file.exists()
     assert (record.run_id, record.sha256) == (bare.run_id, bare.sha256)
     assert outcome(folder) == outcome(without)
@@ -152,14 +152,14 @@ def test_weights_are_kept_when_asked_for_and_are_no_part_of_the_run(tmp_path):
 
 
 def test_weights_of_an_earlier_run_do_not_stay_beside_a_new_record(tmp_path):
-    _, folder = train(tmp_path, spec(), keep_weights=True)
+    _, folder = trained(tmp_path, spec(), keep_weights=True)
     folder.record_file.unlink()
-    train(tmp_path, spec())
+    trained(tmp_path, spec())
     assert not folder.weights_file.exists()
 
 
 def test_the_record_says_what_the_predictions_say(tmp_path):
-    record, folder = train(tmp_path, spec())
+    record, folder = trained(tmp_path, spec())
     predictions = Predictions.from_file(folder.path / "predictions.npz")
     assert len(predictions.wrong) == record.n_test == 768
     assert record.metrics.top1_err == pytest.approx(100 * predictions.wrong.mean())
@@ -180,12 +180,12 @@ def test_the_test_set_is_read_once_and_only_after_training(tmp_path, monkeypatch
         return build(split, *arguments)
 
     monkeypatch.setattr(type(data.test), "loader", watched)
-    train(tmp_path, spec())
+    trained(tmp_path, spec())
     assert read_at == [RECIPE.epochs]
 
 
 def test_a_loss_that_is_no_number_is_a_result_called_diverged(tmp_path):
-    record, folder = train(tmp_path, spec(recipe=changed(lr=1e30)))
+    record, folder = trained(tmp_path, spec(recipe=changed(lr=1e30)))
     assert record.status == "diverged"
     assert record.metrics is None
     assert not (folder.path / "predictions.npz").exists()
@@ -202,29 +202,29 @@ def test_a_loss_that_is_no_number_is_a_result_called_diverged(tmp_path):
 )
 def test_a_recipe_that_does_not_fit_the_images_is_refused_before_training(tmp_path, fields, devices, words):
     with pytest.raises(UserError) as caught:
-        train(tmp_path, spec(recipe=changed(**fields)), devices=devices)
+        trained(tmp_path, spec(recipe=changed(**fields)), devices=devices)
     assert all(word in str(caught.value) for word in words)
 
 
 def test_no_better_than_always_guessing_is_a_result_called_diverged(tmp_path):
     """One epoch at a rate of nothing leaves the random classifier that initialisation makes."""
-    record, _ = train(tmp_path, spec(recipe=changed(lr=1e-12, epochs=2)))
+    record, _ = trained(tmp_path, spec(recipe=changed(lr=1e-12, epochs=2)))
     assert record.status == "diverged"
 
 
 def test_a_run_on_other_images_than_its_study_is_refused(tmp_path):
     with pytest.raises(UserError, match="images of digits changed"):
-        train(tmp_path, spec(), data_fingerprint="another")
+        trained(tmp_path, spec(), data_fingerprint="another")
 
 
 def test_a_damaged_checkpoint_is_thrown_away_and_the_run_goes_on_from_the_one_before(tmp_path, interrupt_after):
-    _, whole = train(tmp_path / "whole", spec())
+    _, whole = trained(tmp_path / "whole", spec())
     interrupt_after(epoch=2)
     with pytest.raises(CutOffError):
-        train(tmp_path / "cut", spec())
+        trained(tmp_path / "cut", spec())
     checkpoint = RunFolder(tmp_path / "cut" / spec().run_id).checkpoint_file
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
-    record, again = train(tmp_path / "cut", spec())
+    record, again = trained(tmp_path / "cut", spec())
     assert record.provenance.resumed_at_epoch == 1
     assert outcome(again) == outcome(whole)
 
@@ -232,26 +232,26 @@ def test_a_damaged_checkpoint_is_thrown_away_and_the_run_goes_on_from_the_one_be
 def test_a_run_is_not_continued_in_another_way_than_it_was_begun(tmp_path, interrupt_after):
     interrupt_after(epoch=2)
     with pytest.raises(CutOffError):
-        train(tmp_path, spec())
+        trained(tmp_path, spec())
     with pytest.raises(UserError, match="begun with devices = 1 and would go on with 2"):
-        train(tmp_path, spec(), devices=2)
+        trained(tmp_path, spec(), devices=2)
     with pytest.raises(UserError, match=r"begun with levers = \(\) and would go on with \('matrix-product',\)"):
-        train(tmp_path, spec(), levers=("matrix-product",))
+        trained(tmp_path, spec(), levers=("matrix-product",))
 
 
 def test_the_time_of_all_tries_is_recorded(tmp_path, interrupt_after, monkeypatch):
     interrupt_after(epoch=2)
     with pytest.raises(CutOffError):
-        train(tmp_path, spec())
+        trained(tmp_path, spec())
     saved = torch.load(RunFolder(tmp_path / spec().run_id).checkpoint_file, weights_only=True)["history"]
-    record, _ = train(tmp_path, spec())
+    record, _ = trained(tmp_path, spec())
     assert record.provenance.started == saved["started"]
     assert record.provenance.wall_s > saved["wall_s"]
 
 
 def test_bf16_changes_the_run_but_not_what_it_learns(tmp_path):
-    exact, _ = train(tmp_path, spec())
-    rough, _ = train(tmp_path, spec(precision="bf16"))
+    exact, _ = trained(tmp_path, spec())
+    rough, _ = trained(tmp_path, spec(precision="bf16"))
     assert rough.provenance.precision == "bf16"
     assert exact.run_id != rough.run_id
     assert abs(rough.metrics.top1_err - exact.metrics.top1_err) < 15
@@ -274,13 +274,13 @@ def parameters_kept(tmp_path, monkeypatch, what: RunSpec) -> list[str]:
     module = TrainingModule(request, History("", "fp32", 1, ()))
     start = {name: value.clone() for name, value in module.model.named_parameters()}
     kept = []
-    evaluate = run.evaluate
+    evaluate = train.evaluate
 
     def compare(model, *arguments):
         kept.extend(name for name, value in model.named_parameters() if torch.equal(value, start[name]))
         return evaluate(model, *arguments)
 
-    monkeypatch.setattr(run, "evaluate", compare)
+    monkeypatch.setattr(train, "evaluate", compare)
     train_run(request)
     return kept
 
@@ -318,9 +318,9 @@ def test_two_processes_share_a_run_and_what_they_learn(tmp_path, monkeypatch):
         return make_trainer(request, [*callbacks, WeightsOfEachProcess(tmp_path)])
 
     recipe = changed(batch_size=64)
-    alone, _ = train(tmp_path / "one", spec(recipe=recipe))
-    monkeypatch.setattr(run, "make_trainer", watched)
-    shared, folder = train(tmp_path / "two", spec(recipe=recipe), devices=2)
+    alone, _ = trained(tmp_path / "one", spec(recipe=recipe))
+    monkeypatch.setattr(train, "make_trainer", watched)
+    shared, folder = trained(tmp_path / "two", spec(recipe=recipe), devices=2)
     assert shared.provenance.devices == 2
     assert (folder.path / "curve.csv").read_text().count("\n") == 1 + RECIPE.epochs
     # Each saw its own half of every batch: without a common gradient they would have gone apart at the first step.

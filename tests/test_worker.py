@@ -14,12 +14,13 @@ import torch
 from helpers import FACTS, PROTOCOL, SE
 from test_pool import request
 
-from senet_ablate import files, run, training, worker
-from senet_ablate.executor import Event, RunRequest
+from senet_ablate import files, worker
 from senet_ablate.results import store
 from senet_ablate.results.lease import leased
 from senet_ablate.results.store import Study
 from senet_ablate.spec.protocol import Protocol
+from senet_ablate.training import checkpoint, module, train
+from senet_ablate.training.request import Event, RunRequest
 from senet_ablate.worker import attempt
 
 
@@ -53,13 +54,13 @@ def after_epoch(monkeypatch: pytest.MonkeyPatch):
     """Arrange what happens at the end of the first epoch."""
 
     def arrange(what):
-        end = training.TrainingModule.on_train_epoch_end
+        end = module.TrainingModule.on_train_epoch_end
 
-        def then(module: training.TrainingModule) -> None:
+        def then(module: module.TrainingModule) -> None:
             end(module)
             what()
 
-        monkeypatch.setattr(training.TrainingModule, "on_train_epoch_end", then)
+        monkeypatch.setattr(module.TrainingModule, "on_train_epoch_end", then)
 
     return arrange
 
@@ -83,13 +84,13 @@ def test_a_run_whose_folder_is_deleted_is_given_up(tmp_path: Path, after_epoch) 
 
 def test_a_lease_lost_at_the_very_end_keeps_a_late_doer_from_writing(tmp_path: Path, monkeypatch) -> None:
     one = request(tmp_path, 0)
-    evaluate = run.evaluate
+    evaluate = train.evaluate
 
     def lose(*args):
         (one.folder.path / "lease-1.json").unlink()
         return evaluate(*args)
 
-    monkeypatch.setattr(run, "evaluate", lose)
+    monkeypatch.setattr(train, "evaluate", lose)
     assert attempt(one).kind == "busy"
     assert not one.folder.record_file.exists()
 
@@ -200,7 +201,7 @@ class CutOffError(Exception):
 def cut_off(tmp_path_factory: pytest.TempPathFactory) -> RunRequest:
     """A run of five epochs that ended after the third, and was noted as failed; with a checkpoint of each epoch."""
     one = request(tmp_path_factory.mktemp("cut"), 0, epochs=5)
-    save = training.save_checkpoint
+    save = checkpoint.save_checkpoint
 
     def save_then_end(trainer, path):
         save(trainer, path)
@@ -208,8 +209,8 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> RunRequest:
             raise CutOffError("in the middle")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "save_checkpoint", save_then_end)
-        patch.setattr(training, "CHECKPOINT_SHARE", float("inf"))
+        patch.setattr(checkpoint, "save_checkpoint", save_then_end)
+        patch.setattr(checkpoint, "CHECKPOINT_SHARE", float("inf"))
         assert attempt(one).cause == "CutOffError: in the middle"
     assert names(one.folder.path) == ["failure.json", "last.ckpt", "previous.ckpt", "progress.csv"]
     return one
@@ -298,14 +299,14 @@ def test_a_checkpoint_of_another_doer_is_not_taken_for_the_end_of_this_one(
 ) -> None:
     """Who was stopped while writing a checkpoint, for longer than a lease lasts, puts it there when he goes on."""
     late = interrupted.folder.checkpoint_file.read_bytes()
-    save = training.save_checkpoint
+    save = checkpoint.save_checkpoint
 
     def save_and_be_overwritten(trainer, path: Path) -> None:
         save(trainer, path)
         path.write_bytes(late)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_checkpoint", save_and_be_overwritten)
+        patch.setattr(checkpoint, "save_checkpoint", save_and_be_overwritten)
         assert attempt(interrupted).kind == "busy"
     assert not interrupted.folder.record_file.exists()
     assert attempt(interrupted).kind == "finished"

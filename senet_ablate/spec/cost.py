@@ -3,7 +3,7 @@
 The paper's Eq. 5 counts the parameters that SE adds, (2/r) sum N_s C_s^2, for the standard place and without
 biases. Here it is extended to all five sites, to biases and to no-squeeze, and set beside the same
 arithmetic for the plain ResNet. Tests hold both equal to the traced modules for every arm at every scale.
-The counting convention is the one of `models.survey.py`.
+The counting convention is the one of `models/survey.py`.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ class DataFacts(Spec):
 
 
 class Complexity(Spec):
-    """Size and cost of one network as raw integers; the convention is stated in `models.survey.py`.
+    """Size and cost of one network as raw integers; the convention is stated in `models/survey.py`.
 
     `params` are the weights (also those that a control gate leaves as drawn), `params_with_bn_stats` add the running
     means and variances, `macs` are multiply-adds of one image.

@@ -1,47 +1,36 @@
 """One training: a Lightning module that takes a run's spec and knows nothing of tables.
 
-Lightning stays in this room, its loggers in `trackers.py`. All randomness is keyed (see `seeding.py`), the learning
-rate is a function of the progress, and the checkpoint holds weights, optimiser and curve, so a resumed run equals the
-uninterrupted one.
+Lightning stays in this room. All randomness is keyed (see `seeding.py`), the learning rate is a function of the
+progress, and the checkpoint holds weights, optimiser and curve, so a resumed run equals the uninterrupted one.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy
 
-from senet_ablate.checkpoints import History, write_checkpoint
 from senet_ablate.data.datasets import LoadedData, load_data_once
 from senet_ablate.data.loaders import EpochSampler, Loader
 from senet_ablate.errors import UserError
-from senet_ablate.executor import RunRequest
 from senet_ablate.models.build import build_network
-from senet_ablate.results.lease import Lease, Taken
-from senet_ablate.results.records import CurvePoint, Progress, curve_csv
-from senet_ablate.results.store import RunFolder
-from senet_ablate.schedules import learning_rate
-from senet_ablate.trackers import Trackers
+from senet_ablate.results.records import CurvePoint
+from senet_ablate.training.checkpoint import History, WholeFiles
+from senet_ablate.training.request import RunRequest
+from senet_ablate.training.schedule import learning_rate
 
 # Lightning announces devices, ranks and itself; its processes import this file before they do so.
 for _name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(_name).setLevel(logging.ERROR)
-
-CHECKPOINT_SHARE = 0.005
-"""Share of a run's time that may go into writing checkpoints; at least the first and last epoch are written."""
 
 
 def request_data(request: RunRequest) -> LoadedData:
@@ -200,63 +189,6 @@ class TrainingModule(pl.LightningModule):
         old = checkpoint["history"]
         manner = (old["precision"], old["devices"], tuple(old["levers"]))
         self.history = History(old["started"], *manner, spent_s=old["wall_s"])
-
-
-class EpochFiles(Checkpoint):
-    """Writes curve and progress after each epoch, a checkpoint as often as its cost allows, while the run is ours.
-
-    Being a `Checkpoint`, it is called after the module's own `on_train_epoch_end`.
-    """
-
-    def __init__(self, folder: RunFolder, lease: Lease | None, trackers: Trackers) -> None:
-        self.folder, self.lease, self.trackers = folder, lease, trackers
-        self.cost_s = 0.0
-        self.saved_at = -math.inf
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save at the first and last epoch, and whenever saving takes no more than its share of the time.
-
-        Raises:
-            Taken: the lease on the run was lost.
-        """
-        held = self.lease is None or self.lease.held()
-        if not trainer.strategy.broadcast(held):  # all processes of the run end, or none
-            raise Taken
-        done, epochs = trainer.current_epoch + 1, trainer.max_epochs
-        assert epochs is not None
-        if trainer.is_global_zero:
-            assert isinstance(pl_module, TrainingModule)
-            progress = Progress(epoch=done, epochs=epochs).model_dump_json()
-            curve = curve_csv(pl_module.curve)
-            for path, text in ((self.folder.live_curve_file, curve), (self.folder.progress_file, progress)):
-                scratch = path.with_name(f".{path.name}")
-                scratch.write_text(text)
-                scratch.replace(path)
-            self.trackers.epoch(pl_module.curve[-1])
-        due = time.monotonic() - self.saved_at >= self.cost_s / CHECKPOINT_SHARE
-        last = done == epochs or trainer.should_stop
-        if trainer.strategy.broadcast(due or last):  # the clocks of several devices need not agree
-            start = time.monotonic()
-            save_checkpoint(trainer, self.folder.checkpoint_file)
-            self.saved_at = time.monotonic()
-            self.cost_s = self.saved_at - start
-
-
-def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
-    """Write the trainer's state as a file that is whole or absent; the one before it is kept beside it."""
-    trainer.save_checkpoint(path)
-
-
-class WholeFiles(TorchCheckpointIO):
-    """How Lightning writes a checkpoint here.
-
-    Its own way goes through the system's temporary folder, which may be another disk (then the file can be cut off) and
-    keeps what a killed process left.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write the file and keep the one before it; the processes of a run hand their last state over in one, too."""
-        write_checkpoint(checkpoint, Path(path))
 
 
 def make_trainer(request: RunRequest, callbacks: Sequence[pl.Callback]) -> pl.Trainer:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_ablate.errors import UserError
-from senet_ablate.executor import RunRequest, TrackerKind
 from senet_ablate.results.records import CurvePoint, RunRecord
+from senet_ablate.training.request import RunRequest, TrackerKind
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
+
 
 PROJECT = "senet-ablate"
 FOLDER = "tracking"

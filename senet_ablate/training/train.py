@@ -1,6 +1,6 @@
 """One run, from its spec to its record: begin it or take it up again, train, test once, write.
 
-Nothing here knows of tables; how a network is trained is in `training.py`.
+Nothing here knows of tables; how a network is trained is in `training/module.py`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,8 @@ from typing import Literal
 import torch
 
 from senet_ablate import environment
-from senet_ablate.checkpoints import History, read_checkpoint, weights_bytes
 from senet_ablate.data.loaders import EpochSampler, FileSplit
 from senet_ablate.errors import UserError
-from senet_ablate.evaluation import diverged, evaluate
-from senet_ablate.executor import RunRequest
 from senet_ablate.models.fastconv import speed_up
 from senet_ablate.models.survey import count_complexity
 from senet_ablate.results.lease import Lease, Taken
@@ -32,21 +29,12 @@ from senet_ablate.results.records import (
     curve_csv,
     digests,
 )
-from senet_ablate.spec.protocol import DeviceKind, Precision, check_fit
-from senet_ablate.trackers import Trackers
-from senet_ablate.training import EpochFiles, TrainingModule, make_trainer, request_data
-
-
-def resolve_precision(precision: Precision, device: DeviceKind) -> Literal["fp32", "bf16"]:
-    """`auto` is bf16 autocast on devices that compute in it, else float32: the same for every arm of a machine."""
-    if precision != "auto":
-        return precision
-    if device == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = torch.cpu.get_capabilities() if device == "cpu" else {}
-        native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return "bf16" if native else "fp32"
+from senet_ablate.spec.protocol import check_fit
+from senet_ablate.training.checkpoint import EpochFiles, History, read_checkpoint, weights_bytes
+from senet_ablate.training.evaluation import diverged, evaluate, resolve_precision
+from senet_ablate.training.module import TrainingModule, make_trainer, request_data
+from senet_ablate.training.request import RunRequest
+from senet_ablate.training.trackers import Trackers
 
 
 def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:

@@ -1,22 +1,16 @@
-"""What an executor is: something that does runs, here or elsewhere, and says what becomes of them.
-
-A request is plain data and `worker.attempt` does one; the files in a run's folder are the state. So an engine (the
-local pool, a cluster's queue) has only to call it somewhere and to pass its events on.
-"""
+"""What is asked of one run, and what became of it: plain data that travels to a worker and back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from senet_ablate.results.records import Failure
 from senet_ablate.results.store import RunFolder
 from senet_ablate.spec.protocol import DeviceKind, RunSpec
 
-ExecutorKind = Literal["local", "slurm", "ray"]
 TrackerKind = Literal["tensorboard", "wandb", "mlflow"]
 
 
@@ -25,7 +19,7 @@ class RunRequest:
     """All that a worker needs to do one run.
 
     With `data_fingerprint` the run refuses other images than those of its study. `overdue` is a lease on it that the
-    driver saw unchanged for so long that its holder counts as dead (see `results.lease.py`).
+    driver saw unchanged for so long that its holder counts as dead (see `results/lease.py`).
     `devices` share each batch of the run; `threads` and `loader_workers` are for each of them; `levers` are in use.
     `keep_weights` leaves the trained weights beside the record; `trackers` are told each epoch.
     """
@@ -55,17 +49,6 @@ class Event:
     kind: Literal["started", "finished", "failed", "busy", "found", "left"]
     request: RunRequest
     cause: str = ""
-
-
-Fits = Callable[[RunRequest], bool]
-"""Says of a run, when its turn comes, whether to begin it."""
-
-
-class Executor(Protocol):
-    """Does runs somewhere. Events are for the display; what counts is in the runs' folders."""
-
-    def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
-        """Do all runs, yielding events as they happen and None at least every half second."""
 
 
 def is_done(request: RunRequest) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,12 @@ from senet_ablate.data.loaders import Loader
 from senet_ablate.models.hooks import switched_off
 from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.gates import IDENTITY, MEAN_GATE, BlockExcitation
-from senet_ablate.results.records import CurvePoint, Metrics, Predictions
-from senet_ablate.spec.protocol import Recipe
+from senet_ablate.results.records import (
+    CurvePoint,
+    Metrics,
+    Predictions,
+)
+from senet_ablate.spec.protocol import DeviceKind, Precision, Recipe
 
 TOP5_FROM_CLASSES = 20
 """With fewer classes top-5 error says little and is not recorded."""
@@ -105,3 +110,15 @@ def prune_table(model: ResNet, loader: Loader, blocks: Collection[BlockExcitatio
                 wrong = evaluate(model, loader, "fp32")[0].wrong
             lines.append(line(off, way, names, wrong))
     return pd.DataFrame(lines)
+
+
+def resolve_precision(precision: Precision, device: DeviceKind) -> Literal["fp32", "bf16"]:
+    """`auto` is bf16 autocast on devices that compute in it, else float32: the same for every arm of a machine."""
+    if precision != "auto":
+        return precision
+    if device == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities() if device == "cpu" else {}
+        native = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return "bf16" if native else "fp32"

@@ -1,0 +1,1 @@
+"""Many runs: drivers, workers, engines."""

@@ -1,0 +1,147 @@
+"""The files that carry a run under way over an interruption, and what they tell of its earlier tries."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins import TorchCheckpointIO
+from torch import nn
+
+from senet_ablate.files import write_atomic
+from senet_ablate.results.lease import Lease, Taken
+from senet_ablate.results.records import Progress, curve_csv
+from senet_ablate.results.store import RunFolder
+from senet_ablate.training.trackers import Trackers
+
+
+@dataclass
+class History:
+    """What a run's earlier tries have spent; it travels in the checkpoint."""
+
+    started: str
+    precision: str
+    devices: int
+    levers: tuple[str, ...]
+    spent_s: float = 0.0
+    clock: float = field(default_factory=time.monotonic)
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of all tries up to now."""
+        return self.spent_s + time.monotonic() - self.clock
+
+    def dump(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"started": self.started, "wall_s": self.wall_s, **self.manner}
+
+    @property
+    def manner(self) -> dict[str, Any]:
+        """How the run is done: what changes its last bits, and must not change half-way."""
+        return {"precision": self.precision, "devices": self.devices, "levers": self.levers}
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Keep the checkpoint that is there as the previous one and write a new one: at each moment there is a whole one.
+
+    Raises:
+        OSError: it cannot be written; the previous one stays.
+    """
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    if path.is_file():
+        path.replace(RunFolder(path.parent).previous_file)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; never executes what it reads.
+
+    Raises:
+        OSError, MemoryError: it cannot be read, which says nothing against it.
+        Exception: whatever a file that was cut off or overwritten makes torch raise.
+    """
+    content = io.BytesIO(path.read_bytes())  # read before it is understood, which would raise OSError, too
+    with zipfile.ZipFile(content) as archive:  # torch writes checksums but does not compare them
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is not what was written")
+    content.seek(0)
+    return torch.load(content, map_location="cpu", weights_only=True)
+
+
+def weights_bytes(model: nn.Module) -> bytes:
+    """The state dict of a network as `torch.save` writes it, on the processor, loadable with `weights_only=True`."""
+    buffer = io.BytesIO()
+    torch.save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, buffer)
+    return buffer.getvalue()
+
+
+if TYPE_CHECKING:
+    from senet_ablate.training.module import TrainingModule
+
+CHECKPOINT_SHARE = 0.005
+"""Share of a run's time that may go into writing checkpoints; at least the first and last epoch are written."""
+
+
+class EpochFiles(Checkpoint):
+    """Writes curve and progress after each epoch, a checkpoint as often as its cost allows, while the run is ours.
+
+    Being a `Checkpoint`, it is called after the module's own `on_train_epoch_end`.
+    """
+
+    def __init__(self, folder: RunFolder, lease: Lease | None, trackers: Trackers) -> None:
+        self.folder, self.lease, self.trackers = folder, lease, trackers
+        self.cost_s = 0.0
+        self.saved_at = -math.inf
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save at the first and last epoch, and whenever saving takes no more than its share of the time.
+
+        Raises:
+            Taken: the lease on the run was lost.
+        """
+        held = self.lease is None or self.lease.held()
+        if not trainer.strategy.broadcast(held):  # all processes of the run end, or none
+            raise Taken
+        done, epochs = trainer.current_epoch + 1, trainer.max_epochs
+        assert epochs is not None
+        if trainer.is_global_zero:
+            curve = cast("TrainingModule", pl_module).curve
+            progress = Progress(epoch=done, epochs=epochs).model_dump_json()
+            for path, text in ((self.folder.live_curve_file, curve_csv(curve)), (self.folder.progress_file, progress)):
+                scratch = path.with_name(f".{path.name}")
+                scratch.write_text(text)
+                scratch.replace(path)
+            self.trackers.epoch(curve[-1])
+        due = time.monotonic() - self.saved_at >= self.cost_s / CHECKPOINT_SHARE
+        last = done == epochs or trainer.should_stop
+        if trainer.strategy.broadcast(due or last):  # the clocks of several devices need not agree
+            start = time.monotonic()
+            save_checkpoint(trainer, self.folder.checkpoint_file)
+            self.saved_at = time.monotonic()
+            self.cost_s = self.saved_at - start
+
+
+def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
+    """Write the trainer's state as a file that is whole or absent; the one before it is kept beside it."""
+    trainer.save_checkpoint(path)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """How Lightning writes a checkpoint here.
+
+    Its own way goes through the system's temporary folder, which may be another disk (then the file can be cut off) and
+    keeps what a killed process left.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write the file and keep the one before it; the processes of a run hand their last state over in one, too."""
+        write_checkpoint(checkpoint, Path(path))
