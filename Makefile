@@ -102,10 +102,11 @@ bad-inputs: $(VENV)/installed-dev ## Try 10,000 generated bad inputs wherever on
 
 check: lint test ## Lint, format, types and tests
 
-lint: $(VENV)/installed-dev ## Lint, format and types
+lint: $(VENV)/installed-dev ## Lint, format, types and the order of imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 test: $(VENV)/installed-dev ## The tests (minutes)
 	$(VENV)/bin/python -m pytest

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from senet_ablate.levers import in_use
+from senet_ablate.execution.machine import in_use
 from senet_ablate.models.fastconv import speed_up
 from senet_ablate.models.latency import in_turn, stopwatches
 from senet_ablate.models.resnet import ResNet

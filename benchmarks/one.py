@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler
-from senet_ablate.levers import in_use
+from senet_ablate.execution.machine import in_use
 from senet_ablate.models.fastconv import speed_up
 from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.store import Study

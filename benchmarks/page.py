@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from senet_ablate.figures import STYLE
+from senet_ablate.report.figures import STYLE
 
 HEADINGS = {
     "epoch_vs_usual_script": "An epoch, times as fast as the usual script",

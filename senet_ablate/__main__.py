@@ -29,7 +29,7 @@ def start() -> None:
     atexit.register(leave)  # the first to register is the last to be called: by then all others have tidied up
     gc.set_threshold(RARELY)
     try:
-        from senet_ablate.cli import main
+        from senet_ablate.cli.main import main
 
         main()
         status = 0

@@ -12,7 +12,7 @@ from helpers import FACTS, PLAIN, PROTOCOL, R4, R16, make_record, write_record
 from hypothesis import settings
 from studies import ABLATIONS
 
-from senet_ablate.cli import main
+from senet_ablate.cli.main import main
 from senet_ablate.results.store import Study
 
 # No time limits, and the same examples in every run; nothing is kept between runs.

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from places import ABLATIONS, CANARY, SET_ASIDE, WORK, Place, named, scratch, shell
 from sound import begun, write_sound
 
+from senet_ablate.execution.worker import attempt
 from senet_ablate.files import write_atomic
 from senet_ablate.models.resnet import ResNet
 from senet_ablate.models.weights import of_file
-from senet_ablate.report import fill
+from senet_ablate.report.write import fill
 from senet_ablate.results.lease import Holder, Watch
 from senet_ablate.results.records import Failure, Latency, Progress, Timing, digests
 from senet_ablate.results.store import Study
@@ -32,7 +33,6 @@ from senet_ablate.spec.network import Network
 from senet_ablate.spec.protocol import Recipe
 from senet_ablate.spec.schema import Spec
 from senet_ablate.training.request import RunRequest
-from senet_ablate.worker import attempt
 
 
 class Hostile:

@@ -19,12 +19,12 @@ from torch import nn
 
 from senet_ablate.analysis.study import assess
 from senet_ablate.data.datasets import LoadedData
+from senet_ablate.report.tables import Table, build_table
 from senet_ablate.results.records import CurvePoint, Metrics, Predictions, Provenance, RunRecord, curve_csv, digests
 from senet_ablate.results.store import RunFolder, Study
 from senet_ablate.spec.ablation import Ablation, PaperFigures, Row
 from senet_ablate.spec.network import Network, SEConfig, Variant
 from senet_ablate.spec.protocol import Complexity, DataConfig, DataFacts, Protocol, Recipe
-from senet_ablate.tables import Table, build_table
 from senet_ablate.training.request import RunRequest
 
 NETWORK = Network(backbone="resnet14", width=16, stem="small")

@@ -25,14 +25,14 @@ from garbled import refusal
 from helpers import FACTS, PROTOCOL, image_folder
 from hypothesis import strategies as st
 
-from senet_ablate.cli import main
-from senet_ablate.on_ray import RayOptions
-from senet_ablate.on_slurm import SlurmOptions
-from senet_ablate.remote import node_resources, read_options
+from senet_ablate.cli.console import CONTROL
+from senet_ablate.cli.main import main
+from senet_ablate.execution.cluster import node_resources, read_options
+from senet_ablate.execution.ray import RayOptions
+from senet_ablate.execution.slurm import SlurmOptions
 from senet_ablate.results.store import Study
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import declarations_dir
-from senet_ablate.terminal import CONTROL
 
 ABLATIONS = declarations_dir().resolve()
 
@@ -41,14 +41,14 @@ EXIT_CODES = (1, 2)
 
 WORK = (
     "analysis.audit.audit_networks",
-    "calibration.calibrate",
-    "complexity.count_complexity",
-    "latency.measure_latency",
-    "machine.alone",
-    "merging.merge",
-    "report.write_report",
-    "store.Study.begin",
-    "subjects.of_run",
+    "analysis.calibration.calibrate",
+    "models.survey.count_complexity",
+    "models.latency.measure_latency",
+    "execution.machine.alone",
+    "results.merge.merge",
+    "report.write.write_report",
+    "results.store.Study.begin",
+    "execution.rerun.of_run",
 )
 """Where the work of a command begins, once all that was typed is found right."""
 
@@ -103,7 +103,7 @@ def shell(*arguments: str, work: Sequence[str] = WORK, **environment: str) -> st
     with ExitStack() as stack:
         for place in work:
             stack.enter_context(patch(f"senet_ablate.{place}", side_effect=Fine))
-        stack.enter_context(patch("senet_ablate.runner.warm_up"))
+        stack.enter_context(patch("senet_ablate.execution.driver.warm_up"))
         result = CliRunner().invoke(main, arguments, env=environment)
     error = result.exception
     if isinstance(error, Fine) or result.exit_code == 0:

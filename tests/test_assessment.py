@@ -23,14 +23,14 @@ from studies import (
 from senet_ablate.analysis.evidence import gather
 from senet_ablate.analysis.study import Assessment, assess
 from senet_ablate.analysis.verdicts import FindingVerdict
-from senet_ablate.findings import to_markdown as findings_page
-from senet_ablate.options import choose
+from senet_ablate.cli.options import choose
+from senet_ablate.report.findings import to_markdown as findings_page
+from senet_ablate.report.tables import build_table, to_markdown
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import Retains, Rules
 from senet_ablate.spec.loading import load_ablations, load_protocol
 from senet_ablate.spec.network import SEConfig, Variant
-from senet_ablate.tables import build_table, to_markdown
 
 REVERSED = claimed(
     claim("gain", better("plain", "r16")),

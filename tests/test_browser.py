@@ -11,7 +11,7 @@ import pytest
 from helpers import ABLATION
 
 from senet_ablate.analysis.study import assess
-from senet_ablate.report import write_report
+from senet_ablate.report.write import write_report
 from senet_ablate.results.store import Study
 
 pytestmark = pytest.mark.browser

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from senet_ablate.cli import main
+from senet_ablate.cli.main import main
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
 
 ABLATIONS = str(declarations_dir().resolve())

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from senet_ablate.counting import CONVENTIONS, OURS, count_table, rounds_to, se_biases
+from senet_ablate.cli.console import show_counts
+from senet_ablate.report.counts import CONVENTIONS, OURS, count_table, rounds_to, se_biases
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.cost import PAPER_CLASSES, PAPER_NETWORK, PAPER_RESOLUTION, total_cost
 from senet_ablate.spec.loading import load_ablations
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 from senet_ablate.spec.protocol import Complexity
-from senet_ablate.terminal import show_counts
 
 ABLATIONS = load_ablations(Path(__file__).parents[1] / "ablations")
 WITHOUT, WITH = "without BN statistics", "with BN statistics"

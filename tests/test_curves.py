@@ -6,7 +6,7 @@ import pandas as pd
 from helpers import ABLATION, CURVE, R16
 
 from senet_ablate.analysis.study import assess
-from senet_ablate.curves import curves_frame, plot_curves
+from senet_ablate.report.figures import curves_frame, plot_curves
 from senet_ablate.results.store import Study
 
 

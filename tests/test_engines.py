@@ -3,11 +3,11 @@
 import pytest
 from click.testing import CliRunner
 
-from senet_ablate import engines
-from senet_ablate.cli import main
-from senet_ablate.engines import REMOTE, Call
+from senet_ablate.cli.main import main
 from senet_ablate.errors import UserError
-from senet_ablate.pool import LocalPool
+from senet_ablate.execution import driver
+from senet_ablate.execution.driver import REMOTE, Call
+from senet_ablate.execution.local import LocalPool
 
 
 def call(executor="local", *options, device="cpu", jobs=None):
@@ -15,8 +15,8 @@ def call(executor="local", *options, device="cpu", jobs=None):
 
 
 def test_the_local_pool_is_begun_only_when_asked(monkeypatch):
-    monkeypatch.setattr(engines, "local_executor", lambda resources, fits: LocalPool(resources.environments, fits))
-    engine = engines.set_up(call(jobs=3), print)
+    monkeypatch.setattr(driver, "local_executor", lambda resources, fits: LocalPool(resources.environments, fits))
+    engine = driver.set_up(call(jobs=3), print)
     assert engine.where(2) == "2 at once"
     assert engine.where(9) == "3 at once"
     assert isinstance(engine.start(lambda request: True), LocalPool)
@@ -24,7 +24,7 @@ def test_the_local_pool_is_begun_only_when_asked(monkeypatch):
 
 def test_the_local_pool_takes_no_options():
     with pytest.raises(UserError, match="'partition=gpu': --executor local has none"):
-        engines.set_up(call("local", "partition=gpu"), print)
+        driver.set_up(call("local", "partition=gpu"), print)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_the_local_pool_takes_no_options():
 )
 def test_a_mistake_is_one_message_and_leaves_no_file(tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("senet_ablate.runner.warm_up", lambda without: None)
+    monkeypatch.setattr("senet_ablate.execution.driver.warm_up", lambda without: None)
     result = CliRunner().invoke(main, ["run", "ratio", *arguments])
     assert result.exit_code == 2
     told = " ".join(result.stderr.split())

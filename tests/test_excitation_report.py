@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from helpers import markdown_cells
 
-from senet_ablate.excitation_figures import plot_lines
-from senet_ablate.excitation_report import last_stage, printed_pruning, write_excitation, write_pruning
+from senet_ablate.report.excitation import last_stage, plot_lines, printed_pruning, write_excitation, write_pruning
 from senet_ablate.results.gates import BlockExcitation, block_table, line_table
 
 CLASSES = {"cat": 0, "dog": 2}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from scipy.optimize import minimize
 
-from senet_ablate.figures import MARKERS, plot_column, plot_points, plot_table, save, spread_out
+from senet_ablate.report.figures import MARKERS, plot_column, plot_points, plot_table, save, spread_out
 from senet_ablate.results.records import Latency, Timing
 from senet_ablate.results.store import Study, write_latency
 

@@ -16,8 +16,8 @@ from helpers import ABLATION, PLAIN, R4, R16, make_record, markdown_cells, write
 from studies import ABLATIONS, ALIKE, CLAIMED, CLEAR, better, claim, claimed, fill, paper_study, paper_tables, put_plan
 
 from senet_ablate.analysis.study import Assessment, assess
-from senet_ablate.findings import findings_frame, to_csv, to_markdown
-from senet_ablate.report import write_report
+from senet_ablate.report.findings import findings_frame, to_csv, to_markdown
+from senet_ablate.report.write import write_report
 from senet_ablate.results.store import Study
 from senet_ablate.spec.claims import Fewer, Rules
 from senet_ablate.spec.loading import load_ablations

@@ -11,17 +11,18 @@ from click.testing import CliRunner
 from helpers import FACTS, image_folder, markdown_cells, scrambled
 from timm.data import ImageNetInfo
 
-from senet_ablate.cli import main
+from senet_ablate.cli.inspect import find_arms
+from senet_ablate.cli.main import main
+from senet_ablate.cli.options import choose
 from senet_ablate.data.datasets import load_data
 from senet_ablate.errors import UserError
-from senet_ablate.inspection import find_arms
-from senet_ablate.options import choose
+from senet_ablate.execution.machine import Machine
+from senet_ablate.execution.rerun import train_again
+from senet_ablate.report.excitation import PAPER_CLASSES, choose_classes, choose_pair
 from senet_ablate.results.store import Study
-from senet_ablate.runner import Machine
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
 from senet_ablate.spec.network import SEConfig, Variant
-from senet_ablate.subjects import PAPER_CLASSES, choose_classes, choose_pair, train_again
 from senet_ablate.training.request import RunRequest
 from senet_ablate.training.train import train_run
 

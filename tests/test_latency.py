@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from helpers import PLAIN, PROTOCOL, R16, table
 from torch import nn
 
-from senet_ablate import machine
-from senet_ablate.cli import main
+from senet_ablate.cli.main import main
 from senet_ablate.errors import UserError
+from senet_ablate.execution import machine
 from senet_ablate.models.latency import ROUNDS, in_turn, measure_latency, stopwatches
+from senet_ablate.report.tables import printed
 from senet_ablate.results.records import Latency, Timing
 from senet_ablate.results.store import Study, read_latency, write_latency
-from senet_ablate.tables import printed
 
 
 def latency(slug: str, milliseconds: float, **changes: object) -> Latency:

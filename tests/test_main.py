@@ -11,9 +11,7 @@ from senet_ablate.environment import uncollected
 
 def command(main):
     """What becomes of the console command when `main` is what it does."""
-    code = (
-        f"import atexit, sys; from senet_ablate import __main__ as entry, cli; cli.main = lambda: {main}; entry.start()"
-    )
+    code = f"import atexit, sys; from senet_ablate import __main__ as entry; from senet_ablate.cli import main as cli; cli.main = lambda: {main}; entry.start()"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
@@ -40,7 +38,8 @@ def test_nothing_is_taken_apart_at_the_end():
     # Called after what it was registered before, so by an interpreter that goes on to its own end.
     code = (
         "import atexit; atexit.register(print, 'taken apart'); "
-        "from senet_ablate import __main__ as entry, cli; cli.main = lambda: None; entry.start()"
+        "from senet_ablate import __main__ as entry; from senet_ablate.cli import main as cli; "
+        "cli.main = lambda: None; entry.start()"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == ""
 
@@ -51,7 +50,9 @@ def test_ctrl_c_before_there_is_a_command_is_no_failed_run():
 
 
 def test_a_process_that_imports_the_workers_server_by_mistake_keeps_its_status():
-    assert subprocess.run([sys.executable, "-c", "import sys, senet_ablate.server; sys.exit(3)"]).returncode == 3
+    assert (
+        subprocess.run([sys.executable, "-c", "import sys, senet_ablate.execution.worker; sys.exit(3)"]).returncode == 3
+    )
 
 
 def failing_import():

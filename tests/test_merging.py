@@ -13,7 +13,7 @@ from helpers import FACTS, PLAIN, PROTOCOL, R4, SE
 from sound import begun, sound_run, write_sound
 from studies import put_plan
 
-from senet_ablate.cli import main
+from senet_ablate.cli.main import main
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.results.lease import leased

@@ -19,15 +19,16 @@ from studies import ABLATIONS, CLAIMED
 from senet_ablate.analysis.planner import allocate
 from senet_ablate.analysis.power import Assumptions, Prospects
 from senet_ablate.analysis.study import assess
-from senet_ablate.cli import main
-from senet_ablate.curves import curves_frame, plot_curves
+from senet_ablate.cli.console import show_status
+from senet_ablate.cli.main import main
 from senet_ablate.data.datasets import load_data
 from senet_ablate.errors import UserError
-from senet_ablate.figures import plot_table, save
 from senet_ablate.files import write_atomic
 from senet_ablate.models.resnet import ResNet
 from senet_ablate.models.weights import of_file
-from senet_ablate.report import fill, write_report
+from senet_ablate.report.figures import curves_frame, plot_curves, plot_table, save
+from senet_ablate.report.tables import build_table
+from senet_ablate.report.write import fill, write_report
 from senet_ablate.results.arms import load_outcomes
 from senet_ablate.results.plan import read_plan
 from senet_ablate.results.records import CURVE_FILE, CurvePoint, curve_csv, digests
@@ -38,14 +39,12 @@ from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import load_protocol
 from senet_ablate.spec.protocol import Augmentation, DataConfig, check_fit
-from senet_ablate.tables import build_table
-from senet_ablate.terminal import show_status
 
 
 @pytest.fixture
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("senet_ablate.runner.warm_up", lambda without: None)
+    monkeypatch.setattr("senet_ablate.execution.driver.warm_up", lambda without: None)
     return lambda *arguments: CliRunner().invoke(main, arguments)
 
 
@@ -218,7 +217,7 @@ def test_a_file_to_fill_that_is_no_text_is_named(full: Study, invoke: Callable[.
     (tmp_path / "README.md").write_bytes(b"\xff\xfe")
     place = ("--study", "first", "--ablations", str(ABLATIONS), "--fill", "README.md")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("senet_ablate.cli._report", lambda *arguments: None)
+        patch.setattr("senet_ablate.cli.results._report", lambda *arguments: None)
         assert "--fill README.md" in told(invoke("report", *place))
 
 

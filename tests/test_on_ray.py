@@ -12,7 +12,7 @@ import cluster
 import pytest
 from click.testing import CliRunner
 
-from senet_ablate.cli import main
+from senet_ablate.cli.main import main
 
 
 def test_without_ray_the_message_says_how_to_install_it(monkeypatch, tmp_path):
@@ -129,14 +129,14 @@ import json
 from unittest import mock
 from pathlib import Path
 import ray
-from senet_ablate.on_ray import RayOptions, RayQueue
-from senet_ablate.remote import node_resources
+from senet_ablate.execution.ray import RayOptions, RayQueue
+from senet_ablate.execution.cluster import node_resources
 
 def look(request):
     pairs = Path("/proc/self/environ").read_bytes().decode().split("\\0")
     return dict(pair.partition("=")[::2] for pair in pairs)
 
-with mock.patch("senet_ablate.on_ray.do", look):
+with mock.patch("senet_ablate.execution.ray.do", look):
     options = RayOptions()
     queue = RayQueue(options, node_resources(options, "cpu", 1, 1), print)
     list(queue.open())

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from helpers import make_record, request
 
-from senet_ablate import on_slurm, pool
-from senet_ablate.cli import main
+from senet_ablate.cli.main import main
 from senet_ablate.errors import UserError
-from senet_ablate.on_slurm import Resumed, SlurmOptions, slurm_executor
-from senet_ablate.remote import node_resources
+from senet_ablate.execution import local, slurm
+from senet_ablate.execution.cluster import node_resources
+from senet_ablate.execution.slurm import Resumed, SlurmOptions, slurm_executor
 from senet_ablate.training.request import Event
 
 
@@ -61,13 +61,13 @@ class MadeUpSlurm:
 
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
+def fake_slurm(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     made_up = MadeUpSlurm(tmp_path / "bin")
     monkeypatch.setenv("PATH", f"{made_up.folder}:{os.environ['PATH']}")
-    monkeypatch.setattr(pool, "TICK_S", 0.01)
+    monkeypatch.setattr(local, "TICK_S", 0.01)
     for name in ("LOOK_S", "QUEUE_S", "GRACE_S"):
-        monkeypatch.setattr(on_slurm, name, 0.0)
+        monkeypatch.setattr(slurm, name, 0.0)
     return made_up
 
 
@@ -81,14 +81,14 @@ def ends(found):
     return [event for event in found if event and event.kind != "started"]
 
 
-def test_a_job_array_asks_for_what_was_typed(slurm, tmp_path):
+def test_a_job_array_asks_for_what_was_typed(fake_slurm, tmp_path):
     study = tmp_path / "a study"
     study.mkdir()
-    slurm.tell("7_0|RUNNING|None", "7_1|PENDING|Resources")
+    fake_slurm.tell("7_0|RUNNING|None", "7_1|PENDING|Resources")
     typed = {"partition": "gpu", "account": "ours", "minutes": 90, "memory_gb": 1.5, "sbatch": {"nice": "100"}}
     found = events(study, runs=2, jobs=1, gpus=1, cpus=5, **typed)
     next(found)
-    lines = slurm.script.splitlines()
+    lines = fake_slurm.script.splitlines()
     for line in (
         "--partition=gpu",
         "--account=ours",
@@ -99,31 +99,31 @@ def test_a_job_array_asks_for_what_was_typed(slurm, tmp_path):
         "--nice=100",
         "--array=0-1%1",
     ):
-        assert f"#SBATCH {line}" in lines, slurm.script
+        assert f"#SBATCH {line}" in lines, fake_slurm.script
     assert any(line.startswith("#SBATCH --signal=") for line in lines), "told before the time is over"
     assert 'export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_:-67108864}"' in lines
     assert 'export CUBLAS_WORKSPACE_CONFIG="${CUBLAS_WORKSPACE_CONFIG:-:4096:8}"' in lines
     found.close()
-    assert slurm.asked("scancel") == ["7"], "the whole array by its number"
+    assert fake_slurm.asked("scancel") == ["7"], "the whole array by its number"
     assert not list(study.glob(".slurm/*"))
 
 
-def test_a_job_that_left_the_queue_without_a_result_is_repeated_and_then_given_up(slurm, tmp_path):
-    slurm.tell("7|OUT_OF_MEMORY|OutOfMemory")
+def test_a_job_that_left_the_queue_without_a_result_is_repeated_and_then_given_up(fake_slurm, tmp_path):
+    fake_slurm.tell("7|OUT_OF_MEMORY|OutOfMemory")
     (event,) = ends(events(tmp_path))
     assert event.kind == "failed"
     assert "OUT_OF_MEMORY (OutOfMemory)" in event.cause
-    assert f"{pool.TRIES} times" in event.cause
+    assert f"{local.TRIES} times" in event.cause
     assert event.request.folder.failure().cause == event.cause
 
 
-def test_a_job_that_slurm_forgot_is_finished_if_its_files_say_so(slurm, tmp_path):
+def test_a_job_that_slurm_forgot_is_finished_if_its_files_say_so(fake_slurm, tmp_path):
     found = events(tmp_path)
-    slurm.tell("7|RUNNING|None")
+    fake_slurm.tell("7|RUNNING|None")
     assert next(found) is None
     one = request(tmp_path, 0)
     one.folder.finish(make_record(one.spec.variant, 0), {})
-    slurm.tell()
+    fake_slurm.tell()
     (event,) = ends(found)
     assert event.kind == "finished"
 
@@ -136,24 +136,24 @@ def test_a_job_that_slurm_forgot_is_finished_if_its_files_say_so(slurm, tmp_path
         ("7|PENDING|BadConstraints", "BadConstraints"),
     ],
 )
-def test_a_job_that_will_never_be_at_work_fails_with_slurms_reason(slurm, tmp_path, row, words):
-    slurm.tell(row)
+def test_a_job_that_will_never_be_at_work_fails_with_slurms_reason(fake_slurm, tmp_path, row, words):
+    fake_slurm.tell(row)
     (event,) = ends(events(tmp_path))
     assert event.kind == "failed"
     assert words in event.cause
 
 
 @pytest.mark.parametrize("row", ["7|PENDING|JobHeldUser", "7|PENDING|Priority", "7|COMPLETING|None", "7|REQUEUED|None"])
-def test_a_job_that_waits_is_waited_for(slurm, tmp_path, row):
-    slurm.tell(row)
+def test_a_job_that_waits_is_waited_for(fake_slurm, tmp_path, row):
+    fake_slurm.tell(row)
     found = events(tmp_path)
     assert [next(found) for _ in range(5)] == [None] * 5
     found.close()
-    assert slurm.asked("scancel") == ["7"]
+    assert fake_slurm.asked("scancel") == ["7"]
 
 
-def test_the_result_of_a_job_is_its_event(slurm, tmp_path):
-    slurm.tell("7|RUNNING|None")
+def test_the_result_of_a_job_is_its_event(fake_slurm, tmp_path):
+    fake_slurm.tell("7|RUNNING|None")
     found = events(tmp_path)
     assert next(found) is None
     (folder,) = tmp_path.glob(".slurm/*")
@@ -162,8 +162,8 @@ def test_the_result_of_a_job_is_its_event(slurm, tmp_path):
     assert ends(found) == [event]
 
 
-def test_an_error_outside_of_the_run_is_told_by_its_last_line(slurm, tmp_path):
-    slurm.tell("7|RUNNING|None")
+def test_an_error_outside_of_the_run_is_told_by_its_last_line(fake_slurm, tmp_path):
+    fake_slurm.tell("7|RUNNING|None")
     found = events(tmp_path)
     assert next(found) is None
     (folder,) = tmp_path.glob(".slurm/*")
@@ -174,42 +174,42 @@ def test_an_error_outside_of_the_run_is_told_by_its_last_line(slurm, tmp_path):
     assert folder.exists(), "the logs are kept"
 
 
-def test_a_silent_slurm_ends_the_watch(slurm, tmp_path, monkeypatch):
-    monkeypatch.setattr(on_slurm, "SILENCE_S", 0.05)
-    slurm.tell("7|RUNNING|None")
+def test_a_silent_slurm_ends_the_watch(fake_slurm, tmp_path, monkeypatch):
+    monkeypatch.setattr(fake_slurm, "SILENCE_S", 0.05)
+    fake_slurm.tell("7|RUNNING|None")
     found = events(tmp_path)
     next(found)
-    slurm.put("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    fake_slurm.put("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(UserError, match="has not answered squeue"):
         ends(found)
 
 
-def test_what_slurm_refuses_is_told_in_its_words(slurm, tmp_path):
-    slurm.put("sbatch", "echo 'sbatch: error: invalid partition specified: gqu' >&2; exit 1")
+def test_what_slurm_refuses_is_told_in_its_words(fake_slurm, tmp_path):
+    fake_slurm.put("sbatch", "echo 'sbatch: error: invalid partition specified: gqu' >&2; exit 1")
     with pytest.raises(UserError, match="invalid partition specified: gqu"):
         ends(events(tmp_path, partition="gqu"))
 
 
-def test_jobs_of_an_earlier_call_are_waited_for(slurm, tmp_path):
-    slurm.tell("3_0|RUNNING|None", "3_1|COMPLETED|None", of="earlier")
+def test_jobs_of_an_earlier_call_are_waited_for(fake_slurm, tmp_path):
+    fake_slurm.tell("3_0|RUNNING|None", "3_1|COMPLETED|None", of="earlier")
     told = []
     found = events(tmp_path, say=told.append)
     assert [next(found) for _ in range(3)] == [None] * 3
     (line,) = told
     assert line.startswith("1 jobs of an earlier call")
-    assert not (slurm.folder / "sbatch.script").exists()
+    assert not (fake_slurm.folder / "sbatch.script").exists()
     one = request(tmp_path, 0)
     one.folder.finish(make_record(one.spec.variant, 0), {})
-    slurm.tell("3_0|COMPLETED|None", of="earlier")
+    fake_slurm.tell("3_0|COMPLETED|None", of="earlier")
     assert [event.kind for event in ends(found)] == ["found"]
-    assert not (slurm.folder / "sbatch.script").exists(), "done meanwhile"
+    assert not (fake_slurm.folder / "sbatch.script").exists(), "done meanwhile"
 
 
 def test_a_run_that_gets_no_epoch_done_in_its_time_is_not_put_back_for_ever(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
-    monkeypatch.setattr(on_slurm, "do", lambda request: Event("finished", request))
+    monkeypatch.setattr(fake_slurm, "do", lambda request: Event("finished", request))
     one, job = request(tmp_path, 0), Resumed()
-    for _ in range(pool.TRIES - 1):
+    for _ in range(local.TRIES - 1):
         job(one)
         job = job.checkpoint(one).function
     job(one)

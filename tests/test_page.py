@@ -13,8 +13,8 @@ from studies import ABLATIONS
 
 from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
-from senet_ablate.page import Picture, inline
-from senet_ablate.report import write_report
+from senet_ablate.report.page import Picture, inline
+from senet_ablate.report.write import write_report
 from senet_ablate.results.store import Study
 from senet_ablate.spec.loading import load_ablations
 

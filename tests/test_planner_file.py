@@ -16,10 +16,10 @@ from helpers import FACTS, PLAIN, R16, make_record, write_record
 from planned import DIGITS, MAX, SQUEEZE, Call, chances, finish, said, the_plan, told
 from studies import ABLATIONS
 
-from senet_ablate import runner
 from senet_ablate.analysis.study import assess
-from senet_ablate.cli import main
-from senet_ablate.options import choose
+from senet_ablate.cli.main import main
+from senet_ablate.cli.options import choose
+from senet_ablate.execution import driver
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.claims import Rules
@@ -57,12 +57,12 @@ def test_run_trains_the_planned_seeds(call: Call, monkeypatch: pytest.MonkeyPatc
     call("plan", "squeeze", "--runs", "20", "--write")
     asked: list[tuple[str, int]] = []
 
-    def execute(start: Any, todo: Any, plan: Any, console: Any, ends_at: float) -> runner.Summary:
+    def execute(start: Any, todo: Any, plan: Any, console: Any, ends_at: float) -> driver.Summary:
         asked.extend((request.spec.variant.slug, request.spec.seed) for request in todo)
         assert ends_at == math.inf, "no time was given"
-        return runner.Summary(trained=len(todo), found=0, failed={}, left=0, wall_s=1.0)
+        return driver.Summary(trained=len(todo), found=0, failed={}, left=0, wall_s=1.0)
 
-    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr(driver, "execute", execute)
     result = call("run", "squeeze", "--device", "cpu")
     assert result.exit_code == 0, result.output
     (planned,) = the_plan().seeds

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from senet_ablate import pool
-from senet_ablate.levers import ALLOCATOR
-from senet_ablate.pool import LocalPool, warm_up
+from senet_ablate.execution import local
+from senet_ablate.execution.local import LocalPool, warm_up
+from senet_ablate.execution.machine import ALLOCATOR
 from senet_ablate.results.store import RunFolder
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import DataConfig, Recipe, RunSpec
@@ -72,7 +72,7 @@ def kill_when(condition, events, victim):
 
 
 def test_a_killed_worker_is_replaced_and_its_run_goes_on_from_the_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "TICK_S", 0.05)
+    monkeypatch.setattr(local, "TICK_S", 0.05)
     victim = request(tmp_path, 0, epochs=60)
     events = list(
         kill_when(
@@ -89,8 +89,8 @@ def test_a_killed_worker_is_replaced_and_its_run_goes_on_from_the_checkpoint(tmp
 
 
 def test_a_run_that_kills_its_workers_is_given_up_with_its_cause(tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "TICK_S", 0.05)
-    monkeypatch.setattr(pool, "TRIES", 1)
+    monkeypatch.setattr(local, "TICK_S", 0.05)
+    monkeypatch.setattr(local, "TRIES", 1)
     victim, other = request(tmp_path, 0, epochs=60), request(tmp_path, 1)
     events = kill_when(victim.folder.checkpoint_file.exists, LocalPool([{}]).execute([victim, other]), victim)
     ends = {event.request.spec.seed: event for event in events if event.kind != "started"}
@@ -128,7 +128,7 @@ def test_workers_are_had_again_when_the_server_that_forks_them_is_killed(tmp_pat
 INTERRUPTED = """
 import os, pathlib, signal, sys, time
 from multiprocessing import forkserver
-from senet_ablate.pool import warm_up
+from senet_ablate.execution.local import warm_up
 if __name__ == "__main__":
     warm_up()
     server = pathlib.Path(f"/proc/{forkserver._forkserver._forkserver_pid}")
@@ -162,7 +162,7 @@ DRIVER = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[1])
 from test_pool import request
-from senet_ablate.pool import LocalPool
+from senet_ablate.execution.local import LocalPool
 if __name__ == "__main__":
     for event in LocalPool([{}, {}]).execute([request(pathlib.Path(sys.argv[2]), seed, epochs=500) for seed in (0, 1)]):
         import multiprocessing

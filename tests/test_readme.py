@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from senet_ablate.errors import UserError
-from senet_ablate.report import fill
+from senet_ablate.report.write import fill
 from senet_ablate.spec.loading import load_protocol
 
 ROOT = Path(__file__).parent.parent

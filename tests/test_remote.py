@@ -5,12 +5,12 @@ from collections import Counter
 import pytest
 from helpers import make_record, request
 
-from senet_ablate import pool, remote
 from senet_ablate.errors import UserError
-from senet_ablate.levers import ALLOCATOR
-from senet_ablate.on_ray import RayOptions
-from senet_ablate.on_slurm import SlurmOptions
-from senet_ablate.remote import NodeOptions, Watch, do, node_resources, read_options, users_own
+from senet_ablate.execution import cluster, local
+from senet_ablate.execution.cluster import NodeOptions, Watch, do, node_resources, read_options, users_own
+from senet_ablate.execution.machine import ALLOCATOR
+from senet_ablate.execution.ray import RayOptions
+from senet_ablate.execution.slurm import SlurmOptions
 from senet_ablate.training.request import Event, RunRequest
 
 
@@ -59,7 +59,7 @@ def test_runs_on_processors_get_their_threads_and_the_local_workers_environment(
     resources = node_resources(NodeOptions(), "auto", devices=2, threads=3)
     assert (resources.device, resources.devices, resources.threads, resources.loader_workers) == ("cpu", 2, 3, 0)
     assert resources.environments == ({"OMP_NUM_THREADS": "3"} | ALLOCATOR,)
-    assert remote.run_cpus(NodeOptions(), "cpu", 2, 3) == 6
+    assert cluster.run_cpus(NodeOptions(), "cpu", 2, 3) == 6
     assert "kept-memory" in resources.levers
     without = node_resources(NodeOptions(), "auto", 1, 1, ["kept-memory"])
     assert without.environments == ({"OMP_NUM_THREADS": "1"},)
@@ -71,8 +71,8 @@ def test_runs_on_gpus_need_none_on_this_machine(monkeypatch):
         resources = node_resources(options, device, devices=1, threads=1)
         assert resources.device == "cuda"
         assert resources.environments[0]["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-        assert resources.loader_workers == remote.LOADER_CPUS
-    assert remote.run_gpus(NodeOptions(), "cuda", 4) == 4
+        assert resources.loader_workers == cluster.LOADER_CPUS
+    assert cluster.run_gpus(NodeOptions(), "cuda", 4) == 4
     assert node_resources(NodeOptions(gpus=2, cpus=16), "cuda", 2, 1).loader_workers == 7
 
 
@@ -165,22 +165,22 @@ def test_a_run_whose_node_died_is_done_by_another_one(tmp_path):
 
 def test_a_run_that_is_lost_again_and_again_is_given_up_with_its_cause(tmp_path):
     queue, ends = watch(tmp_path, {0: ["lost"]}, runs=2)
-    assert queue.tries[0] == pool.TRIES
+    assert queue.tries[0] == local.TRIES
     assert ends[0].kind == "failed"
-    assert ends[0].cause == f"node died, {pool.TRIES} times without a new checkpoint"
+    assert ends[0].cause == f"node died, {local.TRIES} times without a new checkpoint"
     assert ends[0].request.folder.failure().cause == ends[0].cause
     assert ends[1].kind == "finished"
 
 
 def test_a_run_that_gets_on_is_never_given_up(tmp_path):
-    losses = 3 * pool.TRIES
+    losses = 3 * local.TRIES
     queue, ends = watch(tmp_path, {0: ["epoch, lost"] * losses + ["finish"]})
     assert ends[0].kind == "finished"
     assert queue.tries[0] == losses + 1
-    patience = ["epoch, lost"] * losses + ["lost"] * (pool.TRIES - 1)
+    patience = ["epoch, lost"] * losses + ["lost"] * (local.TRIES - 1)
     queue, ends = watch(tmp_path, {1: patience}, runs=2)
     assert ends[1].kind == "failed"
-    assert queue.tries[1] == losses + pool.TRIES - 1, "the last loss with an epoch is the first of the row"
+    assert queue.tries[1] == losses + local.TRIES - 1, "the last loss with an epoch is the first of the row"
 
 
 def test_files_are_believed_before_the_engine(tmp_path):
@@ -204,7 +204,7 @@ def test_no_more_runs_are_open_than_allowed(tmp_path, at_once, most):
 
 
 def test_a_run_under_way_is_told_as_begun_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "LOOK_S", 0)
+    monkeypatch.setattr(cluster, "LOOK_S", 0)
     one = request(tmp_path, 0)
 
     class Slow(FakeQueue):
@@ -236,5 +236,5 @@ def test_the_queue_is_closed_whatever_ends_the_watch(tmp_path):
 def test_a_finished_run_is_not_done_again_on_its_node(tmp_path, monkeypatch):
     one = request(tmp_path, 0)
     finish(one)
-    monkeypatch.setattr("senet_ablate.worker.attempt", lambda request: pytest.fail("it is finished"))
+    monkeypatch.setattr("senet_ablate.execution.worker.attempt", lambda request: pytest.fail("it is finished"))
     assert do(one) == Event("finished", one)

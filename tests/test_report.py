@@ -9,9 +9,9 @@ from helpers import ABLATION, FACTS, PROTOCOL, R4, make_record, markdown_cells, 
 
 from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
-from senet_ablate.report import fill, write_report
+from senet_ablate.report.tables import cost_markdown, to_csv, to_latex, to_markdown
+from senet_ablate.report.write import fill, write_report
 from senet_ablate.results.store import Study
-from senet_ablate.tables import cost_markdown, to_csv, to_latex, to_markdown
 
 
 def test_report_writes_tables_figures_and_page_the_same_bytes_each_time(full: Study, tmp_path: Path) -> None:

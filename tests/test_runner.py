@@ -5,11 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
-from senet_ablate import runner
 from senet_ablate.errors import UserError
+from senet_ablate.execution import driver, machine
+from senet_ablate.execution.machine import Machine, share_out
 from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import make_plan
-from senet_ablate.runner import Machine, share_out
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.training.request import Event
@@ -47,7 +47,7 @@ def test_more_devices_than_there_are_is_an_error():
 def test_a_device_that_is_not_there_is_an_error_that_says_what_is(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match=r"--device cuda: not on this machine; present: .*cpu"):
-        runner.find_machine("cuda")
+        machine.find_machine("cuda")
 
 
 class Scripted:
@@ -95,8 +95,8 @@ def test_a_failure_is_told_and_counted_and_progress_is_for_terminals_only(small_
     resources = share_out(Machine("cpu", 0, 2), None, 1, 1)
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=80)
-    todo = runner.requests(plan, study, None, None, resources)
-    summary = runner.execute(lambda fits: Scripted(), todo, plan, console)
+    todo = driver.requests(plan, study, None, None, resources)
+    summary = driver.execute(lambda fits: Scripted(), todo, plan, console)
     assert summary.trained == 7
     assert list(summary.failed.values()) == ["out of luck"]
     assert "out of luck" in text.getvalue()

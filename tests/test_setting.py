@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from helpers import FACTS, PROTOCOL, SE, make_record, write_record
 
+from senet_ablate.report.departures import same_in_words, setting_lines
 from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.records import StudyPin
 from senet_ablate.results.store import Study
-from senet_ablate.setting import same_in_words, setting_lines
 from senet_ablate.spec.loading import declarations_dir, load_protocol
 from senet_ablate.spec.protocol import DataConfig, DataFacts, Protocol
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from senet_ablate.levers import in_use
+from senet_ablate.execution.machine import in_use
 from senet_ablate.models.fastconv import SmallMapConv2d, speed_up
 from senet_ablate.models.resnet import Bottleneck, ResNet
 from senet_ablate.seeding import initialise

@@ -20,10 +20,10 @@ from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.models.resnet import ResNet
+from senet_ablate.report.tables import printed, to_csv, to_latex, to_markdown
 from senet_ablate.results.records import Failure, Progress
 from senet_ablate.results.store import Study
 from senet_ablate.spec.network import SEConfig, Variant
-from senet_ablate.tables import printed, to_csv, to_latex, to_markdown
 
 # --- the numbers ---
 

@@ -14,16 +14,15 @@ from click.testing import CliRunner
 from rich.console import Console
 from test_pool import request, workers
 
-from senet_ablate import runner
-from senet_ablate.cli import main
-from senet_ablate.execution.coordination import Fits
-from senet_ablate.pool import LocalPool
+from senet_ablate.cli.main import main
+from senet_ablate.execution import driver
+from senet_ablate.execution.coordination import Fits, TimeLimit
+from senet_ablate.execution.local import LocalPool
+from senet_ablate.execution.machine import Machine, share_out
 from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import make_plan
-from senet_ablate.runner import Machine, share_out
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
-from senet_ablate.time_limit import TimeLimit
 from senet_ablate.training.request import Event, RunRequest
 
 
@@ -98,7 +97,7 @@ def test_when_time_is_up_what_is_under_way_stops(tmp_path: Path) -> None:
     tables, protocol = load_ablations(declarations_dir(), ["gate"]), load_protocol(declarations_dir(), "digits")
     study = Study(tmp_path / "digits")
     plan = make_plan(tables, protocol, dict.fromkeys(arms(tables), 2), study, (1, 10))
-    todo = runner.requests(plan, study, None, None, share_out(Machine("cpu", 0, 2), None, 1, 1))
+    todo = driver.requests(plan, study, None, None, share_out(Machine("cpu", 0, 2), None, 1, 1))
     executors: list[Slow] = []
 
     def start(fits: Fits) -> Slow:
@@ -106,7 +105,7 @@ def test_when_time_is_up_what_is_under_way_stops(tmp_path: Path) -> None:
         return executors[0]
 
     console = Console(file=io.StringIO())
-    summary = runner.execute(start, todo, plan, console, time.monotonic() + 0.2)
+    summary = driver.execute(start, todo, plan, console, time.monotonic() + 0.2)
     assert (summary.trained, summary.found, summary.failed, summary.left) == (1, 0, {}, 7)
     assert summary.wall_s >= 0.2
     assert executors[0].closed

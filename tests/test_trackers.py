@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from helpers import PLAIN, PROTOCOL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from senet_ablate.cli import main
+from senet_ablate.cli.main import main
 from senet_ablate.errors import UserError
 from senet_ablate.results.records import RunRecord, read_curve
 from senet_ablate.results.store import RunFolder

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from helpers import CURVE, FACTS, PLAIN, PROTOCOL, SE
 from sound import begun, sound_run, write_sound
 
-from senet_ablate.cli import main
+from senet_ablate.cli.main import main
 from senet_ablate.files import write_atomic
 from senet_ablate.results.records import CurvePoint, Predictions, RunRecord, curve_csv, digests
 from senet_ablate.results.store import RunFolder, Study

@@ -9,8 +9,8 @@ from helpers import ABLATION
 from studies import better, claim, same
 
 from senet_ablate.analysis.verdicts import AtomVerdict, FindingVerdict, Verdict
+from senet_ablate.report.findings import MARK, deciding, in_words, why
 from senet_ablate.spec.claims import Atom, Fewer, Retains
-from senet_ablate.words import MARK, deciding, in_words, why
 
 GAIN, SAME = better("r16", "plain"), same("r4", "r16")
 FEWER = Fewer(kind="fewer", quantity="params", arm="r16", than="r4")

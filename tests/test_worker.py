@@ -14,14 +14,15 @@ import torch
 from helpers import FACTS, PROTOCOL, SE
 from test_pool import request
 
-from senet_ablate import files, worker
+from senet_ablate import files
+from senet_ablate.execution import worker
+from senet_ablate.execution.worker import attempt
 from senet_ablate.results import store
 from senet_ablate.results.lease import leased
 from senet_ablate.results.store import Study
 from senet_ablate.spec.protocol import Protocol
 from senet_ablate.training import checkpoint, module, train
 from senet_ablate.training.request import Event, RunRequest
-from senet_ablate.worker import attempt
 
 
 def names(folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ Weights come from a run's folder, from training that run again, or from a file (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from senet_ablate import runner
 from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler, Loader, Split
 from senet_ablate.errors import UserError
+from senet_ablate.execution import driver
+from senet_ablate.execution.machine import LEVERS, Machine, share_out
 from senet_ablate.files import write_atomic
-from senet_ablate.levers import LEVERS
 from senet_ablate.models.weights import (
     State,
     Subject,
@@ -36,14 +36,6 @@ from senet_ablate.spec.protocol import DataFacts, Protocol
 
 Say = Callable[[str], None]
 
-PAPER_CLASSES = {"goldfish": "n01443537", "pug": "n02110958", "plane": "n03954731", "cliff": "n09246464"}
-"""The classes of Figure 6 and the names of their ImageNet folders. The plane is the carpenter's, no aircraft."""
-
-PAPER_PAIR = ("goldfish", "plane")
-"""The classes of Figure 7."""
-
-CLASSES_SHOWN = 5
-
 
 @dataclass(frozen=True)
 class Images:
@@ -55,7 +47,7 @@ class Images:
 
 
 def of_run(
-    arm: Arm, seed: int, study: Study, protocol: Protocol, data_path: Path | None, machine: runner.Machine, say: Say
+    arm: Arm, seed: int, study: Study, protocol: Protocol, data_path: Path | None, machine: Machine, say: Say
 ) -> Subject:
     """The network of a finished run; where its weights were not kept, the run is trained again.
 
@@ -86,7 +78,7 @@ def of_run(
 
 
 def train_again(
-    record: RunRecord, arm: Arm, folder: RunFolder, data_path: Path | None, machine: runner.Machine
+    record: RunRecord, arm: Arm, folder: RunFolder, data_path: Path | None, machine: Machine
 ) -> tuple[State, str]:
     """Repeat a run beside its study, and keep the weights in its folder if it came out the same.
 
@@ -98,14 +90,14 @@ def train_again(
     """
     then = record.provenance
     left_out = [] if then.levers is None else [lever for lever in LEVERS if lever not in then.levers]
-    runner.warm_up(left_out)
-    resources = runner.share_out(machine, 1, then.devices, then.threads, left_out)
+    driver.warm_up(left_out)
+    resources = share_out(machine, 1, then.devices, then.threads, left_out)
     planned = ArmPlan(arm=arm, rows=(), complexity=record.complexity, runs=(record.spec,))
     plan = Plan(arms=(planned,), done=frozenset())
     with TemporaryDirectory() as scratch:
         study = Study(Path(scratch).resolve())
-        todo = runner.requests(plan, study, data_path, record.data_fingerprint, resources, keep_weights=True)
-        summary = runner.execute(partial(runner.local_executor, resources), todo, plan, Console(stderr=True))
+        todo = driver.requests(plan, study, data_path, record.data_fingerprint, resources, keep_weights=True)
+        summary = driver.execute(partial(driver.local_executor, resources), todo, plan, Console(stderr=True))
         if summary.failed:
             raise UserError(f"{record.run_id} could not be trained again: {summary.failed[record.run_id]}")
         again = study.run(record.run_id)
@@ -131,7 +123,7 @@ def find_images(
     part: str,
     data_path: Path | None,
     fingerprint: str | None,
-    machine: runner.Machine,
+    machine: Machine,
     say: Say,
 ) -> Images:
     """Load the `validation` or `test` images of a protocol onto the device.
@@ -152,31 +144,3 @@ def find_images(
         f"Looked at on the {len(split):,} {part} images of {data.facts.classes:,} classes, {each} of each, in float32."
     )
     return Images(loader, data.facts, words)
-
-
-def choose_classes(facts: DataFacts, wanted: Sequence[str] = ()) -> dict[str, int]:
-    """Numbers of the classes to draw, by the name to show: those wanted, else the paper's four, else the first five.
-
-    A class is called by its folder's name; the paper's four also as in the paper.
-
-    Raises:
-        UserError: there is no such class.
-    """
-    known = {name: number for number, name in enumerate(facts.class_names)}
-    for name, folder in PAPER_CLASSES.items():
-        if folder in known:
-            known.setdefault(name, known[folder])
-    if not wanted:
-        four = all(name in known for name in PAPER_CLASSES)
-        wanted = tuple(PAPER_CLASSES) if four else facts.class_names[:CLASSES_SHOWN]
-    for name in wanted:
-        if name not in known:
-            some = ", ".join(facts.class_names[:10]) + (", …" if facts.classes > 10 else "")
-            raise UserError(f"--classes: no class {name!r} among {some}")
-    return {name: known[name] for name in wanted}
-
-
-def choose_pair(classes: Iterable[str]) -> list[str]:
-    """The classes of the second figure: the paper's two if they are there, else the first two."""
-    names = list(classes)
-    return list(PAPER_PAIR) if set(PAPER_PAIR) <= set(names) else names[:2]

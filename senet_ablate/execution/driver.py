@@ -1,11 +1,10 @@
-"""Do the open runs of a plan: choose device and workers, prepare the images once, execute, and show how far it is."""
+"""Do the open runs of a study: choose the executor, prepare the images once, execute, and show how far it is."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,97 +12,71 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from senet_ablate import pool
 from senet_ablate.errors import UserError
-from senet_ablate.execution.coordination import Executor, Fits
-from senet_ablate.levers import ALLOCATOR, in_use
+from senet_ablate.execution import local
+from senet_ablate.execution.cluster import NodeOptions, node_resources, read_options
+from senet_ablate.execution.coordination import Executor, ExecutorKind, Fits, TimeLimit, share
+from senet_ablate.execution.machine import ALLOCATOR, Resources, find_machine, share_out
+from senet_ablate.execution.ray import RayOptions, ray_executor
+from senet_ablate.execution.slurm import SlurmOptions, slurm_executor
 from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import Plan
-from senet_ablate.sharing import share
-from senet_ablate.spec.protocol import DeviceKind, Protocol, check_fit
-from senet_ablate.time_limit import TimeLimit
+from senet_ablate.spec.protocol import Protocol, check_fit
 from senet_ablate.training.request import RunRequest, TrackerKind
 
-
-@dataclass(frozen=True)
-class Machine:
-    """What this machine gives to a study: kind of device, how many of them and how many processor cores."""
-
-    device: DeviceKind
-    gpus: int
-    cores: int
-
-
-def find_machine(device: str) -> Machine:
-    """Look at the hardware; `auto` prefers CUDA, then Apple's MPS, then the processor.
-
-    Raises:
-        UserError: the device asked for is not there.
-    """
-    import torch  # only here and where it trains: planning needs no torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    mps = torch.backends.mps.is_available()
-    present: dict[str, Machine] = {"cpu": Machine("cpu", 0, cores)}
-    if mps:
-        present = {"mps": Machine("mps", 1, cores)} | present
-    if gpus:
-        present = {"cuda": Machine("cuda", gpus, cores)} | present
-    if device == "auto":
-        return next(iter(present.values()))
-    if device not in present:
-        raise UserError(f"--device {device}: not on this machine; present: {', '.join(present)}")
-    return present[device]
+REMOTE: dict[ExecutorKind, tuple[type[NodeOptions], Callable[..., Executor], str]] = {
+    "slurm": (SlurmOptions, slurm_executor, "in Slurm's queue"),
+    "ray": (RayOptions, ray_executor, "by Ray"),
+}
+"""What an engine elsewhere takes as options, what sets it up, and how the user is told that runs are done there."""
 
 
 @dataclass(frozen=True)
-class Resources:
-    """How a machine is shared out: one environment per worker (one for all on a cluster), and what each run gets."""
+class Call:
+    """What was typed: the executor with its options, and what each run shall get."""
 
-    device: DeviceKind
-    environments: tuple[Mapping[str, str], ...]
+    executor: ExecutorKind
+    options: Sequence[str]
+    device: str
+    jobs: int | None
     devices: int
     threads: int
-    loader_workers: int
-    levers: tuple[str, ...]
+    without: Collection[str]
 
 
-def process_environment(device: DeviceKind, threads: int) -> dict[str, str]:
-    """What a worker's process has to find in its environment, wherever it is."""
-    if device == "cuda":
-        # cuBLAS is deterministic only with a fixed workspace, and reads this when it starts.
-        return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    return {"OMP_NUM_THREADS": str(threads)} if device == "cpu" else {}
+@dataclass(frozen=True)
+class Engine:
+    """An executor that is ready to begin; `start` begins it, which nothing does before there is something to train.
+
+    `start` takes what says of each run, when its turn comes, whether to begin it. Only the pool of this machine asks.
+    """
+
+    resources: Resources
+    start: Callable[[Fits], Executor]
+    where: Callable[[int], str]
+    """How that many runs are done, for the user."""
 
 
-def share_out(
-    machine: Machine, jobs: int | None, devices: int, threads: int, without: Collection[str] = ()
-) -> Resources:
-    """Give each worker its part: as many workers as cores allow, or one per GPU (or group of `devices` GPUs).
+def set_up(call: Call, say: Callable[[str], None]) -> Engine:
+    """Check what was typed against this machine or against itself; nothing is started.
 
     Raises:
-        UserError: more devices for a run than there are.
+        UserError: an option that the executor does not have, more than there is, or an extra that is not installed.
     """
-    levers = in_use(machine.device, without)
-    if machine.device == "cpu":
-        slots = max(1, machine.cores // (devices * threads))
-        workers = slots if jobs is None else jobs
-        return Resources("cpu", (process_environment("cpu", threads),) * workers, devices, threads, 0, levers)
-    if devices > machine.gpus:
-        raise UserError(f"--devices-per-run {devices}: this machine has {machine.gpus} {machine.device} devices")
-    slots = machine.gpus // devices
-    workers = slots if jobs is None else jobs
-    environments: tuple[Mapping[str, str], ...] = ({},) * workers
-    if machine.device == "cuda":
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(machine.gpus)))).split(",")
-        groups = [",".join(visible[slot * devices : (slot + 1) * devices]) for slot in range(slots)]
-        environments = tuple(
-            process_environment("cuda", threads) | {"CUDA_VISIBLE_DEVICES": groups[worker % slots]}
-            for worker in range(workers)
+    if call.executor in REMOTE:
+        model, build, where = REMOTE[call.executor]
+        options = read_options(model, call.options)
+        resources = node_resources(options, call.device, call.devices, call.threads, call.without)
+        executor = build(options, resources, call.jobs, say)
+        return Engine(resources, lambda fits: executor, lambda runs: where)
+    if call.options:
+        raise UserError(
+            f"--executor-option {call.options[0]!r}: --executor local has none; its workers follow from --jobs, "
+            "--devices-per-run and --threads"
         )
-    loaders = max(1, machine.cores // (workers * devices) - 1)
-    return Resources(machine.device, environments, devices, threads, loaders, levers)
+    resources = share_out(find_machine(call.device), call.jobs, call.devices, call.threads, call.without)
+    workers = len(resources.environments)
+    return Engine(resources, lambda fits: local_executor(resources, fits), lambda runs: f"{min(workers, runs)} at once")
 
 
 @dataclass(frozen=True)
@@ -237,9 +210,9 @@ def execute(
 
 def warm_up(without: Collection[str]) -> None:
     """Let this machine's workers begin their imports while the images are read."""
-    pool.warm_up({} if "kept-memory" in without else ALLOCATOR)
+    local.warm_up({} if "kept-memory" in without else ALLOCATOR)
 
 
 def local_executor(resources: Resources, fits: Fits) -> Executor:
     """The pool of worker processes on this machine."""
-    return pool.LocalPool(resources.environments, fits)
+    return local.LocalPool(resources.environments, fits)

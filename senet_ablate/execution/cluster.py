@@ -14,11 +14,10 @@ from typing import Annotated, Protocol, TypeVar
 
 from pydantic import Field
 
-from senet_ablate import pool
 from senet_ablate.errors import UserError, is_plain
-from senet_ablate.levers import ALLOCATOR, in_use
+from senet_ablate.execution import local
+from senet_ablate.execution.machine import ALLOCATOR, Resources, in_use, process_environment
 from senet_ablate.results.records import Failure
-from senet_ablate.runner import Resources, process_environment
 from senet_ablate.spec.protocol import DeviceKind
 from senet_ablate.spec.schema import Spec, parse_value, validate
 from senet_ablate.training.request import Event, RunRequest, note_failure
@@ -121,7 +120,7 @@ def do(request: RunRequest) -> Event:
     """One run, called on its node. It may be called again after any end: what is finished stays so."""
     if request.folder.record_file.exists():  # the engine lost the run between its last file and its report
         return Event("finished", request)
-    from senet_ablate.worker import attempt  # imports torch, which the driver can do without
+    from senet_ablate.execution.worker import attempt  # imports torch, which the driver can do without
 
     return attempt(request)
 
@@ -161,9 +160,9 @@ class Losses:
         run_id = request.spec.run_id
         gained = checkpoint_mark(request) != self._marks.get(run_id)
         self._losses[run_id] = 1 if gained else self._losses[run_id] + 1
-        if self._losses[run_id] < pool.TRIES:
+        if self._losses[run_id] < local.TRIES:
             return None
-        return failed(request, f"{cause}, {pool.TRIES} times without a new checkpoint")
+        return failed(request, f"{cause}, {local.TRIES} times without a new checkpoint")
 
 
 def checkpoint_mark(request: RunRequest) -> object:

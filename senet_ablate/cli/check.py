@@ -11,10 +11,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from senet_ablate import machine
-from senet_ablate.environment import cores
-from senet_ablate.errors import UserError
-from senet_ablate.options import (
+from senet_ablate.cli.console import say, show_calibration, show_counts, show_latency, tell
+from senet_ablate.cli.options import (
     ABLATIONS,
     CLASSES,
     MANY,
@@ -31,12 +29,14 @@ from senet_ablate.options import (
     choose,
     options,
 )
+from senet_ablate.environment import cores
+from senet_ablate.errors import UserError
+from senet_ablate.execution import machine
 from senet_ablate.results.worklist import channels_and_classes
 from senet_ablate.spec.ablation import SEED_SERIES, arms, check_arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Complexity
-from senet_ablate.terminal import say, show_calibration, show_counts, show_latency, tell
 
 BUSY = 0.3
 """Load per core from which a measurement of time is called doubtful."""
@@ -96,10 +96,9 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
 
     Networks are measured in turn, for several rounds, and only while no study trains on this machine.
     """
-    from senet_ablate.levers import in_use
+    from senet_ablate.execution.machine import find_machine, in_use
     from senet_ablate.models.latency import ROUNDS, measure_latency
     from senet_ablate.results.store import write_latency
-    from senet_ablate.runner import find_machine
     from senet_ablate.training.evaluation import resolve_precision
 
     chosen = choose(**choice)
@@ -189,10 +188,10 @@ def count(
 
     A tick marks each count that rounds to the printed figure; where none does, the conventions that would are named.
     """
-    from senet_ablate import counting
     from senet_ablate.files import write_atomic
     from senet_ablate.models import survey
     from senet_ablate.models.build import build_network
+    from senet_ablate.report import counts
     from senet_ablate.spec import cost
     from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES
 
@@ -210,7 +209,7 @@ def count(
             counted[variant] = survey.count_complexity(model, in_channels=channels, resolution=resolution)
     scale = (loaded.network, resolution, known or classes)
     at_paper_scale = scale == (cost.PAPER_NETWORK, cost.PAPER_RESOLUTION, cost.PAPER_CLASSES)
-    frame = counting.count_table(named, counted, at_paper_scale)
+    frame = counts.count_table(named, counted, at_paper_scale)
     show_counts(frame, survey.CONVENTION)
     if csv_file:
         write_atomic(csv_file, frame.to_csv(index=False, lineterminator="\n"))

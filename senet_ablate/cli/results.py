@@ -1,16 +1,77 @@
-"""The shell's commands about results of several machines or people: join them, and check what lies there."""
+"""The commands `report`, `merge` and `verify`: what lies in results, written, joined and checked."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+from senet_ablate.cli.console import say, show_table
+from senet_ablate.cli.options import (
+    ABLATIONS,
+    PRECISION,
+    PROTOCOL,
+    REPORTS,
+    RESULTS,
+    SET,
+    STUDY,
+    TABLES,
+    Place,
+    Word,
+    choose,
+    options,
+    plain_name,
+)
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.options import RESULTS, Place, Word, options, plain_name
+from senet_ablate.results.plan import Chosen
 from senet_ablate.results.store import Study
-from senet_ablate.terminal import say
+
+
+@click.command()
+@options(
+    TABLES,
+    PROTOCOL,
+    SET,
+    PRECISION,
+    STUDY,
+    click.option(
+        "--fill",
+        "filled",
+        type=Place(dir_okay=False, exists=True),
+        help="Put tables between <!-- generated: table10_ratio --> and <!-- /generated --> of this Markdown file; "
+        "STUDY/table10_ratio is another study's.",
+    ),
+    RESULTS,
+    REPORTS,
+    ABLATIONS,
+)
+def report(reports: Path, filled: Path | None, **choice: Any) -> None:
+    """Write tables (Markdown, CSV, LaTeX) and plots (SVG, PNG) from the records, finished or half-way."""
+    from senet_ablate.files import write_atomic
+    from senet_ablate.report.write import fill
+
+    chosen = choose(**choice)
+    _report(chosen, reports, choice["tables"])
+    if filled:
+        try:
+            text = fill(filled.read_text(encoding="utf-8"), reports, chosen.study.name)
+        except (UserError, UnicodeDecodeError) as error:
+            raise UserError(f"--fill {filled}: {error}") from None
+        write_atomic(filled, text)
+
+
+def _report(chosen: Chosen, reports: Path, slugs: Sequence[str]) -> None:
+    from senet_ablate.analysis.study import assess
+    from senet_ablate.report.write import write_report
+
+    # --rows says what is trained; a table is always whole, and tells what is missing.
+    written = write_report(assess(chosen.declared, chosen.study), reports, slugs)
+    for table in written.tables:
+        show_table(table, chosen.study.name)
+    say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")
 
 
 @click.command()

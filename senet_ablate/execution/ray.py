@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from senet_ablate import pool
 from senet_ablate.errors import UserError
-from senet_ablate.remote import NodeOptions, Watch, do, failed, run_cpus, run_gpus, users_own
-from senet_ablate.runner import Resources
+from senet_ablate.execution import local
+from senet_ablate.execution.cluster import NodeOptions, Watch, do, failed, run_cpus, run_gpus, users_own
+from senet_ablate.execution.machine import Resources
 from senet_ablate.training.request import Event, RunRequest
 
 PASSED_ON = ("SENET_ABLATE_CACHE", "XDG_CACHE_HOME")
@@ -92,7 +92,7 @@ class RayQueue:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        ready, _ = ray.wait(list(self._open), num_returns=len(self._open), timeout=pool.TICK_S)
+        ready, _ = ray.wait(list(self._open), num_returns=len(self._open), timeout=local.TICK_S)
         for task in ready:
             request = self._open.pop(task)
             try:

@@ -19,18 +19,18 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from senet_ablate import findings
 from senet_ablate.analysis.audit import Departure, audit_declarations, audit_records
 from senet_ablate.analysis.evidence import cost
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.errors import UserError
+from senet_ablate.report import findings
+from senet_ablate.report.departures import SettingLine, same_in_words, setting_lines
+from senet_ablate.report.findings import MARK, in_words, to_decide
+from senet_ablate.report.tables import Table, levers_in_words, printed
 from senet_ablate.results.records import RunRecord
 from senet_ablate.results.store import read_latency
-from senet_ablate.setting import SettingLine, same_in_words, setting_lines
 from senet_ablate.spec.ablation import Arm, arms
-from senet_ablate.tables import Table, levers_in_words, printed
-from senet_ablate.words import MARK, in_words, to_decide
 
 RUN_COLUMNS = (
     "run", "curve", "status", "top-1 err. %", "cross-entropy", "epochs", "seconds", "started", "trained on",
@@ -323,7 +323,7 @@ def _inline_markdown(text: str) -> Markup:
 
 def _environment(*, html: bool) -> Environment:
     environment = Environment(
-        loader=PackageLoader("senet_ablate"), autoescape=html, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("senet_ablate.report"), autoescape=html, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["inline"] = _inline_markdown
     environment.filters["slug"] = lambda text: text.replace(" ", "-")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
+import sys
 import traceback
 
 from senet_ablate.environment import uncollected
@@ -82,3 +84,8 @@ def _cause(request: RunRequest, error: Exception, text: str) -> str:
     if "Traceback" in cause:  # from a process of the run, whose last line says it
         cause = cause.strip().splitlines()[-1]
     return " ".join(cause.split())[:300]
+
+
+if sys.argv[0] == "-c" and "multiprocessing.forkserver" in sys.modules:  # not in a process that wants its exit status
+    # It has nothing to tidy up, and whoever reads the driver's output through a pipe waits for its end, too.
+    atexit.register(os._exit, 0)

@@ -10,16 +10,23 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from senet_ablate import findings, page
 from senet_ablate.analysis.study import Assessment
-from senet_ablate.curves import curves_frame, plot_curves
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.figures import plot_column, plot_networks, plot_table, save, table_points
 from senet_ablate.files import write_atomic
-from senet_ablate.page import Page, Picture
+from senet_ablate.report import findings, page
+from senet_ablate.report.figures import (
+    curves_frame,
+    plot_column,
+    plot_curves,
+    plot_networks,
+    plot_table,
+    save,
+    table_points,
+)
+from senet_ablate.report.page import Page, Picture
+from senet_ablate.report.tables import Table, build_table, cost_markdown, table_in_words, to_csv, to_latex, to_markdown
 from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.claims import PLAIN
-from senet_ablate.tables import Table, build_table, cost_markdown, table_in_words, to_csv, to_latex, to_markdown
 
 
 @dataclass(frozen=True)

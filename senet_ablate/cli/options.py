@@ -17,6 +17,9 @@ from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, arms, check_arms
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_ablations, load_protocol
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C (as shells have it) or SIGTERM; 1 is a failed run, 2 a mistake in the call or its files."""
+
 MOST_CLASSES = 100_000
 """More than any data set of images has, and a classifier that still fits into memory."""
 

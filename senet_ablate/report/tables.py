@@ -18,6 +18,7 @@ from senet_ablate.analysis.evidence import cost
 from senet_ablate.analysis.judge import TableJudge, may_be_best, smallest_effect
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import FindingVerdict
+from senet_ablate.report.findings import in_words, percent
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.records import Latency, RunRecord, StudyPin
 from senet_ablate.results.store import read_latency
@@ -25,7 +26,6 @@ from senet_ablate.results.worklist import row_states
 from senet_ablate.spec.ablation import Ablation, Row, arms
 from senet_ablate.spec.claims import PLAIN
 from senet_ablate.spec.cost import added_cost
-from senet_ablate.words import in_words, percent
 
 MISSING = "–"
 

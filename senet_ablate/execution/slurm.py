@@ -20,10 +20,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from senet_ablate import pool
 from senet_ablate.errors import UserError
-from senet_ablate.remote import NodeOptions, Watch, checkpoint_mark, do, failed, run_cpus, run_gpus
-from senet_ablate.runner import Resources
+from senet_ablate.execution import local
+from senet_ablate.execution.cluster import NodeOptions, Watch, checkpoint_mark, do, failed, run_cpus, run_gpus
+from senet_ablate.execution.machine import Resources
 from senet_ablate.training.request import Event, RunRequest
 
 LOOK_S = 1.0
@@ -80,7 +80,7 @@ class Resumed:
         from submitit.helpers import DelayedSubmission
 
         fruitless = self.fruitless + 1 if checkpoint_mark(request) == self.mark else 0
-        if fruitless >= pool.TRIES:
+        if fruitless >= local.TRIES:
             raise UserError(
                 f"its Slurm job ended {fruitless} times before an epoch did; give it more time with "
                 "--executor-option minutes=…"
@@ -152,8 +152,8 @@ class SlurmQueue:
                     f"(to end them: scancel --name={shlex.quote(self._name)})"
                 )
                 told = True
-            for _ in range(max(1, round(QUEUE_S / pool.TICK_S))):
-                time.sleep(pool.TICK_S)
+            for _ in range(max(1, round(QUEUE_S / local.TICK_S))):
+                time.sleep(local.TICK_S)
                 yield None
 
     def submit(self, requests: Sequence[RunRequest]) -> None:
@@ -175,7 +175,7 @@ class SlurmQueue:
 
     def ended(self) -> Iterable[tuple[RunRequest, Event | str]]:
         """Jobs with a result file; and those that are not in the queue any more, or never will be at work."""
-        time.sleep(pool.TICK_S)
+        time.sleep(local.TICK_S)
         now = time.monotonic()
         if now >= self._look:
             self._look = now + LOOK_S

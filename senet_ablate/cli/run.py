@@ -1,13 +1,11 @@
-"""The shell: verbs over studies. Commands that neither train nor count never import torch."""
+"""The commands `list`, `plan`, `run` and `status`. Only `run` imports torch."""
 
 from __future__ import annotations
 
-import io
 import math
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,18 +13,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from rich.console import Console
 
-from senet_ablate import machine
-from senet_ablate.checks import audit, calibrate, count, latency
-from senet_ablate.errors import UserError
-from senet_ablate.exchange import merge, verify
-from senet_ablate.execution.coordination import ExecutorKind
-from senet_ablate.inspection import excitation, prune
-from senet_ablate.levers import LEVERS
-from senet_ablate.options import (
+from senet_ablate.cli.console import show_declarations, show_plan, show_prospects, show_status, tell
+from senet_ablate.cli.options import (
     ABLATIONS,
     CLASSES,
     DATA,
     DEVICE,
+    INTERRUPTED,
     MANY,
     PRECISION,
     PROTOCOL,
@@ -39,76 +32,24 @@ from senet_ablate.options import (
     TABLES,
     Duration,
     Finite,
-    Place,
     choose,
     options,
 )
+from senet_ablate.cli.results import _report
+from senet_ablate.errors import UserError
+from senet_ablate.execution import machine
+from senet_ablate.execution.coordination import ExecutorKind
+from senet_ablate.execution.machine import LEVERS
 from senet_ablate.results.plan import Chosen, planned_seeds
 from senet_ablate.results.worklist import Plan, channels_and_classes, duration, make_plan, row_states
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
-from senet_ablate.terminal import say, show_declarations, show_plan, show_prospects, show_status, show_table, tell
 from senet_ablate.training.request import TrackerKind
 
 if TYPE_CHECKING:
-    from senet_ablate.engines import Engine
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C (as shells have it) or SIGTERM; 1 is a failed run, 2 a mistake in the call or its files."""
-
-EPILOG = """
-Exit codes: 0 done; 1 at least one run failed (audit, calibrate, verify: what was checked does not hold; merge: a run
-came out differently or was refused); 2 a mistake in the call, a file or the data; 130 stopped by Ctrl-C or
-SIGTERM (nothing finished is lost: the same command goes on).
-"""
+    from senet_ablate.execution.driver import Engine
 
 
-class Shell(click.Group):
-    """Prints a mistake, or what the file system refuses, as one message without a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; exit 2 on a mistake of the user."""
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")  # a terminal without ± still gets its table
-        try:
-            return super().invoke(ctx)
-        except (UserError, OSError) as error:
-            tell(f"error: {error}")
-            sys.exit(2)
-        except (MemoryError, RuntimeError) as error:  # torch has no type of its own for it on the processor
-            if isinstance(error, RuntimeError) and "memory" not in str(error):
-                raise
-            tell(f"error: not enough memory for this network, resolution or batch: {str(error).partition(chr(10))[0]}")
-            sys.exit(2)
-        except KeyboardInterrupt:
-            tell("stopped")
-            sys.exit(INTERRUPTED)
-
-
-@click.group(
-    cls=Shell, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG
-)
-@click.version_option(package_name="senet-ablate")
-def main() -> None:
-    """Rerun the ablation study of "Squeeze-and-Excitation Networks" (arXiv 1709.01507, Tables 10 to 16).
-
-    A table's rows differ in one factor while a protocol (network, data, recipe) is held fixed. Each distinct
-    network is trained once per seed, whatever number of tables it serves. Tables are called ratio, squeeze,
-    gate, stage, integration, inner and nosqueeze (no table means these seven), controls, pruning and
-    attention.
-
-    \b
-    senet-ablate list                   what there is
-    senet-ablate plan --budget 2h       which findings two hours can decide, with how many seeds of what
-    senet-ablate run ratio --report     train (or go on); write table, plot and verdicts
-    senet-ablate audit                  what differs between the arms, and whether it is declared
-    senet-ablate count                  parameters and multiply-adds beside the paper's
-    senet-ablate excitation gate:tanh   what the SE blocks of a trained network do (Figures 6 and 7)
-    senet-ablate prune ratio:r16        its error with the SE blocks of each stage switched off
-    """  # noqa: D301 - click wants the character itself
-
-
-@main.command("list")
+@click.command("list")
 @options(ABLATIONS)
 def list_command(ablations: Path | None) -> None:
     """List tables with their rows, and protocols."""
@@ -117,7 +58,7 @@ def list_command(ablations: Path | None) -> None:
     show_declarations(all_ablations(directory), [load_protocol(directory, name) for name in names])
 
 
-@main.command()
+@click.command()
 @options(
     TABLES,
     PROTOCOL,
@@ -179,7 +120,7 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     show_prospects(laid_out)
 
 
-@main.command()
+@click.command()
 @options(
     TABLES,
     PROTOCOL,
@@ -274,7 +215,7 @@ def run(
     Runs go seed by seed, so that a study that ends early (--for, a machine that is taken away) is a whole one with
     fewer seeds; results from elsewhere are joined by `merge`.
     """
-    from senet_ablate import engines, runner
+    from senet_ablate.execution import driver
     from senet_ablate.training.trackers import check_trackers
 
     check_trackers(trackers)
@@ -283,10 +224,10 @@ def run(
     ends_at = time.monotonic() + (time_s or math.inf)
     chosen = choose(**choice)
     left_out = list(LEVERS) if "all" in without else without
-    call = engines.Call(executor, executor_options, device, jobs, devices_per_run, threads, left_out)
+    call = driver.Call(executor, executor_options, device, jobs, devices_per_run, threads, left_out)
     if executor == "local" and (chosen.study.pin() is None or _plan(chosen, seeds).todo):
-        runner.warm_up(left_out)
-    engine = engines.set_up(call, tell)
+        driver.warm_up(left_out)
+    engine = driver.set_up(call, tell)
     with machine.shared() if executor == "local" else nullcontext():
         if executor == "local":  # jobs elsewhere go on without their driver
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -302,12 +243,12 @@ def _plan(chosen: Chosen, seeds: int | None) -> Plan:
 
 
 def _train(chosen: Chosen, seeds: int | None, data: Path | None, engine: Engine, ends_at: float, **wish: Any) -> int:
-    from senet_ablate import runner
+    from senet_ablate.execution import driver
 
     resources = engine.resources
-    fingerprint = runner.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
+    fingerprint = driver.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     planned = _plan(chosen, seeds)
-    todo = runner.requests(planned, chosen.study, data, fingerprint, resources, **wish)
+    todo = driver.requests(planned, chosen.study, data, fingerprint, resources, **wish)
     for run_id in planned.done:
         with suppress(OSError):  # somebody else's results, which only he may write
             chosen.study.run(run_id).tidy()
@@ -317,7 +258,7 @@ def _train(chosen: Chosen, seeds: int | None, data: Path | None, engine: Engine,
         return 0
     tell(f"{done}; training {len(todo)} on {resources.device}, {engine.where(len(todo))}")
     try:
-        summary = runner.execute(engine.start, todo, planned, Console(stderr=True), ends_at)
+        summary = driver.execute(engine.start, todo, planned, Console(stderr=True), ends_at)
     except KeyboardInterrupt:
         tell("stopped; finished runs are kept, the same command continues the others")
         return INTERRUPTED
@@ -329,7 +270,7 @@ def _train(chosen: Chosen, seeds: int | None, data: Path | None, engine: Engine,
     return 1 if summary.failed else 0
 
 
-@main.command()
+@click.command()
 @options(TABLES, PROTOCOL, SET, PRECISION, ROWS, SEEDS, STUDY, RESULTS, ABLATIONS)
 def status(seeds: int | None, **choice: Any) -> None:
     """Show for each network which runs are finished, unfinished, failed (with the cause) or not begun."""
@@ -339,51 +280,3 @@ def status(seeds: int | None, **choice: Any) -> None:
         for arm, count in planned_seeds(chosen, seeds)[0].items()
     }
     show_status(f"study {chosen.study.name}", states)
-
-
-@main.command()
-@options(
-    TABLES,
-    PROTOCOL,
-    SET,
-    PRECISION,
-    STUDY,
-    click.option(
-        "--fill",
-        "filled",
-        type=Place(dir_okay=False, exists=True),
-        help="Put tables between <!-- generated: table10_ratio --> and <!-- /generated --> of this Markdown file; "
-        "STUDY/table10_ratio is another study's.",
-    ),
-    RESULTS,
-    REPORTS,
-    ABLATIONS,
-)
-def report(reports: Path, filled: Path | None, **choice: Any) -> None:
-    """Write tables (Markdown, CSV, LaTeX) and plots (SVG, PNG) from the records, finished or half-way."""
-    from senet_ablate.files import write_atomic
-    from senet_ablate.report import fill
-
-    chosen = choose(**choice)
-    _report(chosen, reports, choice["tables"])
-    if filled:
-        try:
-            text = fill(filled.read_text(encoding="utf-8"), reports, chosen.study.name)
-        except (UserError, UnicodeDecodeError) as error:
-            raise UserError(f"--fill {filled}: {error}") from None
-        write_atomic(filled, text)
-
-
-def _report(chosen: Chosen, reports: Path, slugs: Sequence[str]) -> None:
-    from senet_ablate.analysis.study import assess
-    from senet_ablate.report import write_report
-
-    # --rows says what is trained; a table is always whole, and tells what is missing.
-    written = write_report(assess(chosen.declared, chosen.study), reports, slugs)
-    for table in written.tables:
-        show_table(table, chosen.study.name)
-    say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")
-
-
-for command in (count, audit, latency, excitation, prune, merge, verify, calibrate):
-    main.add_command(command)

@@ -11,8 +11,8 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.options import (
+from senet_ablate.cli.console import say, show_text
+from senet_ablate.cli.options import (
     ABLATIONS,
     DATA,
     DEVICE,
@@ -27,14 +27,15 @@ from senet_ablate.options import (
     choose,
     options,
 )
+from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.loading import all_ablations, declarations_dir
-from senet_ablate.terminal import say, show_text
 
 if TYPE_CHECKING:
+    from senet_ablate.execution.rerun import Images
     from senet_ablate.models.weights import Subject
     from senet_ablate.results.gates import BlockExcitation
-    from senet_ablate.subjects import Images
+
 
 USUAL = ("se-r16",)
 """The paper's block, where no network is named."""
@@ -97,9 +98,8 @@ def excitation(classes: str | None, **call: Any) -> None:
     senet-ablate excitation gate:sigmoid gate:tanh --study digits-reference
     senet-ablate excitation --weights seresnet50.pth --protocol imagenet-resnet50 --data imagenet
     """  # noqa: D301 - click wants the character itself
-    from senet_ablate.excitation_report import printed, write_excitation
+    from senet_ablate.report.excitation import choose_classes, choose_pair, printed, write_excitation
     from senet_ablate.results.gates import block_table
-    from senet_ablate.subjects import choose_classes, choose_pair
 
     wanted = [name.strip() for name in classes.split(",")] if classes else []
     for looked in _look(**call):
@@ -117,7 +117,7 @@ def prune(**call: Any) -> None:
     A block that is off lets its map pass as it is, or under the mean of its gates; weights are not touched and nothing
     is trained. Networks are named as for `excitation`; page and CSV go to the same folder.
     """
-    from senet_ablate.excitation_report import printed_pruning, write_pruning
+    from senet_ablate.report.excitation import printed_pruning, write_pruning
     from senet_ablate.training.evaluation import prune_table
 
     for looked in _look(errors=True, **call):
@@ -168,11 +168,12 @@ def _look(
     chosen = choose(tables=list(dict.fromkeys(found.values())), ablations=ablations, **choice)
     if weights and len(found) > 1:
         raise UserError(f"--weights {weights}: the file is of one network, and {len(found)} are named")
-    from senet_ablate import runner, subjects
+    from senet_ablate.execution import rerun
+    from senet_ablate.execution.machine import find_machine
     from senet_ablate.models.hooks import collect
     from senet_ablate.models.weights import check_channels, check_classes, of_file
 
-    machine = runner.find_machine(device)
+    machine = find_machine(device)
     pin = None if weights else chosen.study.pin()
     images: dict[str, Images] = {}
     for arm in found:
@@ -184,11 +185,11 @@ def _look(
             which = arm.first_seed if seed is None else seed
             if not arm.owns(which):
                 raise UserError(f"--seed {which}: the seeds of {arm.slug} begin at {arm.first_seed}")
-            subject = subjects.of_run(arm, which, chosen.study, chosen.protocol, data, machine, _tell)
+            subject = rerun.of_run(arm, which, chosen.study, chosen.protocol, data, machine, _tell)
         wanted = part or ("test" if subject.released else "validation")
         if wanted not in images:
             fingerprint = pin.data.fingerprint if pin else None
-            images[wanted] = subjects.find_images(chosen.protocol, wanted, data, fingerprint, machine, _tell)
+            images[wanted] = rerun.find_images(chosen.protocol, wanted, data, fingerprint, machine, _tell)
         here = images[wanted]
         check_channels(subject.model, here.facts)
         if errors:

@@ -51,7 +51,7 @@ def warm_up(environment: Mapping[str, str] = MappingProxyType({})) -> Any:
     forks = "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        context.set_forkserver_preload(["senet_ablate.server"])
+        context.set_forkserver_preload(["senet_ablate.execution.worker"])
         _ensure_server()
     return context
 
@@ -177,7 +177,7 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, lambda number, frame: None)
     os.environ.update(environment)
     die_with_driver()
-    from senet_ablate.worker import attempt  # torch, which the driver's process can do without
+    from senet_ablate.execution.worker import attempt  # torch, which the driver's process can do without
 
     gc.freeze()  # so no collection writes to the pages that the workers share with their server
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from senet_ablate.analysis.planner import LaidOut
+    from senet_ablate.report.tables import Table
     from senet_ablate.results.records import Latency
-    from senet_ablate.tables import Table
 
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -140,7 +140,7 @@ def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -
 
 def show_table(table: Table, study: str) -> None:
     """A filled table, as much of it as fits into 80 columns, and the verdict on each of its findings."""
-    from senet_ablate.tables import printed  # pandas
+    from senet_ablate.report.tables import printed  # pandas
 
     grid = make_grid(f"{table.ablation.heading}, study {study}")
     text = printed(table, compact=True)

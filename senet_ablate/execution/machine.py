@@ -1,0 +1,160 @@
+"""What this machine gives to a study: devices, cores and their shares, optimisations, and who may use it now."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from senet_ablate.errors import UserError
+from senet_ablate.spec.protocol import DeviceKind
+
+try:
+    import fcntl
+except ImportError:  # not on this platform, where nobody is kept out
+    fcntl = None  # type: ignore[assignment]
+
+
+def _lock_file() -> Path:
+    return Path(tempfile.gettempdir()) / f"senet-ablate-{getpass.getuser()}.lock"
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Train here, beside others that train; waits for a measurement that is under way."""
+    with _lock_file().open("a") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Measure here, beside nobody.
+
+    Raises:
+        UserError: a study is training on this machine.
+    """
+    with _lock_file().open("a") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(
+                    "a study trains on this machine, and times would be those of both; wait for it"
+                ) from None
+        yield
+
+
+def load_of_others() -> float | None:
+    """Processes per core that have lately been at work here; None where the system does not tell."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else None
+
+
+LEVERS = {"kept-memory": ("cpu", "cuda", "mps"), "matrix-product": ("cpu",), "stride-first": ("cpu",)}
+"""The levers and the kinds of device on which each was found to pay.
+
+`kept-memory`: workers keep freed memory instead of handing it back at each step (`ALLOCATOR`). `matrix-product`:
+convolutions of small maps are computed as matrix products. `stride-first`: a residual unit takes its stride once,
+before the two convolutions that would each take it (both in `models/fastconv.py`).
+"""
+
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
+"""Keeps glibc from returning every large tensor to the system and getting it anew, zeroed, at each step.
+
+It is read when a process starts, so it stands in the environment before the workers do; a user's own setting is kept.
+"""
+
+
+def in_use(device: str, left_out: Collection[str] = ()) -> tuple[str, ...]:
+    """The levers that pay on a kind of device, but those left out."""
+    return tuple(name for name, devices in LEVERS.items() if device in devices and name not in left_out)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine gives to a study: kind of device, how many of them and how many processor cores."""
+
+    device: DeviceKind
+    gpus: int
+    cores: int
+
+
+def find_machine(device: str) -> Machine:
+    """Look at the hardware; `auto` prefers CUDA, then Apple's MPS, then the processor.
+
+    Raises:
+        UserError: the device asked for is not there.
+    """
+    import torch  # only here and where it trains: planning needs no torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = torch.backends.mps.is_available()
+    present: dict[str, Machine] = {"cpu": Machine("cpu", 0, cores)}
+    if mps:
+        present = {"mps": Machine("mps", 1, cores)} | present
+    if gpus:
+        present = {"cuda": Machine("cuda", gpus, cores)} | present
+    if device == "auto":
+        return next(iter(present.values()))
+    if device not in present:
+        raise UserError(f"--device {device}: not on this machine; present: {', '.join(present)}")
+    return present[device]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """How a machine is shared out: one environment per worker (one for all on a cluster), and what each run gets."""
+
+    device: DeviceKind
+    environments: tuple[Mapping[str, str], ...]
+    devices: int
+    threads: int
+    loader_workers: int
+    levers: tuple[str, ...]
+
+
+def process_environment(device: DeviceKind, threads: int) -> dict[str, str]:
+    """What a worker's process has to find in its environment, wherever it is."""
+    if device == "cuda":
+        # cuBLAS is deterministic only with a fixed workspace, and reads this when it starts.
+        return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    return {"OMP_NUM_THREADS": str(threads)} if device == "cpu" else {}
+
+
+def share_out(
+    machine: Machine, jobs: int | None, devices: int, threads: int, without: Collection[str] = ()
+) -> Resources:
+    """Give each worker its part: as many workers as cores allow, or one per GPU (or group of `devices` GPUs).
+
+    Raises:
+        UserError: more devices for a run than there are.
+    """
+    levers = in_use(machine.device, without)
+    if machine.device == "cpu":
+        slots = max(1, machine.cores // (devices * threads))
+        workers = slots if jobs is None else jobs
+        return Resources("cpu", (process_environment("cpu", threads),) * workers, devices, threads, 0, levers)
+    if devices > machine.gpus:
+        raise UserError(f"--devices-per-run {devices}: this machine has {machine.gpus} {machine.device} devices")
+    slots = machine.gpus // devices
+    workers = slots if jobs is None else jobs
+    environments: tuple[Mapping[str, str], ...] = ({},) * workers
+    if machine.device == "cuda":
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(machine.gpus)))).split(",")
+        groups = [",".join(visible[slot * devices : (slot + 1) * devices]) for slot in range(slots)]
+        environments = tuple(
+            process_environment("cuda", threads) | {"CUDA_VISIBLE_DEVICES": groups[worker % slots]}
+            for worker in range(workers)
+        )
+    loaders = max(1, machine.cores // (workers * devices) - 1)
+    return Resources(machine.device, environments, devices, threads, loaders, levers)

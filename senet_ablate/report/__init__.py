@@ -1,0 +1,1 @@
+"""From verdicts to pages: tables, figures, and all English about results."""
