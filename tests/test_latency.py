@@ -114,7 +114,7 @@ def test_tables_show_times_once_they_are_measured(full: Study) -> None:
 
 HOLD = textwrap.dedent("""
     import sys
-    from senet_ablate import machine
+    from senet_ablate.execution import machine
     with machine.shared():
         print("held", flush=True)
         sys.stdin.readline()

@@ -335,7 +335,7 @@ def test_a_disk_without_space_is_told_and_leaves_no_empty_lease(run: Path, monke
 
 HOLDER = """
 import pathlib, sys
-from senet_ablate import lease
+from senet_ablate.results import lease
 lease.BEAT_S = 0.02
 with lease.leased(pathlib.Path(sys.argv[1])) as mine:
     print("held", flush=True)

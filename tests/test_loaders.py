@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from senet_ablate.data.datasets import load_data, loaders
+from senet_ablate.data import loaders
+from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler, FileSplit, Loader, ResidentSplit, Split
 from senet_ablate.data.transforms import IMAGENET_NORMALISATION, Normalisation, crop_and_flip
 from senet_ablate.seeding import generator

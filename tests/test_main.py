@@ -11,7 +11,10 @@ from senet_ablate.environment import uncollected
 
 def command(main):
     """What becomes of the console command when `main` is what it does."""
-    code = f"import atexit, sys; from senet_ablate import __main__ as entry; from senet_ablate.cli import main as cli; cli.main = lambda: {main}; entry.start()"
+    imports = (
+        "import atexit, sys; from senet_ablate import __main__ as entry; from senet_ablate.cli import main as cli; "
+    )
+    code = f"{imports}cli.main = lambda: {main}; entry.start()"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 

@@ -175,7 +175,7 @@ def test_an_error_outside_of_the_run_is_told_by_its_last_line(fake_slurm, tmp_pa
 
 
 def test_a_silent_slurm_ends_the_watch(fake_slurm, tmp_path, monkeypatch):
-    monkeypatch.setattr(fake_slurm, "SILENCE_S", 0.05)
+    monkeypatch.setattr(slurm, "SILENCE_S", 0.05)
     fake_slurm.tell("7|RUNNING|None")
     found = events(tmp_path)
     next(found)
@@ -207,7 +207,7 @@ def test_jobs_of_an_earlier_call_are_waited_for(fake_slurm, tmp_path):
 
 def test_a_run_that_gets_no_epoch_done_in_its_time_is_not_put_back_for_ever(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
-    monkeypatch.setattr(fake_slurm, "do", lambda request: Event("finished", request))
+    monkeypatch.setattr(slurm, "do", lambda request: Event("finished", request))
     one, job = request(tmp_path, 0), Resumed()
     for _ in range(local.TRIES - 1):
         job(one)

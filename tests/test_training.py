@@ -16,9 +16,9 @@ from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 from senet_ablate.spec.protocol import Augmentation, DataConfig, Recipe, RunSpec, Schedule
 from senet_ablate.training import checkpoint, train
 from senet_ablate.training.evaluation import evaluate, resolve_precision
-from senet_ablate.training.module import History, TrainingModule, make_trainer
+from senet_ablate.training.module import AblationModule
 from senet_ablate.training.request import RunRequest
-from senet_ablate.training.train import train_run
+from senet_ablate.training.train import make_trainer, train_run
 
 NETWORK = Network(backbone="resnet14", width=16, stem="small")
 RECIPE = Recipe(
@@ -271,7 +271,7 @@ def test_auto_precision_is_bf16_on_processors_that_compute_in_it(able, precision
 def parameters_kept(tmp_path, monkeypatch, what: RunSpec) -> list[str]:
     """Names of the parameters that have their initial values after the training."""
     request = RunRequest(spec=what, folder=RunFolder(tmp_path / what.run_id))
-    module = TrainingModule(request, History("", "fp32", 1, ()))
+    module = AblationModule.of_run(what, in_channels=1, num_classes=10)
     start = {name: value.clone() for name, value in module.model.named_parameters()}
     kept = []
     evaluate = train.evaluate
@@ -314,8 +314,8 @@ class WeightsOfEachProcess(pl.Callback):
 
 
 def test_two_processes_share_a_run_and_what_they_learn(tmp_path, monkeypatch):
-    def watched(request, callbacks):
-        return make_trainer(request, [*callbacks, WeightsOfEachProcess(tmp_path)])
+    def watched(request, precision, callbacks):
+        return make_trainer(request, precision, [*callbacks, WeightsOfEachProcess(tmp_path)])
 
     recipe = changed(batch_size=64)
     alone, _ = trained(tmp_path / "one", spec(recipe=recipe))

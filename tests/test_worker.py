@@ -55,13 +55,13 @@ def after_epoch(monkeypatch: pytest.MonkeyPatch):
     """Arrange what happens at the end of the first epoch."""
 
     def arrange(what):
-        end = module.TrainingModule.on_train_epoch_end
+        end = module.AblationModule.on_train_epoch_end
 
-        def then(module: module.TrainingModule) -> None:
+        def then(module: module.AblationModule) -> None:
             end(module)
             what()
 
-        monkeypatch.setattr(module.TrainingModule, "on_train_epoch_end", then)
+        monkeypatch.setattr(module.AblationModule, "on_train_epoch_end", then)
 
     return arrange
 

@@ -50,7 +50,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank, world: this process and how many share each batch.
 
     Yields:
-        (epoch, index) pairs. Training calls `set_epoch` before each epoch.
+        (epoch, index) pairs. Lightning calls `set_epoch` before each epoch.
     """
 
     def __init__(self, size: int, *, seed: int | None, batch_size: int, rank: int = 0, world: int = 1) -> None:
@@ -60,6 +60,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def set_epoch(self, epoch: int) -> None:
         """Take the order of this epoch from now on."""
         self.epoch = epoch
+
+    @property
+    def sampler(self) -> EpochSampler:
+        """Itself: Lightning announces each epoch to `loader.batch_sampler.sampler`."""
+        return self
 
     @property
     def share(self) -> int:
@@ -159,16 +164,15 @@ class ResidentLoader:
     ) -> None:
         self.pixels, self.labels = on_device(split.pixels, device), split.labels.to(device)
         self.rows = split.rows.to(device)
-        # Not called `sampler`: Lightning would take the loader for a DataLoader and rebuild it.
-        self.normalisation, self.augmentation, self.order = split.normalisation, augmentation, sampler
+        self.normalisation, self.augmentation, self.batch_sampler = split.normalisation, augmentation, sampler
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.order.share)
+        return -(-len(self.batch_sampler) // self.batch_sampler.share)
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self.order.indices().to(self.rows.device)
+        order = self.batch_sampler.indices().to(self.rows.device)
         view = self._views()
-        share = self.order.share
+        share = self.batch_sampler.share
         several = share * max(1, GATHERED_BYTES // (share * self.pixels[0].nbytes))
         # An empty tensor would split into one empty batch.
         for index in order.split(several) if len(order) else ():
@@ -178,10 +182,10 @@ class ResidentLoader:
 
     def _views(self) -> partial[Tensor]:
         """Draw the epoch's crops and flips for every image, by its index."""
-        if self.augmentation is None or self.order.seed is None:
+        if self.augmentation is None or self.batch_sampler.seed is None:
             return partial(_as_it_is)
         padding = self.augmentation.crop_padding
-        stream = generator(self.order.seed, "augment", self.order.epoch)
+        stream = generator(self.batch_sampler.seed, "augment", self.batch_sampler.epoch)
         count, device = len(self.rows), self.rows.device
         offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=stream).to(device)
         chance = 0.5 if self.augmentation.horizontal_flip else 0.0
@@ -254,7 +258,7 @@ class FileLoader:
         device: torch.device,
         workers: int,
     ) -> None:
-        self.device = device
+        self.device, self.batch_sampler = device, sampler
         self.loader = DataLoader(
             _Files(split, augmentation, sampler.seed),
             batch_size=sampler.share,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import math
 import time
+import warnings
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +21,7 @@ from senet_ablate.files import write_atomic
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.records import Progress, curve_csv
 from senet_ablate.results.store import RunFolder
+from senet_ablate.training.module import AblationModule
 from senet_ablate.training.trackers import Trackers
 
 
@@ -84,9 +86,6 @@ def weights_bytes(model: nn.Module) -> bytes:
     return buffer.getvalue()
 
 
-if TYPE_CHECKING:
-    from senet_ablate.training.module import TrainingModule
-
 CHECKPOINT_SHARE = 0.005
 """Share of a run's time that may go into writing checkpoints; at least the first and last epoch are written."""
 
@@ -97,10 +96,14 @@ class EpochFiles(Checkpoint):
     Being a `Checkpoint`, it is called after the module's own `on_train_epoch_end`.
     """
 
-    def __init__(self, folder: RunFolder, lease: Lease | None, trackers: Trackers) -> None:
-        self.folder, self.lease, self.trackers = folder, lease, trackers
+    def __init__(self, folder: RunFolder, history: History, lease: Lease | None, trackers: Trackers) -> None:
+        self.folder, self.history, self.lease, self.trackers = folder, history, lease, trackers
         self.cost_s = 0.0
         self.saved_at = -math.inf
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Called in each process of the run: keep Lightning's advice and deprecations out of the user's terminal."""
+        warnings.filterwarnings("ignore", module="pytorch_lightning|torch")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the first and last epoch, and whenever saving takes no more than its share of the time.
@@ -113,8 +116,10 @@ class EpochFiles(Checkpoint):
             raise Taken
         done, epochs = trainer.current_epoch + 1, trainer.max_epochs
         assert epochs is not None
+        curve = cast(AblationModule, pl_module).curve
+        if not math.isfinite(curve[-1].train_loss):
+            trainer.should_stop = True
         if trainer.is_global_zero:
-            curve = cast("TrainingModule", pl_module).curve
             progress = Progress(epoch=done, epochs=epochs).model_dump_json()
             for path, text in ((self.folder.live_curve_file, curve_csv(curve)), (self.folder.progress_file, progress)):
                 scratch = path.with_name(f".{path.name}")
@@ -128,6 +133,13 @@ class EpochFiles(Checkpoint):
             save_checkpoint(trainer, self.folder.checkpoint_file)
             self.saved_at = time.monotonic()
             self.cost_s = self.saved_at - start
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say whose checkpoint it is, and what the run's tries have spent."""
+        checkpoint["run_id"] = self.folder.path.name
+        checkpoint["history"] = self.history.dump()
 
 
 def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:

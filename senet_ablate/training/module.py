@@ -1,214 +1,280 @@
-"""One training: a Lightning module that takes a run's spec and knows nothing of tables.
+"""The Lightning module of an ablation, for the suite's runs and for anybody's Trainer.
 
-Lightning stays in this room. All randomness is keyed (see `seeding.py`), the learning rate is a function of the
-progress, and the checkpoint holds weights, optimiser and curve, so a resumed run equals the uninterrupted one.
+All randomness is keyed (see `seeding.py`), the learning rate is a function of the progress, and the checkpoint holds
+weights, optimiser and curve, so a resumed training equals the uninterrupted one.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
-from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection, SumMetric
+from torchmetrics.classification import MulticlassAccuracy
 
-from senet_ablate.data.datasets import LoadedData, load_data_once
-from senet_ablate.data.loaders import EpochSampler, Loader
-from senet_ablate.errors import UserError
-from senet_ablate.models.build import build_network
+from senet_ablate.data.loaders import Batch
+from senet_ablate.models.build import build_model
 from senet_ablate.results.records import CurvePoint
-from senet_ablate.training.checkpoint import History, WholeFiles
-from senet_ablate.training.request import RunRequest
-from senet_ablate.training.schedule import learning_rate
+from senet_ablate.spec.protocol import Recipe, RunSpec, Schedule
+from senet_ablate.training.schedule import ProgressLR
 
 # Lightning announces devices, ranks and itself; its processes import this file before they do so.
 for _name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
+TOP5_FROM_CLASSES = 20
+"""With fewer classes top-5 error says little and is not computed."""
 
-def request_data(request: RunRequest) -> LoadedData:
-    """The run's images, loaded once per process and held to those that the study was begun with.
+
+class AblationModule(pl.LightningModule):
+    """A residual network with an SE block whose factors are those of Tables 10 to 16, and its training (section 6).
+
+    Args:
+        backbone: `resnet14`, `resnet18`, `resnet26`, `resnet34`, `resnet50`, `resnet101` or `resnet152`.
+        se: False leaves the block out.
+        squeeze: `avg`, `max` or `none` (Tables 11 and 16).
+        gate: `sigmoid`, `tanh` or `relu` (Table 12), or one of the controls `constant`, `random`, `none`.
+        reduction: the ratio r of the hidden layer (Table 10).
+        stages: `"all"`, or stage numbers from 2 to 5 (Table 13).
+        position: `standard`, `pre`, `post`, `identity` or `inner-3x3` (Tables 14 and 15).
+        num_classes: number of classes.
+        in_channels: 3 for colour, 1 for grey images.
+        bias: whether the two layers of the block have biases.
+        excitation: `fc`, the paper's two layers, or `eca`.
+        width: width of the stem and of the first 3x3 convolutions; 64 in the paper.
+        stem: `imagenet` (7x7, stride 2, pooling) or `small` (3x3) for small images.
+        stride_in: which convolution of a bottleneck halves the map, `1x1` or `3x3`; by default that of the paper.
+        stem_pool: how the stem's pooling meets the edge, `padded` or `ceil`.
+        optimizer: `sgd` or `adamw`.
+        lr: peak learning rate.
+        momentum, nesterov: of SGD.
+        weight_decay: on every parameter, as in the paper's Caffe.
+        label_smoothing: of the training loss.
+        schedule: `cosine`, `step` or `plateau`, after `warmup_epochs` of linear rise.
+        milestones, factor, patience, drops: of the schedule, see `spec.protocol.Schedule`.
+        epochs: epochs over which the rate falls; by default those of the Trainer.
+        seed: seed of the first weights.
 
     Raises:
-        UserError: the images are others than those of the study.
+        ValueError: a factor has no such level, or the backbone cannot carry the block.
+
+    Example:
+        >>> module = AblationModule("resnet14", squeeze="max", reduction=8, num_classes=10, in_channels=1,
+        ...                         width=16, stem="small")
+        >>> module(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
-    # The ImageNet crop needs images of their own size, hence streaming.
-    stream = request.spec.recipe.augmentation.resized_crop
-    data = load_data_once(request.spec.data, request.data_path, stream)
-    if request.data_fingerprint not in (None, data.facts.fingerprint):
-        raise UserError(f"the images of {request.data_path or request.spec.data.dataset} changed while the study ran")
-    return data
 
-
-@dataclass(frozen=True)
-class Whole:
-    """All batches of an epoch as one item for Lightning: what it does for each item, it does once an epoch."""
-
-    batches: Loader
-
-    def __iter__(self) -> Iterator[Loader]:
-        yield self.batches
-
-    def __len__(self) -> int:
-        return 1
-
-
-class TrainingModule(pl.LightningModule):
-    """The network of one run, its optimiser, schedule and batches."""
-
-    def __init__(self, request: RunRequest, history: History) -> None:
+    def __init__(
+        self,
+        backbone: str = "resnet14",
+        *,
+        se: bool = True,
+        squeeze: Literal["avg", "max", "none"] = "avg",
+        gate: Literal["sigmoid", "tanh", "relu", "constant", "random", "none"] = "sigmoid",
+        reduction: int = 16,
+        stages: Literal["all"] | Sequence[int] = "all",
+        position: Literal["standard", "pre", "post", "identity", "inner-3x3"] = "standard",
+        num_classes: int = 10,
+        in_channels: int = 3,
+        bias: bool = False,
+        excitation: Literal["fc", "eca"] = "fc",
+        width: int = 64,
+        stem: Literal["imagenet", "small"] = "imagenet",
+        stride_in: Literal["1x1", "3x3"] | None = None,
+        stem_pool: Literal["padded", "ceil"] = "padded",
+        optimizer: Literal["sgd", "adamw"] = "sgd",
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        weight_decay: float = 1e-4,
+        label_smoothing: float = 0.0,
+        schedule: Literal["cosine", "step", "plateau"] = "cosine",
+        warmup_epochs: int = 0,
+        milestones: Sequence[int] = (),
+        factor: float = 0.1,
+        patience: int = 10,
+        drops: int = 3,
+        epochs: int | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.automatic_optimization = False  # what Lightning takes for a step is an epoch of them
-        self.request, self.spec, self.history = request, request.spec, history
-        facts = self.data.facts
-        self.model = build_network(
-            self.spec.network, self.spec.variant, in_channels=facts.channels, classes=facts.classes, seed=self.spec.seed
+        if optimizer not in ("sgd", "adamw"):
+            raise ValueError(f"optimizer = {optimizer!r}: expected sgd or adamw")
+        self.save_hyperparameters()
+        self.model = build_model(
+            backbone,
+            se={"squeeze": squeeze, "gate": gate, "reduction": reduction, "bias": bias, "excitation": excitation}
+            if se
+            else None,
+            stages=stages,
+            position=position,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            width=width,
+            stem=stem,
+            stride_in=stride_in,
+            stem_pool=stem_pool,
+            seed=seed,
+        ).to(memory_format=torch.channels_last)
+        self._plan = Schedule(
+            kind=schedule,
+            warmup_epochs=warmup_epochs,
+            milestones=tuple(milestones),
+            factor=factor,
+            patience=patience,
+            drops=drops,
         )
-        self.model.to(memory_format=torch.channels_last)
         self.curve: list[CurvePoint] = []
-        self._loss = torch.zeros(())
-        self._validation = torch.zeros(3)
+        self.val_losses: list[float] = []
+        self._lr = math.nan
+        # NaN is a result here: a diverged training has one.
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.val_loss, self.val_wrong, self.val_images = (SumMetric(nan_strategy="disable") for _ in range(3))
+        self.test_loss = MeanMetric(nan_strategy="disable")
+        ranks = [1, 5] if num_classes >= TOP5_FROM_CLASSES else [1]
+        self.test_accuracy = MetricCollection(
+            {f"top{rank}": MulticlassAccuracy(num_classes, top_k=rank, average="micro") for rank in ranks},
+            compute_groups=False,
+        )
 
-    def setup(self, stage: str) -> None:
-        """Called in each process of the run: keep Lightning's advice and deprecations out of the user's terminal."""
-        warnings.filterwarnings("ignore", module="pytorch_lightning|torch")
+    @classmethod
+    def of_run(cls, spec: RunSpec, *, in_channels: int, num_classes: int) -> Self:
+        """The module of one run of the suite.
 
-    def autocast(self) -> torch.autocast:
-        """Forward in the run's precision; opened anew for each batch, for it remembers the weights that it has cast."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.history.precision == "bf16")
-
-    @property
-    def data(self) -> LoadedData:
-        """Found anew in each process, so that it never travels with the module."""
-        return request_data(self.request)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD with momentum; as in the paper's Caffe, weight decay acts on every parameter."""
-        recipe = self.spec.recipe
-        return torch.optim.SGD(
-            self.model.parameters(),
+        Raises:
+            ValueError: the network cannot carry the variant.
+        """
+        network, variant, recipe, schedule = spec.network, spec.variant, spec.recipe, spec.recipe.schedule
+        factors = variant.se.model_dump() if variant.se else {}
+        return cls(
+            **network.model_dump(),
+            se=variant.se is not None,
+            **factors,
+            stages=variant.placement.stages,
+            position=variant.placement.position,
+            num_classes=num_classes,
+            in_channels=in_channels,
             lr=recipe.lr,
             momentum=recipe.momentum,
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
-            fused=True,  # one pass over each parameter, to the same bits
+            label_smoothing=recipe.label_smoothing,
+            schedule=schedule.kind,
+            **schedule.model_dump(exclude={"kind"}),
+            epochs=recipe.epochs,
+            seed=spec.seed,
         )
 
-    def _sampler(self, size: int, seed: int | None) -> EpochSampler:
-        trainer = self.trainer
-        return EpochSampler(
-            size,
-            seed=seed,
-            batch_size=self.spec.recipe.batch_size,
-            rank=trainer.global_rank,
-            world=trainer.world_size,
-        )
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, in_channels, H, W)."""
+        logits: Tensor = self.model(images)
+        return logits
 
-    def train_dataloader(self) -> Whole:
-        """Shuffled and augmented batches, keyed by the run's seed and the epoch."""
-        split = self.data.train
-        self._order = self._sampler(len(split), self.spec.seed)
-        augmentation, workers = self.spec.recipe.augmentation, self.request.loader_workers
-        return Whole(split.loader(self._order, augmentation, self.device, workers))
-
-    def val_dataloader(self) -> Whole:
-        """The validation part in its own order."""
-        split = self.data.validation
-        return Whole(split.loader(self._sampler(len(split), None), None, self.device, self.request.loader_workers))
+    def configure_optimizers(self) -> Any:
+        """SGD with momentum, or AdamW, and the schedule, which acts at every optimiser step."""
+        hparams = self.hparams
+        optimizer: torch.optim.Optimizer
+        if hparams["optimizer"] == "adamw":
+            optimizer = torch.optim.AdamW(
+                self.model.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
+            )
+        else:
+            optimizer = torch.optim.SGD(
+                self.model.parameters(),
+                lr=hparams["lr"],
+                momentum=hparams["momentum"],
+                nesterov=hparams["nesterov"],
+                weight_decay=hparams["weight_decay"],
+                # One pass over each parameter, to the same bits; Lightning cannot clip what is fused.
+                fused=self.trainer.gradient_clip_val is None,
+            )
+        total = self.trainer.estimated_stepping_batches
+        steps = max(1, math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches))
+        planned = math.ceil(total / steps) if math.isfinite(total) else 1
+        epochs = self.hparams["epochs"] or planned
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            epochs = max(epochs, self._plan.warmup_epochs + 1, *(epoch + 1 for epoch in self._plan.milestones))
+        recipe = Recipe(epochs=epochs, batch_size=2, lr=hparams["lr"], schedule=self._plan)
+        scheduler = ProgressLR(optimizer, recipe, steps, self.val_losses)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
-        """Announce the epoch to the images' order."""
-        self._order.set_epoch(self.current_epoch)
+        """Let the schedule see the last epoch's validation loss."""
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, ProgressLR)
+        scheduler.refresh()
 
-    def training_step(self, batches: Loader, batch_idx: int) -> None:
-        """One epoch of SGD on the cross-entropy with label smoothing; its mean is read when the epoch ends."""
-        recipe, optimizer = self.spec.recipe, self.trainer.optimizers[0]
-        val_losses = [point.val_loss for point in self.curve]
-        total = torch.zeros((), device=self.device)
-        for step, (images, labels) in enumerate(batches):
-            with self.autocast():
-                loss = F.cross_entropy(self.model(images), labels, label_smoothing=recipe.label_smoothing)
-            rate = learning_rate(recipe, self.current_epoch + step / len(batches), val_losses)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad()
-            self.manual_backward(loss)
-            optimizer.step()
-            total += loss.detach()
-        self._loss = total / len(batches)
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Cross-entropy with label smoothing of one batch: images (N, C, H, W), labels (N,)."""
+        images, labels = batch
+        loss = F.cross_entropy(self(images), labels, label_smoothing=self.hparams["label_smoothing"])
+        self.train_loss.update(loss.detach())
+        return loss
 
-    def validation_step(self, batches: Loader, batch_idx: int) -> None:
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Remember the rate of the step, for the curve."""
+        self._lr = optimizer.param_groups[0]["lr"]
+
+    def on_validation_start(self) -> None:
+        """Give every process the running statistics of the first, which are the ones that a checkpoint holds."""
+        for metric in (self.val_loss, self.val_wrong, self.val_images):
+            metric.reset()  # of Lightning's sanity check, which is no epoch
+        if self.trainer.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Cross-entropy, errors and images of the validation part, each summed."""
-        self._validation = torch.zeros(3, device=self.device)
-        for images, labels in batches:
-            with self.autocast():
-                logits = self.model(images).float()
-            wrong = (logits.argmax(1) != labels).sum()
-            loss = F.cross_entropy(logits, labels, reduction="sum")
-            self._validation += torch.stack([loss, wrong.to(loss.dtype), torch.full_like(loss, len(labels))])
+        images, labels = batch
+        logits = self(images).float()
+        self.val_loss.update(F.cross_entropy(logits, labels, reduction="sum"))
+        self.val_wrong.update((logits.argmax(1) != labels).sum().float())
+        self.val_images.update(float(len(labels)))
 
     def on_train_epoch_end(self) -> None:
-        """Add the epoch to the curve (all devices together); stop if the loss is no longer a number."""
-        reduce = self.trainer.strategy.reduce
-        train_loss = reduce(self._loss, reduce_op="mean").item()
-        val_loss, wrong, images = reduce(self._validation, reduce_op="sum").tolist()
-        self.curve.append(
-            CurvePoint(
-                epoch=self.current_epoch + 1,
-                lr=self.trainer.optimizers[0].param_groups[0]["lr"],
-                train_loss=train_loss,
-                val_loss=val_loss / images,
-                val_top1_err=100 * wrong / images,
-            )
+        """Add the epoch to the curve, all devices together, and log it: rates in percent, losses in nats."""
+        metrics = (self.val_loss, self.val_wrong, self.val_images)
+        validated = self.val_images.update_called
+        loss, wrong, images = (metric.compute().item() if validated else math.nan for metric in metrics)
+        point = CurvePoint(
+            epoch=self.current_epoch + 1,
+            lr=self._lr,
+            train_loss=self.train_loss.compute().item(),
+            val_loss=loss / images,
+            val_top1_err=100 * wrong / images,
         )
-        if not math.isfinite(train_loss):
-            self.trainer.should_stop = True
+        self.curve.append(point)
+        self.val_losses.append(point.val_loss)
+        self.log_dict(point.model_dump(exclude={"epoch", "lr"}), sync_dist=False, rank_zero_only=False)
+        for metric in (self.train_loss, *metrics):
+            metric.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Cross-entropy and accuracy of test images."""
+        images, labels = batch
+        logits = self(images).float()
+        self.test_loss.update(F.cross_entropy(logits, labels), weight=len(labels))
+        self.test_accuracy.update(logits, labels)
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test_cross_entropy` in nats, and `test_top1_err` (from 20 classes on `test_top5_err`) in percent."""
+        errors = {f"test_{rank}_err": 100 * (1 - share) for rank, share in self.test_accuracy.compute().items()}
+        self.log_dict({"test_cross_entropy": self.test_loss.compute(), **errors})
+        self.test_loss.reset()
+        self.test_accuracy.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The curve travels with the weights, for the plateau rule reads it, and so does what was spent on what."""
-        checkpoint["run_id"] = self.spec.run_id
+        """The curve travels with the weights, for the plateau rule reads it."""
         checkpoint["curve"] = [point.model_dump() for point in self.curve]
-        checkpoint["history"] = self.history.dump()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the curve up where it was.
-
-        Raises:
-            ValueError: it is another run's.
-        """
-        if checkpoint["run_id"] != self.spec.run_id:
-            raise ValueError(f"a checkpoint of {checkpoint['run_id']}")
+        """Take the curve up where it was."""
         self.curve = [CurvePoint(**point) for point in checkpoint["curve"]]
-        old = checkpoint["history"]
-        manner = (old["precision"], old["devices"], tuple(old["levers"]))
-        self.history = History(old["started"], *manner, spent_s=old["wall_s"])
-
-
-def make_trainer(request: RunRequest, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
-    """A silent Lightning trainer: no logger, no progress bar, no checkpoint but ours."""
-    several = request.devices > 1
-    backend = "nccl" if request.device == "cuda" else "gloo"
-    return pl.Trainer(
-        accelerator="gpu" if request.device == "cuda" else request.device,
-        devices=request.devices,
-        strategy=DDPStrategy(start_method="spawn", process_group_backend=backend) if several else "auto",
-        # Without the first, a Slurm job would take its tasks for the processes of the run.
-        plugins=[LightningEnvironment(), WholeFiles()],
-        max_epochs=request.spec.recipe.epochs,
-        deterministic="warn",  # CUDA's backward of max pooling has no deterministic form; all else has
-        benchmark=False,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=True,
-        callbacks=list(callbacks),
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
+        self.val_losses[:] = [point.val_loss for point in self.curve]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from senet_ablate.spec.protocol import Recipe, Schedule
 
@@ -40,3 +44,35 @@ def plateaus(schedule: Schedule, val_losses: Sequence[float]) -> int:
         if waited == schedule.patience:
             best, waited, count = math.inf, 0, count + 1
     return min(count, schedule.drops)
+
+
+class ProgressLR(LRScheduler):
+    """Sets the rate before each optimiser step by `learning_rate`, so it depends on the progress alone.
+
+    Args:
+        optimizer: whose rate is set.
+        recipe: peak rate, epochs and schedule.
+        steps_per_epoch: optimiser steps of an epoch.
+        val_losses: validation loss of each epoch so far; read anew at each step, for the plateau rule.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int, val_losses: Sequence[float] = ()
+    ) -> None:
+        self.recipe, self.steps_per_epoch, self.val_losses = recipe, steps_per_epoch, val_losses
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Any]:
+        """The rate of the next optimiser step, the same for all parameters."""
+        epoch, step = divmod(self.last_epoch, self.steps_per_epoch)
+        rate = learning_rate(self.recipe, epoch + step / self.steps_per_epoch, self.val_losses)
+        return [rate for _ in self.optimizer.param_groups]
+
+    def refresh(self) -> None:
+        """Set the rate again, once the validation loss of the last epoch is known."""
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers, so that a checkpoint can be read without executing anything."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count, "_last_lr": self._last_lr}

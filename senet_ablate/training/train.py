@@ -12,10 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
+from pytorch_lightning.strategies import DDPStrategy
 
 from senet_ablate import environment
 from senet_ablate.data.loaders import EpochSampler, FileSplit
+from senet_ablate.data.module import ImageDataModule
 from senet_ablate.errors import UserError
 from senet_ablate.models.fastconv import speed_up
 from senet_ablate.models.survey import count_complexity
@@ -29,10 +33,10 @@ from senet_ablate.results.records import (
     curve_csv,
     digests,
 )
-from senet_ablate.spec.protocol import check_fit
-from senet_ablate.training.checkpoint import EpochFiles, History, read_checkpoint, weights_bytes
+from senet_ablate.spec.protocol import DataFacts, check_fit
+from senet_ablate.training.checkpoint import EpochFiles, History, WholeFiles, read_checkpoint, weights_bytes
 from senet_ablate.training.evaluation import diverged, evaluate, resolve_precision
-from senet_ablate.training.module import TrainingModule, make_trainer, request_data
+from senet_ablate.training.module import AblationModule
 from senet_ablate.training.request import RunRequest
 from senet_ablate.training.trackers import Trackers
 
@@ -54,20 +58,22 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
     # Deterministic mode would write NaN over each new tensor before it is written, a pass over memory for nothing.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     precision = resolve_precision(spec.precision, request.device)
-    data = request_data(request)
+    images = run_images(request)
+    data = images.images
     check_fit(spec.recipe, spec.data, data.facts, request.devices)
-    module, resumed_from = begin_or_resume(request, precision)
+    now = History(datetime.now(UTC).isoformat(timespec="seconds"), precision, request.devices, request.levers)
+    module, history, resumed_from = begin_or_resume(request, data.facts, now)
     resumed_at = len(module.curve) if resumed_from else None
     complexity = count_complexity(module.model, in_channels=data.facts.channels, resolution=spec.data.resolution)
-    speed_up(module.model, module.history.levers)  # after it was counted: products leave out what meets the padding
+    speed_up(module.model, history.levers)  # after it was counted: products leave out what meets the padding
     with Trackers(request, len(module.curve)) as trackers:
         if not _ended(module.curve, spec.recipe.epochs):
-            trainer = make_trainer(request, [EpochFiles(folder, lease, trackers)])
+            trainer = make_trainer(request, precision, [EpochFiles(folder, history, lease, trackers)])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Lightning's advice on DataLoader workers and the like
-                trainer.fit(module, ckpt_path=resumed_from, weights_only=True)
+                trainer.fit(module, datamodule=images, ckpt_path=resumed_from, weights_only=True)
             # One way for one and for several processes: what was trained is what the checkpoint holds.
-            load_checkpoint(folder.checkpoint_file, module)
+            history = load_checkpoint(folder.checkpoint_file, module, spec.run_id)
             if not _ended(module.curve, spec.recipe.epochs):  # by one stopped for long, who woke up while writing
                 raise Taken
 
@@ -99,10 +105,10 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
                 devices=request.devices,
                 threads=request.threads,
                 precision=precision,
-                levers=module.history.levers,
+                levers=history.levers,
                 pipeline="streamed" if isinstance(data.train, FileSplit) else "resident",
-                started=module.history.started,
-                wall_s=round(module.history.wall_s, 3),
+                started=history.started,
+                wall_s=round(history.wall_s, 3),
                 resumed_at_epoch=resumed_at,
             ),
             sha256=digests(files),
@@ -118,42 +124,92 @@ def _ended(curve: Sequence[CurvePoint], epochs: int) -> bool:
     return len(curve) == epochs or bool(curve and not math.isfinite(curve[-1].train_loss))
 
 
-def begin_or_resume(request: RunRequest, precision: Literal["fp32", "bf16"]) -> tuple[TrainingModule, Path | None]:
+def run_images(request: RunRequest) -> ImageDataModule:
+    """The run's images in batches, held to those that the study was begun with."""
+    recipe = request.spec.recipe
+    return ImageDataModule(
+        request.spec.data,
+        path=request.data_path,
+        batch_size=recipe.batch_size,
+        augmentation=recipe.augmentation,
+        seed=request.spec.seed,
+        workers=request.loader_workers,
+        fingerprint=request.data_fingerprint,
+    )
+
+
+def begin_or_resume(request: RunRequest, facts: DataFacts, now: History) -> tuple[AblationModule, History, Path | None]:
     """The run as it begins, or as its last readable checkpoint left it, with that checkpoint.
 
     Raises:
         UserError: the run was begun with another precision or number of devices, which it would mix.
         OSError, MemoryError: a checkpoint cannot be read.
     """
-    now = History(datetime.now(UTC).isoformat(timespec="seconds"), precision, request.devices, request.levers)
+
+    def new() -> AblationModule:
+        return AblationModule.of_run(request.spec, in_channels=facts.channels, num_classes=facts.classes)
+
     for path in (request.folder.checkpoint_file, request.folder.previous_file):
         if not path.is_file():
             continue
-        module = TrainingModule(request, now)
+        module = new()
         try:
-            load_checkpoint(path, module)
+            history = load_checkpoint(path, module, request.spec.run_id)
         except (OSError, MemoryError):  # cannot be read now; perhaps by the next try
             raise
         except Exception:  # whatever a file that was cut off or overwritten makes torch raise
             path.unlink()
             continue
-        for what, before in module.history.manner.items():
+        for what, before in history.manner.items():
             if before != now.manner[what]:
                 raise UserError(
                     f"the run was begun with {what} = {before} and would go on with {now.manner[what]}; go on as it "
                     f"was begun, or remove {request.folder.path}"
                 )
-        return module, path
-    return TrainingModule(request, now), None
+        return module, history, path
+    return new(), now, None
 
 
-def load_checkpoint(path: Path, module: TrainingModule) -> None:
-    """Put a checkpoint's weights, curve and history into the module; never executes what it reads.
+def load_checkpoint(path: Path, module: AblationModule, run_id: str) -> History:
+    """Put a checkpoint's weights and curve into the module; never executes what it reads.
+
+    Returns:
+        What the run's tries up to then have spent.
 
     Raises:
         OSError, MemoryError: the file cannot be read.
         Exception: the file is damaged or another run's.
     """
     checkpoint = read_checkpoint(path)
+    if checkpoint["run_id"] != run_id:
+        raise ValueError(f"a checkpoint of {checkpoint['run_id']}")
     module.load_state_dict(checkpoint["state_dict"])
     module.on_load_checkpoint(checkpoint)
+    old = checkpoint["history"]
+    return History(old["started"], old["precision"], old["devices"], tuple(old["levers"]), spent_s=old["wall_s"])
+
+
+def make_trainer(
+    request: RunRequest, precision: Literal["fp32", "bf16"], callbacks: Sequence[pl.Callback]
+) -> pl.Trainer:
+    """A silent Lightning trainer: no logger, no progress bar, no checkpoint but ours."""
+    several = request.devices > 1
+    backend = "nccl" if request.device == "cuda" else "gloo"
+    return pl.Trainer(
+        accelerator="gpu" if request.device == "cuda" else request.device,
+        devices=request.devices,
+        strategy=DDPStrategy(start_method="spawn", process_group_backend=backend) if several else "auto",
+        # Without the first, a Slurm job would take its tasks for the processes of the run.
+        plugins=[LightningEnvironment(), WholeFiles()],
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        max_epochs=request.spec.recipe.epochs,
+        deterministic="warn",  # CUDA's backward of max pooling has no deterministic form; all else has
+        benchmark=False,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=True,
+        callbacks=list(callbacks),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
