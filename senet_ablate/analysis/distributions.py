@@ -9,8 +9,6 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from senet_ablate.analysis import distributions
-
 
 def tail(t: float, df: float) -> float:
     """Probability of a value above `t`."""
@@ -63,11 +61,11 @@ class MaxT:
 
     def pointwise(self, alpha: float) -> float:
         """Two-sided p-value that a single contrast must reach, so that contrasts of other df can be judged alike."""
-        return 2 * distributions.tail(self.critical(alpha), self.df)
+        return 2 * tail(self.critical(alpha), self.df)
 
     def adjusted(self, p: float) -> float:
         """The chance of any contrast reaching a two-sided p-value as small as `p`."""
-        return self.tail(distributions.quantile(p / 2, self.df))
+        return self.tail(quantile(p / 2, self.df))
 
 
 def max_t(contrasts: np.ndarray, covariance: np.ndarray, df: float, draws: int = DRAWS) -> MaxT:

@@ -16,10 +16,12 @@ class EfficientChannelAttention(ChannelAttention):
     """One convolution over neighbouring channels instead of two layers over all: k weights (Eq. 12 there).
 
     Example:
-        >>> block = EfficientChannelAttention(64, SEConfig(excitation="eca"))
+        >>> block = EfficientChannelAttention(64)
         >>> block(torch.zeros(2, 64, 8, 8)).shape
         torch.Size([2, 64, 8, 8])
     """
+
+    kind = "eca"
 
     def add_layers(self, channels: int) -> None:
         """The convolution, along the height of an image whose rows are the channels."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.spec.network import SEConfig
+from senet_ablate.spec.network import Excitation, SEConfig
 
 
 def squeeze_avg(x: Tensor) -> Tensor:
@@ -72,11 +73,15 @@ class ChannelAttention(nn.Module, ABC):
 
     Args:
         channels: C, the width of the map that is gated.
-        config: squeeze, gate, and what the kind of block reads.
+        config: squeeze, gate, and what the kind of block reads; or these as keywords.
     """
 
-    def __init__(self, channels: int, config: SEConfig) -> None:
+    kind: Excitation
+
+    def __init__(self, channels: int, config: SEConfig | None = None, **settings: Any) -> None:
         super().__init__()
+        if config is None:
+            config = SEConfig(excitation=self.kind, **settings)
         self.config = config
         self.squeeze = SQUEEZES[config.squeeze]
         self.gating = GATES[config.gate]
@@ -119,10 +124,12 @@ class SqueezeExcitation(ChannelAttention):
         ValueError: C // r is 0.
 
     Example:
-        >>> block = SqueezeExcitation(64, SEConfig(reduction=16))
+        >>> block = SqueezeExcitation(64, reduction=16, squeeze="avg", gate="sigmoid")
         >>> block(torch.zeros(2, 64, 8, 8)).shape
         torch.Size([2, 64, 8, 8])
     """
+
+    kind = "fc"
 
     def add_layers(self, channels: int) -> None:
         """W1 and W2."""

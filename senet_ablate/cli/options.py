@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from senet_ablate.errors import UserError, is_plain
-from senet_ablate.results.plan import Chosen
+from senet_ablate.results.plan import Chosen, declared_tables
 from senet_ablate.results.store import Study
-from senet_ablate.spec.ablation import SEED_SERIES, Ablation, arms, check_arms
-from senet_ablate.spec.loading import all_ablations, declarations_dir, load_ablations, load_protocol
+from senet_ablate.spec.ablation import SEED_SERIES, check_arms
+from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C (as shells have it) or SIGTERM; 1 is a failed run, 2 a mistake in the call or its files."""
@@ -151,7 +151,7 @@ def choose(
     name = study or loaded.name
     if changes and not study:
         name += "-" + hashlib.blake2b(" ".join(sorted(changes)).encode(), digest_size=3).hexdigest()
-    chosen = Chosen(named, _declared(directory, named, Study(results / name)), loaded, Study(results / name))
+    chosen = Chosen(named, declared_tables(directory, named, Study(results / name)), loaded, Study(results / name))
     chosen.study.check_protocol(loaded)
     return chosen
 
@@ -165,18 +165,3 @@ def plain_name(option: str, name: str) -> str:
     if not name.strip() or not is_plain(name) or Path(name).name != name or name.startswith("."):
         raise UserError(f"{option} {name!r}: expected a plain folder name, such as digits-2")
     return name
-
-
-def _declared(directory: Path, named: Sequence[Ablation], study: Study) -> list[Ablation]:
-    """The paper's tables, and those of ours that are named or begun in this study."""
-    begun = study.begun()
-    printed = load_ablations(directory)
-    others = [a for a in all_ablations(directory) if a.slug not in {p.slug for p in printed}]
-    slugs = {ablation.slug for ablation in named}
-    own = [arm for ablation in printed for arm in arms([ablation])]
-
-    def is_begun(ablation: Ablation) -> bool:
-        extra = [arm for arm in arms([ablation]) if arm not in own]
-        return any(slug == arm.variant.slug and arm.owns(seed) for slug, seed in begun for arm in extra)
-
-    return [*printed, *(ablation for ablation in others if ablation.slug in slugs or is_begun(ablation))]

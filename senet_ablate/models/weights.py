@@ -12,6 +12,7 @@ from torch import Tensor
 from senet_ablate.errors import UserError
 from senet_ablate.models.build import build_network
 from senet_ablate.models.resnet import ResNet
+from senet_ablate.results.store import RunFolder
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.network import BACKBONES, Network, SEConfig, Variant
 from senet_ablate.spec.protocol import DataFacts, Protocol
@@ -181,3 +182,23 @@ def _renamed(name: str, starts: tuple[tuple[str, str], ...], inside: tuple[tuple
     for old, new in inside:
         name = name.replace(old, new)
     return name
+
+
+def load_model(folder: str | Path) -> ResNet:
+    """The trained network of a run's folder, in evaluation mode: images (N, C, H, W) to logits (N, classes).
+
+    Train with `run --keep-weights`, or look at the run with `excitation` once, so that the folder has its weights.
+
+    Raises:
+        UserError: the folder has no finished run, or no weights of it.
+
+    Example:
+        >>> load_model("results/digits/se-r16-s0-d3e00a6d65")  # doctest: +SKIP
+    """
+    run = RunFolder(Path(folder))
+    record = run.record()
+    if record is None:
+        raise UserError(f"{run.path}: no finished run in this folder")
+    if not run.weights_file.is_file():
+        raise UserError(f"{run.path}: the run kept no weights; train it with --keep-weights")
+    return build(record.spec.network, record.spec.variant, read_weights(run.weights_file), str(run.weights_file))

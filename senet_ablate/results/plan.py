@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -18,6 +19,7 @@ from senet_ablate.files import write_atomic
 from senet_ablate.results.store import MEND, Study, first_mistake
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, arms
 from senet_ablate.spec.claims import Rules
+from senet_ablate.spec.loading import all_ablations, load_ablations
 from senet_ablate.spec.protocol import Protocol
 from senet_ablate.spec.schema import Spec
 
@@ -156,3 +158,18 @@ class Chosen:
     declared: list[Ablation]
     protocol: Protocol
     study: Study
+
+
+def declared_tables(directory: Path, named: Sequence[Ablation], study: Study) -> list[Ablation]:
+    """The paper's tables, and those of ours that are named or begun in this study."""
+    begun = study.begun()
+    printed = load_ablations(directory)
+    others = [a for a in all_ablations(directory) if a.slug not in {p.slug for p in printed}]
+    slugs = {ablation.slug for ablation in named}
+    own = [arm for ablation in printed for arm in arms([ablation])]
+
+    def is_begun(ablation: Ablation) -> bool:
+        extra = [arm for arm in arms([ablation]) if arm not in own]
+        return any(slug == arm.variant.slug and arm.owns(seed) for slug, seed in begun for arm in extra)
+
+    return [*printed, *(ablation for ablation in others if ablation.slug in slugs or is_begun(ablation))]
