@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from senet_ablate.execution.machine import in_use
+from senet_ablate.execution.machine import optimisations_on
 from senet_ablate.models.fastconv import speed_up
 from senet_ablate.models.latency import in_turn, stopwatches
 from senet_ablate.models.resnet import ResNet
@@ -42,7 +42,7 @@ def watches(network: Network, size: int, batch: int, arm: str) -> dict[str, Call
     table, row = ARMS[arm]
     variant = load_ablations(declarations_dir(), [table])[0].row(row).variant
     model = ResNet(network, variant, in_channels=3, classes=10).to(memory_format=torch.channels_last)
-    speed_up(model, in_use("cpu"))
+    speed_up(model, optimisations_on("cpu"))
 
     def images(count: int) -> torch.Tensor:
         return torch.randn(count, 3, size, size).to(memory_format=torch.channels_last)

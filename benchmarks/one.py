@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler
-from senet_ablate.execution.machine import in_use
+from senet_ablate.execution.machine import optimisations_on
 from senet_ablate.models.fastconv import speed_up
 from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.store import Study
@@ -103,7 +103,7 @@ def main() -> None:
     protocol = load_protocol(declarations_dir(), chosen.protocol, overrides)
     variant = load_ablations(declarations_dir(), ["ratio"])[0].row(chosen.row).variant
     way = {"ours": ours, "bare": bare}[chosen.way]
-    levers = in_use("cpu", chosen.without)
+    levers = optimisations_on("cpu", chosen.without)
     print(json.dumps({"epoch_s": way(protocol.run_spec(variant, 0), chosen.data, levers)}))
 
 

@@ -114,7 +114,6 @@ def levers(setting: Setting, count: int) -> dict[str, Any]:
     ways = {
         "all": timed(),
         "matrix-product": timed("--without", "matrix-product"),
-        "stride-first": timed("--without", "stride-first"),
         "kept-memory": timed(kept_memory=False),
         "bf16": timed("--precision", "fp32"),
     }

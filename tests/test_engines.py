@@ -39,7 +39,7 @@ def test_the_local_pool_takes_no_options():
 )
 def test_a_mistake_is_one_message_and_leaves_no_file(tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("senet_ablate.execution.driver.warm_up", lambda without: None)
+    monkeypatch.setattr("senet_ablate.execution.driver.warm_up", lambda: None)
     result = CliRunner().invoke(main, ["run", "ratio", *arguments])
     assert result.exit_code == 2
     told = " ".join(result.stderr.split())

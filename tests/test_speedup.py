@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from senet_ablate.execution.machine import in_use
+from senet_ablate.execution.machine import optimisations_on
 from senet_ablate.models.fastconv import SmallMapConv2d, speed_up
-from senet_ablate.models.resnet import Bottleneck, ResNet
+from senet_ablate.models.resnet import ResNet
 from senet_ablate.seeding import initialise
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.loading import all_ablations, declarations_dir
@@ -37,7 +37,7 @@ def gradients(model, images, labels):
 def test_each_arm_computes_the_same_with_and_without_levers(variant):
     torch.manual_seed(0)
     images, labels = torch.randn(4, 3, 8, 8, dtype=torch.double), torch.tensor([0, 3, 3, 9])
-    fast, slow = built(variant, in_use("cpu")), built(variant, ())
+    fast, slow = built(variant, optimisations_on("cpu")), built(variant, ())
     assert list(fast.state_dict()) == list(slow.state_dict())
     (logits, with_levers), (expected, without) = gradients(fast, images, labels), gradients(slow, images, labels)
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
@@ -96,33 +96,9 @@ def test_only_convolutions_that_a_product_can_stand_for_are_multiplied():
     assert [type(layer) for layer in model] == [nn.Conv2d] * 4 + [SmallMapConv2d] * 2
 
 
-@pytest.mark.parametrize(
-    ("variant", "stride_in", "sides"),
-    [
-        (Variant(), "1x1", [8, 4, 2, 1]),
-        (Variant(), "3x3", [8, 8, 4, 2]),
-        (at("standard"), "1x1", [8, 4, 2, 1]),
-        (at("pre"), "1x1", [8, 8, 4, 2]),
-    ],
-    ids=["plain", "stride in the 3x3", "standard", "pre"],
-)
-def test_a_stride_is_taken_before_the_two_convolutions_that_would_take_it(variant, stride_in, sides):
-    network = NETWORK.model_copy(update={"stride_in": stride_in})
-    seen = []
-    for levers in ((), ("stride-first",)):
-        model = ResNet(network, variant, in_channels=3, classes=10)
-        speed_up(model, levers)
-        for module in model.modules():
-            if isinstance(module, Bottleneck):
-                for layer in (module.conv1, module.downsample[0]):
-                    layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].shape[2]))
-        model(torch.zeros(2, 3, 8, 8))
-    assert seen == [8, 8, 8, 8, 4, 4, 2, 2] + [side for side in sides for _ in range(2)]
-
-
-def test_levers_pay_where_they_were_measured_and_each_can_be_left_out():
-    assert in_use("cpu") == ("kept-memory", "matrix-product", "stride-first")
-    assert in_use("cpu", ["kept-memory", "stride-first"]) == ("matrix-product",)
-    assert in_use("cuda") == ("kept-memory",)
+def test_optimisations_are_on_where_they_pay_and_each_can_be_left_out():
+    assert optimisations_on("cpu") == ("matrix-product",)
+    assert optimisations_on("cpu", ["matrix-product"]) == ()
+    assert optimisations_on("cuda") == ()
     kinds = [type(built(ARMS[0], levers).layer1[0].conv1) for levers in ((), ("matrix-product",))]
     assert kinds == [nn.Conv2d, SmallMapConv2d]

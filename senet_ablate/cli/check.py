@@ -96,7 +96,7 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
 
     Networks are measured in turn, for several rounds, and only while no study trains on this machine.
     """
-    from senet_ablate.execution.machine import find_machine, in_use
+    from senet_ablate.execution.machine import find_machine, optimisations_on
     from senet_ablate.models.latency import ROUNDS, measure_latency
     from senet_ablate.results.store import write_latency
     from senet_ablate.training.evaluation import resolve_precision
@@ -118,7 +118,7 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
             device=kind,
             precision=resolve_precision(chosen.protocol.precision, kind),
             threads=threads,
-            optimisations=in_use(kind),
+            optimisations=optimisations_on(kind),
             tell=lambda done: display.update(task, completed=done),
         )
     show_latency(write_latency(chosen.study, found))

@@ -39,7 +39,7 @@ from senet_ablate.cli.results import _report
 from senet_ablate.errors import UserError
 from senet_ablate.execution import machine
 from senet_ablate.execution.coordination import ExecutorKind
-from senet_ablate.execution.machine import LEVERS
+from senet_ablate.execution.machine import OPTIMISATIONS
 from senet_ablate.results.plan import Chosen, planned_seeds
 from senet_ablate.results.worklist import Plan, channels_and_classes, duration, make_plan, row_states
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
@@ -159,9 +159,9 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     click.option(
         "--without",
         multiple=True,
-        type=click.Choice([*LEVERS, "all"]),
-        metavar="LEVER",
-        help=f"Leave out a lever of speed: {', '.join(LEVERS)} or all.",
+        type=click.Choice([*OPTIMISATIONS, "all"]),
+        metavar="OPTIMISATION",
+        help=f"Train without an optimisation: {', '.join(OPTIMISATIONS)} or all.",
     ),
     click.option("--keep-weights", is_flag=True, help="Leave the trained weights in each run's folder (weights.pt)."),
     click.option(
@@ -223,10 +223,10 @@ def run(
         raise UserError(f"--for is for runs on this machine; with --executor {executor} each job has its own limit")
     ends_at = time.monotonic() + (time_s or math.inf)
     chosen = choose(**choice)
-    left_out = list(LEVERS) if "all" in without else without
+    left_out = list(OPTIMISATIONS) if "all" in without else without
     call = driver.Call(executor, executor_options, device, jobs, devices_per_run, threads, left_out)
     if executor == "local" and (chosen.study.pin() is None or _plan(chosen, seeds).todo):
-        driver.warm_up(left_out)
+        driver.warm_up()
     engine = driver.set_up(call, tell)
     with machine.shared() if executor == "local" else nullcontext():
         if executor == "local":  # jobs elsewhere go on without their driver

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from senet_ablate.errors import UserError, is_plain
 from senet_ablate.execution import local
-from senet_ablate.execution.machine import ALLOCATOR, Resources, in_use, process_environment
+from senet_ablate.execution.machine import ALLOCATOR, Resources, optimisations_on, process_environment
 from senet_ablate.results.records import Failure
 from senet_ablate.spec.protocol import DeviceKind
 from senet_ablate.spec.schema import Spec, parse_value, validate
@@ -93,8 +93,8 @@ def node_resources(
             f"--executor-option cpus={cpus}: --devices-per-run {devices} with --threads {threads} needs "
             f"at least {devices * threads}"
         )
-    levers = in_use(kind, without)
-    environment = process_environment(kind, threads) | (ALLOCATOR if "kept-memory" in levers else {})
+    levers = optimisations_on(kind, without)
+    environment = process_environment(kind, threads) | ALLOCATOR
     loaders = max(1, cpus // devices - 1) if kind == "cuda" else 0
     return Resources(kind, (environment,), devices, threads, loaders, levers)
 

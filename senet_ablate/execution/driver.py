@@ -208,9 +208,9 @@ def execute(
     return Summary(trained, found, failed, left, time.monotonic() - began)
 
 
-def warm_up(without: Collection[str]) -> None:
+def warm_up() -> None:
     """Let this machine's workers begin their imports while the images are read."""
-    local.warm_up({} if "kept-memory" in without else ALLOCATOR)
+    local.warm_up(ALLOCATOR)
 
 
 def local_executor(resources: Resources, fits: Fits) -> Executor:

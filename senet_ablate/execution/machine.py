@@ -55,12 +55,12 @@ def load_of_others() -> float | None:
     return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else None
 
 
-LEVERS = {"kept-memory": ("cpu", "cuda", "mps"), "matrix-product": ("cpu",), "stride-first": ("cpu",)}
-"""The levers and the kinds of device on which each was found to pay.
+OPTIMISATIONS = {"matrix-product": ("cpu",)}
+"""What makes training faster without changing what is learnt, and the kinds of device on which it pays.
 
-`kept-memory`: workers keep freed memory instead of handing it back at each step (`ALLOCATOR`). `matrix-product`:
-convolutions of small maps are computed as matrix products. `stride-first`: a residual unit takes its stride once,
-before the two convolutions that would each take it (both in `models/fastconv.py`).
+`matrix-product`: convolutions of small maps are computed as matrix products (`models/fastconv.py`). The network
+computes the same function with and without, up to the last bits of a float, so an optimisation is no part of a run's
+identity; which were in use is part of its provenance, under the key `levers`.
 """
 
 ALLOCATOR = {
@@ -74,9 +74,9 @@ It is read when a process starts, so it stands in the environment before the wor
 """
 
 
-def in_use(device: str, left_out: Collection[str] = ()) -> tuple[str, ...]:
-    """The levers that pay on a kind of device, but those left out."""
-    return tuple(name for name, devices in LEVERS.items() if device in devices and name not in left_out)
+def optimisations_on(device: str, left_out: Collection[str] = ()) -> tuple[str, ...]:
+    """The optimisations that pay on a kind of device, but those left out."""
+    return tuple(name for name, devices in OPTIMISATIONS.items() if device in devices and name not in left_out)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def share_out(
     Raises:
         UserError: more devices for a run than there are.
     """
-    levers = in_use(machine.device, without)
+    levers = optimisations_on(machine.device, without)
     if machine.device == "cpu":
         slots = max(1, machine.cores // (devices * threads))
         workers = slots if jobs is None else jobs

@@ -19,7 +19,7 @@ from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler, Loader, Split
 from senet_ablate.errors import UserError
 from senet_ablate.execution import driver
-from senet_ablate.execution.machine import LEVERS, Machine, share_out
+from senet_ablate.execution.machine import OPTIMISATIONS, Machine, share_out
 from senet_ablate.files import write_atomic
 from senet_ablate.models.weights import (
     State,
@@ -89,8 +89,8 @@ def train_again(
         UserError: it cannot be repeated here.
     """
     then = record.provenance
-    left_out = [] if then.levers is None else [lever for lever in LEVERS if lever not in then.levers]
-    driver.warm_up(left_out)
+    left_out = [] if then.levers is None else [name for name in OPTIMISATIONS if name not in then.levers]
+    driver.warm_up()
     resources = share_out(machine, 1, then.devices, then.threads, left_out)
     planned = ArmPlan(arm=arm, rows=(), complexity=record.complexity, runs=(record.spec,))
     plan = Plan(arms=(planned,), done=frozenset())
