@@ -89,7 +89,7 @@ bench: $(VENV)/installed ## How fast the suite is, as ratios to the usual script
 	@$(VENV)/bin/python benchmarks/bench.py $(if $(DATA),--data '$(DATA)') $(ARGS)
 
 chaos: $(VENV)/installed ## Does a study survive killed processes, a full disk, spoilt files? 200 faults, a quarter of an hour
-	@$(VENV)/bin/python benchmarks/chaos.py $(ARGS)
+	@$(VENV)/bin/python tests/stress/chaos.py $(ARGS)
 
 report: $(VENV)/installed ## Write tables and plots again from the records
 	@$(CLI) report $(CHOICE) $(ARGS)
@@ -98,7 +98,7 @@ readme: $(VENV)/installed ## Write the generated parts of README.md from the com
 	@$(CLI) report --study cifar10-lite --fill README.md
 
 bad-inputs: $(VENV)/installed-dev ## Try 10,000 generated bad inputs wherever one types or a file is read (minutes)
-	@$(VENV)/bin/python benchmarks/bad_inputs.py $(ARGS)
+	@$(VENV)/bin/python tests/stress/bad_inputs.py $(ARGS)
 
 check: lint test ## Lint, format, types and tests
 

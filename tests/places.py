@@ -1,6 +1,6 @@
 """Where a person types: each option and argument of each command, with what may be typed there by mistake.
 
-`TYPED` is the first part of a campaign's table (`test_bad_inputs.py`, `benchmarks/bad_inputs.py`); files are in
+`TYPED` is the first part of a campaign's table (`test_bad_inputs.py`, `tests/stress/bad_inputs.py`); files are in
 `file_places.py` and `image_places.py`. A place has a strategy of inputs and a call, which says how an input was
 answered: a message, or None if there was nothing wrong with it. A traceback, another exit code than the documented
 ones, a message that names neither option nor value, or a change of the results by a refused call is an AssertionError.

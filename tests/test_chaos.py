@@ -17,8 +17,8 @@ from senet_ablate.errors import UserError
 from senet_ablate.results.store import Study
 from senet_ablate.results.verify import verify
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-sys.path.append(str(BENCHMARKS))
+STRESS = Path(__file__).parent / "stress"
+sys.path.append(str(STRESS))
 
 import aftermath  # noqa: E402 - plain scripts beside each other
 import faults  # noqa: E402
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 @pytest.mark.slow
 def test_a_study_under_faults_of_many_kinds_comes_out_as_an_undisturbed_one(tmp_path: Path) -> None:
-    command = [sys.executable, BENCHMARKS / "chaos.py", "--output", tmp_path / "chaos"]
+    command = [sys.executable, STRESS / "chaos.py", "--output", tmp_path / "chaos"]
     short = ["--faults", "16", "--minutes", "1", "--every", "0.4", "--seeds", "2", "--epochs", "4"]
     done = subprocess.run([*command, *short], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-5000:] + done.stdout

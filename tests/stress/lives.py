@@ -217,3 +217,8 @@ def _is_server(pid: int) -> bool:
         return SERVER in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def say(text: str) -> None:
+    """Tell how far it is."""
+    print(text, file=sys.stderr, flush=True)

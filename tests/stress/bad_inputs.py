@@ -1,6 +1,6 @@
 """Try so many generated bad inputs, wherever a person types or a file is read, and write what became of them.
 
-    python benchmarks/bad_inputs.py [--inputs 10000] [--seed 0]
+    python tests/stress/bad_inputs.py [--inputs 10000] [--seed 0]
 
 Counted are different inputs that have something wrong with them: refused with a message, or set aside where a damaged
 file is as good as none. Generated inputs that happen to be right are not. Ends with 1 if one of them was answered in
@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import hypothesis  # noqa: E402
 from file_places import FILES  # noqa: E402
 from hypothesis import HealthCheck, Phase, given, settings  # noqa: E402
 from image_places import IMAGES  # noqa: E402
-from measure import say  # noqa: E402
+from lives import say  # noqa: E402
 from places import SET_ASIDE, TYPED, Place, desk  # noqa: E402
 
 from senet_ablate.environment import code_state  # noqa: E402

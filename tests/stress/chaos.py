@@ -1,4 +1,4 @@
-"""Does a study survive what can go wrong? `make chaos`, or `python benchmarks/chaos.py --help`.
+"""Does a study survive what can go wrong? `make chaos`, or `python tests/stress/chaos.py --help`.
 
 A small study is trained undisturbed, then again and again under faults drawn at random (`faults.py`): processes killed
 and stopped, drivers that come and go, a full disk, spoilt files. A driver that ended is started again, and what it asks
@@ -41,8 +41,7 @@ from aftermath import (
     repeated,
 )
 from faults import AT_A_STEP, FAULTS, Arena, Schedule
-from lives import BEAT_S, STALE_S, Life, Stable
-from measure import CORES, say
+from lives import BEAT_S, STALE_S, Life, Stable, say
 
 from senet_ablate import environment
 
@@ -237,7 +236,7 @@ def one_study(
         arena = Arena(schedule.rng, results / STUDY, stable, disk)
         try:
             disturb(arena, task, schedule, every_s, quota, end, found)
-            calm(arena, GRACE_S + 4 * STALE_S + 5 * task.runs * task.epochs / CORES, found)
+            calm(arena, GRACE_S + 4 * STALE_S + 5 * task.runs * task.epochs / environment.cores(), found)
         finally:
             arena.undo(everything=True)
             for life in stable.living():
@@ -307,7 +306,7 @@ def hardware() -> dict[str, Any]:
     """Where this ran."""
     return {
         "cpu": environment.cpu_model(),
-        "cores": CORES,
+        "cores": environment.cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: environment.library_versions()[name] for name in ("torch", "pytorch-lightning")},
