@@ -8,6 +8,7 @@ from studies import ABLATIONS
 
 from senet_ablate.errors import UserError
 from senet_ablate.spec.ablation import check_arms
+from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.network import Network
 
@@ -223,3 +224,12 @@ def test_inner_place_is_refused_on_basic_blocks():
     assert message.startswith("table15_inner.toml, row 'inner-3x3', under basic: placement.position = \"inner-3x3\": ")
     assert "use a bottleneck network (resnet14, " in message
     assert message.count("\n") == 0
+
+
+def test_a_field_added_later_changes_no_digest_of_old_plans_and_claims() -> None:
+    class Later(Rules):
+        LATER = frozenset({"studied_by"})
+        studied_by: str = "nobody"
+
+    assert Later().model_dump_json() == Rules().model_dump_json()
+    assert Later(studied_by="us").model_dump()["studied_by"] == "us"

@@ -21,7 +21,7 @@ from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, arms
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import all_ablations, load_ablations
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.spec.schema import Spec
+from senet_ablate.spec.schema import Digested
 
 if TYPE_CHECKING:  # what comes before the first run needs no statistics
     from senet_ablate.results.arms import Outcomes
@@ -33,7 +33,7 @@ PLAN_FILE = "plan.json"
 Seeds = Annotated[int, Field(ge=0, le=SEED_SERIES)]
 
 
-class StudyPlan(Spec):
+class StudyPlan(Digested):
     """What was decided before the runs: the rules, and the seeds of each arm at each look.
 
     `seeds` has one mapping for each look, from an arm's slug to how many seeds it has by then. `claims` has the

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from senet_ablate.spec.schema import Spec
+from senet_ablate.spec.schema import Digested
 
 Metric = Literal["top1_err", "top5_err", "cross_entropy"]
 
@@ -20,7 +20,7 @@ LOOK_SHARE = {1: 1.0, 2: 0.6, 3: 0.44, 4: 0.36, 5: 0.31}
 """Share of alpha that each of K looks may spend (Pocock-type; simulated for ladders such as 3-5-8-12-20 seeds)."""
 
 
-class Rules(Spec):
+class Rules(Digested):
     """How findings are judged. The defaults are the protocol of this suite; a plan may choose others, a report not.
 
     `alpha`: chance of a false "reproduced" (and of a false "contradicted") in each table, or in the `suite`.
@@ -55,7 +55,7 @@ PLAIN = "plain"
 """Name that every table's claims have for the network without SE, whether the table prints it or not."""
 
 
-class Superior(Spec):
+class Superior(Digested):
     """`better` has the lower expected error (the paper's sentence "a beats b")."""
 
     kind: Literal["superior"]
@@ -75,7 +75,7 @@ class Superior(Spec):
         return f"{self.better} better than {self.worse}"
 
 
-class Equivalent(Spec):
+class Equivalent(Digested):
     """All `arms` have the same expected error, within a share of the SE gain."""
 
     kind: Literal["equivalent"]
@@ -90,7 +90,7 @@ class Equivalent(Spec):
         return f"{' and '.join(self.arms)} the same"
 
 
-class Retains(Spec):
+class Retains(Digested):
     """`arm` keeps at least `share` of the SE gain, the error of `plain` less that of the table's reference."""
 
     kind: Literal["retains"]
@@ -110,7 +110,7 @@ class Retains(Spec):
         return f"{self.arm} keeps {self.share:.0%} of the gain"
 
 
-class Fewer(Spec):
+class Fewer(Digested):
     """`arm` has fewer parameters, or multiply-adds, than `than`: an exact count decides."""
 
     kind: Literal["fewer"]
@@ -132,7 +132,7 @@ class Fewer(Spec):
         return f"{self.arm} has fewer {what} than {self.than}"
 
 
-class NoDifference(Spec):
+class NoDifference(Digested):
     """A control: `arm` and `than` are the same network under other seeds, so a difference is a false alarm."""
 
     kind: Literal["no-difference"]
@@ -155,7 +155,7 @@ class NoDifference(Spec):
 Atom = Superior | Equivalent | Retains | Fewer | NoDifference
 
 
-class Claim(Spec):
+class Claim(Digested):
     """One published finding: it holds if all its atoms hold.
 
     A `secondary` claim is shown with its table but stands outside the family whose error rate is guaranteed.

@@ -10,9 +10,9 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from senet_ablate.errors import UserError, did_you_mean
 
@@ -23,6 +23,22 @@ class Spec(BaseModel):
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants"
     )
+
+
+class Digested(Spec):
+    """A specification of which a digest is kept: a field added later must not change the digests of old files.
+
+    Name such a field in `LATER`; where it has its default it is left out of what is written and of what is hashed.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        unused = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in written.items() if name not in unused}
 
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
