@@ -159,9 +159,9 @@ def test_ctrl_c_while_the_server_still_imports_is_the_drivers_alone(tmp_path):
 
 
 DRIVER = """
-import sys, pathlib
-sys.path.insert(0, sys.argv[1])
-from test_pool import request
+import os, sys, pathlib
+sys.path[:0] = [sys.argv[1], os.path.join(os.path.dirname(sys.argv[1]), "support")]
+from test_local import request
 from senet_ablate.execution.local import LocalPool
 if __name__ == "__main__":
     for event in LocalPool([{}, {}]).execute([request(pathlib.Path(sys.argv[2]), seed, epochs=500) for seed in (0, 1)]):

@@ -9,7 +9,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.report.write import fill
 from senet_ablate.spec.loading import load_protocol
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REPORTS = ROOT / "reports"
 

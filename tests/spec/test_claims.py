@@ -11,7 +11,7 @@ from senet_ablate.spec.claims import Atom, Claim, Equivalent, Fewer, NoDifferenc
 from senet_ablate.spec.loading import load_ablations
 from senet_ablate.spec.network import SEConfig, Variant
 
-ABLATIONS = Path(__file__).parents[1] / "ablations"
+ABLATIONS = Path(__file__).parents[2] / "ablations"
 TABLES = load_ablations(ABLATIONS)
 (CONTROLS,) = load_ablations(ABLATIONS, ["controls"])
 

@@ -18,7 +18,7 @@ from senet_ablate.spec.loading import load_ablations
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol
 
-ABLATIONS = Path(__file__).parent.parent / "ablations"
+ABLATIONS = Path(__file__).parents[2] / "ablations"
 
 
 def claim(name: str, *atoms: Atom, secondary: bool = False) -> Claim:

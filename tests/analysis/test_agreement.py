@@ -16,7 +16,7 @@ from senet_ablate.analysis.study import RankAgreement, fieller, rank_agreement, 
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import load_ablations
 
-TABLES = {ablation.slug: ablation for ablation in load_ablations(Path(__file__).parents[1] / "ablations")}
+TABLES = {ablation.slug: ablation for ablation in load_ablations(Path(__file__).parents[2] / "ablations")}
 
 # --- the ratio of two differences --------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
-from test_pool import request, workers
+from test_local import request, workers
 
 from senet_ablate.cli.main import main
 from senet_ablate.execution import driver

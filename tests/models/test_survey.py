@@ -15,7 +15,7 @@ from senet_ablate.spec.loading import load_ablations
 from senet_ablate.spec.network import Network, SEConfig, Variant
 from senet_ablate.spec.protocol import Complexity
 
-DECLARED = Path(__file__).parents[1] / "ablations"
+DECLARED = Path(__file__).parents[2] / "ablations"
 TABLES = load_ablations(DECLARED) + load_ablations(DECLARED, ["controls", "pruning", "attention"])
 NETWORKS = list(dict.fromkeys(arm.variant for arm in arms(TABLES)))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import FACTS, PROTOCOL, SE
-from test_pool import request
+from test_local import request
 
 from senet_ablate import files
 from senet_ablate.execution import worker

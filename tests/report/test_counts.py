@@ -12,7 +12,7 @@ from senet_ablate.spec.loading import load_ablations
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 from senet_ablate.spec.protocol import Complexity
 
-ABLATIONS = load_ablations(Path(__file__).parents[1] / "ablations")
+ABLATIONS = load_ablations(Path(__file__).parents[2] / "ablations")
 WITHOUT, WITH = "without BN statistics", "with BN statistics"
 
 
@@ -51,7 +51,7 @@ def test_table_at_another_scale_has_no_word_on_the_paper():
 
 
 def test_rows_that_the_paper_does_not_print_have_counts_and_no_verdict():
-    (controls,) = load_ablations(Path(__file__).parents[1] / "ablations", ["controls"])
+    (controls,) = load_ablations(Path(__file__).parents[2] / "ablations", ["controls"])
     size = Complexity(params=28_071_976, params_with_bn_stats=28_125_096, macs=3_870_000_000)  # would meet Table 16
     counted = count_table([controls], {row.variant: size for row in controls.rows}, paper_scale=True)
     assert [*counted["row"]] == ["se", "other-seeds", "constant", "random", "ungated", "original"]
@@ -62,7 +62,7 @@ def test_rows_that_the_paper_does_not_print_have_counts_and_no_verdict():
 
 def test_a_printed_count_says_nothing_where_the_paper_does(capsys):
     size = Complexity(params=1, params_with_bn_stats=2, macs=3)
-    tables = [ABLATIONS[0], *load_ablations(Path(__file__).parents[1] / "ablations", ["controls"])]
+    tables = [ABLATIONS[0], *load_ablations(Path(__file__).parents[2] / "ablations", ["controls"])]
     counted = {row.variant: size for table in tables for row in table.rows}
     for some, numbers in ((tables, {"10", "–"}), (tables[1:], {"–"})):
         show_counts(count_table(some, counted, paper_scale=True), "ours")

@@ -31,7 +31,7 @@ from senet_ablate.spec.loading import load_ablations, load_protocol
 from senet_ablate.spec.network import Placement, SEConfig, Variant, differences
 from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES, Protocol
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ABLATIONS = ROOT / "ablations"
 PROTOCOLS = sorted(path.stem for path in (ABLATIONS / "protocols").glob("*.toml"))
 OURS = sorted(path.stem for path in ABLATIONS.glob("*.toml") if not path.stem.startswith("table"))

@@ -22,7 +22,7 @@ from senet_ablate.spec.protocol import (
     Schedule,
 )
 
-ABLATIONS = Path(__file__).parents[1] / "ablations"
+ABLATIONS = Path(__file__).parents[2] / "ablations"
 
 NETWORK = {"backbone": "resnet14"}
 DATA = {"dataset": "digits", "resolution": 8}

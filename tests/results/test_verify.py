@@ -55,7 +55,7 @@ def test_sound_runs_pass_and_unfinished_ones_are_counted(study: Study) -> None:
 
 
 def test_the_committed_reference_study_is_sound() -> None:
-    found = verify(Study(Path(__file__).parent.parent / "results" / "digits-reference"))
+    found = verify(Study(Path(__file__).parents[2] / "results" / "digits-reference"))
     assert (found.problems, found.unfinished) == ([], 0)
     assert found.sound > 0
 

@@ -17,8 +17,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.results.store import Study
 from senet_ablate.results.verify import verify
 
-STRESS = Path(__file__).parent / "stress"
-sys.path.append(str(STRESS))
+STRESS = Path(__file__).parent
 
 import aftermath  # noqa: E402 - plain scripts beside each other
 import faults  # noqa: E402

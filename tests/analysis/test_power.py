@@ -16,7 +16,7 @@ from senet_ablate.analysis.power import Prospects, assumed_sd, detectable, nonce
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import load_ablations
 
-TABLES = load_ablations(Path(__file__).parents[1] / "ablations")
+TABLES = load_ablations(Path(__file__).parents[2] / "ablations")
 PAIR = np.array([1.0, -1.0])
 ARMS = 17
 

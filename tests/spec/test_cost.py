@@ -16,7 +16,7 @@ from senet_ablate.spec.loading import load_ablations, load_protocol
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES, Complexity
 
-ABLATIONS = Path(__file__).parents[1] / "ablations"
+ABLATIONS = Path(__file__).parents[2] / "ablations"
 TABLES = load_ablations(ABLATIONS) + load_ablations(ABLATIONS, ["controls", "pruning", "attention"])
 NETWORKS = list(dict.fromkeys(arm.variant for arm in arms(TABLES)))
 PROTOCOLS = [load_protocol(ABLATIONS, path.stem) for path in sorted((ABLATIONS / "protocols").glob("*.toml"))]

@@ -30,7 +30,7 @@ from senet_ablate.analysis.verdicts import AtomVerdict, Verdict
 from senet_ablate.spec.claims import Atom, Claim, Equivalent, Fewer, Retains, Rules, Superior
 from senet_ablate.spec.loading import load_ablations
 
-TABLES = load_ablations(Path(__file__).parents[1] / "ablations")
+TABLES = load_ablations(Path(__file__).parents[2] / "ablations")
 SQUEEZE = TABLES[1]
 SMALL = World(paper_errors(TABLES, 0.0), images=2000, sd=0.25 * 5**0.5)  # what 0.25 is on 10,000 images
 
