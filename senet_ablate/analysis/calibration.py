@@ -18,7 +18,7 @@ from senet_ablate.analysis.contrasts import TableContrasts
 from senet_ablate.analysis.evidence import Evidence
 from senet_ablate.analysis.judge import TableJudge
 from senet_ablate.analysis.noise import Sample
-from senet_ablate.analysis.verdicts import AtomVerdict
+from senet_ablate.analysis.verdicts import AtomVerdict, Reason
 from senet_ablate.environment import die_with_driver
 from senet_ablate.spec.ablation import Ablation, Arm
 from senet_ablate.spec.claims import Equivalent, Fewer, Rules, Superior
@@ -257,7 +257,8 @@ def is_true(contrasts: TableContrasts, atom: AtomVerdict, truth: np.ndarray) -> 
         return all(contrast.at(truth) > 1e-9 for contrast in tested.wanted)
     if isinstance(atom.atom, Superior):
         immaterial = gain > 0 and all(contrast.at(truth) > 1e-9 for contrast in tested.margin)
-        return immaterial if atom.reason.startswith("immaterial") else tested.shown.at(truth) < -1e-9
+        said = atom.reason is not None and atom.reason.kind is Reason.IMMATERIAL
+        return immaterial if said else tested.shown.at(truth) < -1e-9
     if isinstance(atom.atom, Equivalent):
         return any(contrast.at(truth) < -1e-9 for contrast in tested.margin)
     return gain > 0 and tested.shown.at(truth) < -1e-9

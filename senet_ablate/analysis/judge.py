@@ -21,7 +21,7 @@ from senet_ablate.analysis.distributions import MaxT, max_t
 from senet_ablate.analysis.evidence import Evidence
 from senet_ablate.analysis.noise import Difference
 from senet_ablate.analysis.power import noncentrality, seeds_needed
-from senet_ablate.analysis.verdicts import AtomVerdict, FindingVerdict, Verdict
+from senet_ablate.analysis.verdicts import AtomVerdict, Explanation, FindingVerdict, Reason, Verdict
 from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.claims import Atom, Claim, Equivalent, Fewer, NoDifference, Retains, Superior
 
@@ -89,7 +89,7 @@ class TableJudge:
         verdict: Verdict = "contradicted" if against else "not resolved" if open_atoms else "reproduced"
         reasons = dict.fromkeys(atom.reason for atom in (against or open_atoms or atoms) if atom.reason)
         coverage = 1 - self.rules.alpha_per_look
-        return FindingVerdict(self.ablation, claim, verdict, "; ".join(reasons), atoms, self.level, coverage)
+        return FindingVerdict(self.ablation, claim, verdict, tuple(reasons), atoms, self.level, coverage)
 
     def _atom(self, atom: Atom) -> AtomVerdict:
         if isinstance(atom, Fewer):
@@ -101,7 +101,6 @@ class TableJudge:
         blank = AtomVerdict(
             atom,
             "not resolved",
-            "",
             paper_value=self._paper_value(tested),
             n=tuple(int(evidence.counts[arm]) for arm in arms),
             flags=self._flags(arms),
@@ -120,9 +119,7 @@ class TableJudge:
             p = 2 * distributions.tail(abs(shown.estimate) / shown.se, shown.df)
             if low <= 0 <= high:
                 return replace(found, verdict="reproduced", p=p)
-            return replace(
-                found, verdict="contradicted", p=p, reason="a false alarm: these runs scatter more than told"
-            )
+            return replace(found, verdict="contradicted", p=p, reason=Explanation(Reason.FALSE_ALARM))
         results = [evidence.difference(contrast) for contrast in tested.wanted]
         known = [result for result in results if result is not None]
         p = max(result.p_above() for result in known)
@@ -146,18 +143,18 @@ class TableJudge:
         lost = {arm: evidence.diverged.get(evidence.arms[arm], 0) for arm in arms}
         return [arm for arm in arms if lost[arm] > DIVERGED_SHARE * (lost[arm] + evidence.counts[arm])]
 
-    def _unfit(self, arms: Sequence[int]) -> str:
-        """Why these arms' runs cannot give a verdict, or nothing: too many diverged, none, one, or all the same."""
+    def _unfit(self, arms: Sequence[int]) -> Explanation | None:
+        """Why these arms' runs cannot give a verdict, or None: too many diverged, none, one, or all the same."""
         evidence, noise = self.evidence, self.evidence.noise
 
-        def said(what: str, which: Sequence[int]) -> str:
-            return f"{what}: {', '.join(evidence.arms[arm].slug for arm in which)}" if which else ""
+        def of(kind: Reason, which: Sequence[int]) -> Explanation | None:
+            return Explanation(kind, tuple(evidence.arms[arm].slug for arm in which)) if which else None
 
         return (
-            said("unstable", self._failing(arms))
-            or said("not run", [arm for arm in arms if evidence.counts[arm] == 0])
-            or said("one seed", [arm for arm in arms if evidence.counts[arm] == 1])
-            or said("seeds have no effect", [arm for arm in arms if noise is None or noise.b[arm] == 0])
+            of(Reason.UNSTABLE, self._failing(arms))
+            or of(Reason.NOT_RUN, [arm for arm in arms if evidence.counts[arm] == 0])
+            or of(Reason.ONE_SEED, [arm for arm in arms if evidence.counts[arm] == 1])
+            or of(Reason.SEEDS_WITHOUT_EFFECT, [arm for arm in arms if noise is None or noise.b[arm] == 0])
         )
 
     def sure(self, contrast: Contrast, *, new_images: bool = False) -> int:
@@ -169,8 +166,8 @@ class TableJudge:
         half = distributions.quantile(self.pointwise / 2, found.df) * se
         return int(np.sign(found.estimate)) if abs(found.estimate) > half else 0
 
-    def _against(self, tested: TestedAtom, *, new_images: bool = False) -> str:
-        """Why the simultaneous intervals contradict an atom, or nothing."""
+    def _against(self, tested: TestedAtom, *, new_images: bool = False) -> Explanation | None:
+        """Why the simultaneous intervals contradict an atom, or None."""
 
         def sure(contrast: Contrast) -> int:
             return self.sure(contrast, new_images=new_images)
@@ -179,36 +176,35 @@ class TableJudge:
         match tested.atom:
             case Superior():
                 if sure(tested.shown) < 0:
-                    return "reversed"
+                    return Explanation(Reason.REVERSED)
                 if sure(tested.shown) == 0 and gain and all(sure(contrast) > 0 for contrast in tested.margin):
-                    return f"immaterial: the difference is less than {self._margin_name()}"
+                    return self._by_margin(Reason.IMMATERIAL)
             case Equivalent():
                 if gain and any(sure(contrast) < 0 for contrast in tested.margin):
-                    return f"too different: by more than {self._margin_name()}"
+                    return self._by_margin(Reason.TOO_DIFFERENT)
             case Retains(share=share):
                 if sure(self.contrasts.gain) > 0 and sure(tested.shown) < 0:
-                    return f"keeps less than {share:.0%} of the gain"
-        return ""
+                    return Explanation(Reason.LOSES_GAIN, share=share)
+        return None
 
-    def _margin_name(self) -> str:
+    def _by_margin(self, kind: Reason) -> Explanation:
         if self.rules.margin_abs is not None:
-            return f"{self.rules.margin_abs:g} points"
-        return f"{self.rules.margin_rho:.0%} of the SE gain"
+            return Explanation(kind, points=self.rules.margin_abs)
+        return Explanation(kind, share=self.rules.margin_rho)
 
-    def _why_open(self, atom: Atom) -> str:
+    def _why_open(self, atom: Atom) -> Explanation:
         needs_gain = isinstance(atom, Retains) or (isinstance(atom, Equivalent) and self.rules.margin_abs is None)
         if needs_gain and self.sure(self.contrasts.gain) <= 0:
-            return "no SE gain to measure against"
+            return Explanation(Reason.NO_GAIN)
         if isinstance(atom, Equivalent):
-            return f"the interval is wider than {self._margin_name()}"
-        return "within the noise"
+            return self._by_margin(Reason.WIDE_INTERVAL)
+        return Explanation(Reason.WITHIN_NOISE)
 
     def _count(self, atom: Fewer) -> AtomVerdict:
         one, other = (self.evidence.cost[self.ablation.arm(name)] for name in (atom.arm, atom.than))
         difference = getattr(other, atom.quantity) - getattr(one, atom.quantity)
         verdict: Verdict = "reproduced" if difference > 0 else "contradicted"
-        what = {"params": "parameters", "macs": "multiply-adds"}[atom.quantity]
-        reason = f"exact count: {abs(difference):,} {'fewer' if difference > 0 else 'more'} {what}"
+        reason = Explanation(Reason.EXACT_COUNT, fewer=difference, quantity=atom.quantity)
         return AtomVerdict(atom, verdict, reason, new_images="yes")
 
     def _instability(self, blank: AtomVerdict, arms: Sequence[int]) -> AtomVerdict | None:
@@ -216,29 +212,35 @@ class TableJudge:
         failing = self._failing(arms)
         if not failing:
             return None
-        slugs = {arm: self.evidence.arms[arm].slug for arm in arms}
         lost = {arm: self.evidence.diverged.get(self.evidence.arms[arm], 0) for arm in arms}
         total = {arm: int(self.evidence.counts[arm]) + lost[arm] for arm in arms}
-        said = ", ".join(f"{slugs[arm]} diverged in {lost[arm]} of {total[arm]} runs" for arm in failing)
+        slugs = tuple(self.evidence.arms[arm].slug for arm in failing)
+        unstable = Explanation(Reason.UNSTABLE, slugs, tuple((lost[arm], total[arm]) for arm in failing))
         if isinstance(blank.atom, Superior):
             worse, better = self.contrasts.arm(blank.atom.worse), self.contrasts.arm(blank.atom.better)
             if failing == [worse] and not lost[better]:
                 # Fisher's exact test, one-sided; with no loss on the other side it has this one term.
                 p = comb(total[worse], lost[worse]) / comb(total[worse] + total[better], lost[worse])
                 if p < self.level:
-                    return replace(blank, verdict="reproduced", reason=f"by instability: {said}", p=p)
-        return replace(blank, reason=f"unstable: {said}")
+                    reason = replace(unstable, kind=Reason.BY_INSTABILITY)
+                    return replace(blank, verdict="reproduced", reason=reason, p=p)
+        return replace(blank, reason=unstable)
 
-    def _flags(self, arms: Sequence[int]) -> tuple[str, ...]:
+    def _flags(self, arms: Sequence[int]) -> tuple[Explanation, ...]:
         evidence = self.evidence
         lost = {arm: evidence.diverged.get(evidence.arms[arm], 0) for arm in arms}
         flags = [
-            f"conditional on convergence: {count} runs of {evidence.arms[arm].slug} diverged"
+            Explanation(
+                Reason.CONDITIONAL_ON_CONVERGENCE,
+                (evidence.arms[arm].slug,),
+                ((count, count + int(evidence.counts[arm])),),
+            )
             for arm, count in lost.items()
             if count
         ]
         if evidence.noise is not None:
-            flags += [f"unstable: {evidence.arms[arm].slug}" for arm in arms if evidence.noise.unstable[arm]]
+            unstable = [evidence.arms[arm].slug for arm in arms if evidence.noise.unstable[arm]]
+            flags += [Explanation(Reason.UNSTABLE, (slug,)) for slug in unstable]
         return tuple(flags)
 
     def _paper_value(self, tested: TestedAtom) -> float | None:

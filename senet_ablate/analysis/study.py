@@ -12,7 +12,7 @@ from senet_ablate.analysis.audit import Departure, audit_records, departure_line
 from senet_ablate.analysis.contrasts import Contrast
 from senet_ablate.analysis.evidence import Evidence, gather
 from senet_ablate.analysis.judge import TableJudge, advise, judges_of
-from senet_ablate.analysis.verdicts import FindingVerdict
+from senet_ablate.analysis.verdicts import Explanation, FindingVerdict, Reason, UndeclaredDifference
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.plan import StudyPlan, default_plan, deviations, read_plan, unplanned
@@ -118,19 +118,19 @@ def _barred(finding: FindingVerdict, departures: Sequence[Departure]) -> Finding
     ]
     if not grave:
         return finding
-    why = ", ".join(dict.fromkeys(f"{each.row} in {each.field} ({each.here}, not {each.reference})" for each in grave))
-    reason = f"arms differ in what is not declared: {why}"
+    differences = dict.fromkeys(UndeclaredDifference(each.row, each.field, each.here, each.reference) for each in grave)
+    reason = Explanation(Reason.UNDECLARED_DIFFERENCE, undeclared=tuple(differences))
     atoms = tuple(
         atom if isinstance(atom.atom, Fewer) else replace(atom, verdict="not resolved", reason=reason, p=None)
         for atom in finding.atoms
     )
-    return replace(finding, verdict="not resolved", reason=reason, atoms=atoms)
+    return replace(finding, verdict="not resolved", reasons=(reason,), atoms=atoms)
 
 
 def _kept(old: FindingVerdict, now: FindingVerdict, look: int) -> FindingVerdict:
     if old.verdict == "not resolved":
         return now
-    return replace(now, verdict=old.verdict, reason="; ".join(filter(None, (old.reason, f"reached at look {look}"))))
+    return replace(now, verdict=old.verdict, reasons=(*old.reasons, Explanation(Reason.REACHED_EARLIER, look=look)))
 
 
 DRAWS = 10_000

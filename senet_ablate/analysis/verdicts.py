@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,58 @@ WITHIN_NOISE_Z = 1.645
 """A published difference below this many standard deviations is itself within run noise."""
 
 
+class Reason(enum.Enum):
+    """The kinds of reasons that stand behind a verdict."""
+
+    REVERSED = enum.auto()
+    IMMATERIAL = enum.auto()
+    TOO_DIFFERENT = enum.auto()
+    LOSES_GAIN = enum.auto()
+    FALSE_ALARM = enum.auto()
+    WITHIN_NOISE = enum.auto()
+    WIDE_INTERVAL = enum.auto()
+    NO_GAIN = enum.auto()
+    NOT_RUN = enum.auto()
+    ONE_SEED = enum.auto()
+    SEEDS_WITHOUT_EFFECT = enum.auto()
+    UNSTABLE = enum.auto()
+    BY_INSTABILITY = enum.auto()
+    CONDITIONAL_ON_CONVERGENCE = enum.auto()
+    EXACT_COUNT = enum.auto()
+    UNDECLARED_DIFFERENCE = enum.auto()
+    REACHED_EARLIER = enum.auto()
+
+
+@dataclass(frozen=True)
+class UndeclaredDifference:
+    """A field in which an arm's runs differ from the reference's though its row does not declare it."""
+
+    row: str
+    field: str
+    here: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A reason with what it is about; which fields are set depends on its kind.
+
+    `arms` are slugs, `diverged` has (diverged runs, all runs) of each. A margin is in `points` or a `share` of the SE
+    gain; `share` is also what an arm was claimed to keep of it. `fewer` of `quantity` is negative where they are more.
+    `look` is the interim analysis at which a verdict was reached.
+    """
+
+    kind: Reason
+    arms: tuple[str, ...] = ()
+    diverged: tuple[tuple[int, int], ...] = ()
+    points: float | None = None
+    share: float | None = None
+    fewer: int = 0
+    quantity: Literal["params", "macs"] = "params"
+    undeclared: tuple[UndeclaredDifference, ...] = ()
+    look: int = 0
+
+
 @dataclass(frozen=True)
 class AtomVerdict:
     """Verdict on one atom. Estimate, interval and errors are in points of error; the interval is simultaneous.
@@ -29,7 +82,7 @@ class AtomVerdict:
 
     atom: Atom
     verdict: Verdict
-    reason: str
+    reason: Explanation | None = None
     paper_value: float | None = None
     estimate: float | None = None
     low: float | None = None
@@ -42,7 +95,7 @@ class AtomVerdict:
     rho_star: float | None = None
     more_seeds: int | None = None
     n: tuple[int, ...] = ()
-    flags: tuple[str, ...] = ()
+    flags: tuple[Explanation, ...] = ()
 
     @property
     def confidence(self) -> float | None:
@@ -65,7 +118,7 @@ class FindingVerdict:
     ablation: Ablation
     claim: Claim
     verdict: Verdict
-    reason: str
+    reasons: tuple[Explanation, ...]
     atoms: tuple[AtomVerdict, ...]
     level: float
     coverage: float = 0.95

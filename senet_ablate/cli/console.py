@@ -140,7 +140,8 @@ def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -
 
 def show_table(table: Table, study: str) -> None:
     """A filled table, as much of it as fits into 80 columns, and the verdict on each of its findings."""
-    from senet_ablate.report.tables import printed  # pandas
+    from senet_ablate.report.findings import reason_in_words  # pandas
+    from senet_ablate.report.tables import printed
 
     grid = make_grid(f"{table.ablation.heading}, study {study}")
     text = printed(table, compact=True)
@@ -150,8 +151,8 @@ def show_table(table: Table, study: str) -> None:
         grid.add_row(*line)
     _console().print(grid)
     for finding in table.findings:
-        reason = f" ({finding.reason})" if finding.reason else ""
-        say(f"{finding.claim.id} {finding.claim.statement}: {finding.verdict}{reason}")
+        reason = reason_in_words(finding)
+        say(f"{finding.claim.id} {finding.claim.statement}: {finding.verdict}{f' ({reason})' if reason else ''}")
     say("")
 
 

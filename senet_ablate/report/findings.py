@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from senet_ablate.analysis.study import Assessment, rank_agreement, share_of_gain
-from senet_ablate.analysis.verdicts import WITHIN_NOISE_Z, AtomVerdict, FindingVerdict
+from senet_ablate.analysis.verdicts import WITHIN_NOISE_Z, AtomVerdict, Explanation, FindingVerdict, Reason
 from senet_ablate.spec.claims import PLAIN, Equivalent, Fewer, Metric, NoDifference, Retains, Superior
 
 MARK = {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
@@ -39,8 +39,60 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
+def describe(reason: Explanation) -> str:
+    """A reason in words, without a full stop."""
+    arms = ", ".join(reason.arms)
+    runs = zip(reason.arms, reason.diverged, strict=False)
+    diverged = ", ".join(f"{arm} diverged in {lost} of {total} runs" for arm, (lost, total) in runs)
+    margin = f"{reason.points:g} points" if reason.points is not None else f"{reason.share or 0:.0%} of the SE gain"
+    match reason.kind:
+        case Reason.REVERSED:
+            return "reversed"
+        case Reason.IMMATERIAL:
+            return f"immaterial: the difference is less than {margin}"
+        case Reason.TOO_DIFFERENT:
+            return f"too different: by more than {margin}"
+        case Reason.LOSES_GAIN:
+            return f"keeps less than {reason.share:.0%} of the gain"
+        case Reason.FALSE_ALARM:
+            return "a false alarm: these runs scatter more than told"
+        case Reason.WITHIN_NOISE:
+            return "within the noise"
+        case Reason.WIDE_INTERVAL:
+            return f"the interval is wider than {margin}"
+        case Reason.NO_GAIN:
+            return "no SE gain to measure against"
+        case Reason.NOT_RUN:
+            return f"not run: {arms}"
+        case Reason.ONE_SEED:
+            return f"one seed: {arms}"
+        case Reason.SEEDS_WITHOUT_EFFECT:
+            return f"seeds have no effect: {arms}"
+        case Reason.UNSTABLE:
+            return f"unstable: {diverged or arms}"
+        case Reason.BY_INSTABILITY:
+            return f"by instability: {diverged}"
+        case Reason.CONDITIONAL_ON_CONVERGENCE:
+            return f"conditional on convergence: {reason.diverged[0][0]} runs of {arms} diverged"
+        case Reason.EXACT_COUNT:
+            what = {"params": "parameters", "macs": "multiply-adds"}[reason.quantity]
+            return f"exact count: {abs(reason.fewer):,} {'fewer' if reason.fewer > 0 else 'more'} {what}"
+        case Reason.UNDECLARED_DIFFERENCE:
+            told = (f"{each.row} in {each.field} ({each.here}, not {each.reference})" for each in reason.undeclared)
+            return f"arms differ in what is not declared: {', '.join(told)}"
+        case Reason.REACHED_EARLIER:
+            return f"reached at look {reason.look}"
+
+
+def reason_in_words(verdict: AtomVerdict | FindingVerdict) -> str:
+    """Why a verdict was given, in words; empty where the numbers beside it say it."""
+    reasons = verdict.reasons if isinstance(verdict, FindingVerdict) else (verdict.reason,)
+    return "; ".join(describe(reason) for reason in reasons if reason is not None)
+
+
 def _reason(finding: FindingVerdict) -> str:
-    return f" ({finding.reason})" if finding.reason else ""
+    said = reason_in_words(finding)
+    return f" ({said})" if said else ""
 
 
 def deciding(finding: FindingVerdict) -> AtomVerdict | None:
@@ -110,7 +162,7 @@ def _paper(finding: FindingVerdict) -> str:
 
 def _flags(finding: FindingVerdict) -> str:
     flags = list(dict.fromkeys(flag for atom in finding.atoms for flag in atom.flags))
-    return f"; {'; '.join(flags)}" if flags else ""
+    return f"; {'; '.join(map(describe, flags))}" if flags else ""
 
 
 METRIC_NAMES: dict[Metric, str] = {
@@ -139,12 +191,12 @@ def findings_frame(assessment: Assessment) -> pd.DataFrame:
                         "statement": finding.claim.statement,
                         "source": finding.claim.source,
                         "finding_verdict": finding.verdict,
-                        "finding_reason": finding.reason,
+                        "finding_reason": reason_in_words(finding),
                         **others,
                         "atom": str(atom.atom),
                         "kind": atom.atom.kind,
                         "verdict": atom.verdict,
-                        "reason": atom.reason,
+                        "reason": reason_in_words(atom),
                         "paper_value": atom.paper_value,
                         "paper_z": atom.paper_z,
                         "estimate": atom.estimate,
@@ -164,7 +216,7 @@ def findings_frame(assessment: Assessment) -> pd.DataFrame:
                         "share_high": share.high if share else None,
                         "paper_share": share.paper if share else None,
                         "n_per_arm": " ".join(map(str, atom.n)),
-                        "flags": "; ".join(atom.flags),
+                        "flags": "; ".join(map(describe, atom.flags)),
                     }
                 )
     return pd.DataFrame(lines)

@@ -13,6 +13,7 @@ from studies import better, same
 
 from senet_ablate.analysis.judge import TableJudge, advise
 from senet_ablate.analysis.verdicts import AtomVerdict
+from senet_ablate.report.findings import reason_in_words
 from senet_ablate.spec.claims import Atom
 
 
@@ -104,6 +105,10 @@ def test_advice_leaves_the_verdict_as_it_is():
     judge = TableJudge(ablation, study(ablation, PRINTED, sd=0.5))
     for finding in judge.judge():
         after = advise(judge, finding)
-        assert (after.verdict, after.reason, after.level) == (finding.verdict, finding.reason, finding.level)
+        assert (after.verdict, reason_in_words(after), after.level) == (
+            finding.verdict,
+            reason_in_words(finding),
+            finding.level,
+        )
         for atom, before in zip(after.atoms, finding.atoms, strict=True):
             assert replace(atom, rho_star=None, more_seeds=None) == before

@@ -26,7 +26,7 @@ from senet_ablate.analysis.calibration import (
 from senet_ablate.analysis.contrasts import TableContrasts
 from senet_ablate.analysis.evidence import Evidence
 from senet_ablate.analysis.noise import Sample
-from senet_ablate.analysis.verdicts import AtomVerdict, Verdict
+from senet_ablate.analysis.verdicts import AtomVerdict, Explanation, Reason, Verdict
 from senet_ablate.spec.claims import Atom, Claim, Equivalent, Fewer, Retains, Rules, Superior
 from senet_ablate.spec.loading import load_ablations
 
@@ -58,8 +58,8 @@ def test_at_the_edge_arms_that_are_claimed_to_be_the_same_lie_a_quarter_of_the_g
 TRUTH = {"plain": 23.0, "avg": 22.0, "max": 22.4}
 
 
-def atom_verdict(atom: Atom, verdict: Verdict, reason: str = "") -> AtomVerdict:
-    return AtomVerdict(atom, verdict, reason)
+def atom_verdict(atom: Atom, verdict: Verdict, reason: Reason | None = None) -> AtomVerdict:
+    return AtomVerdict(atom, verdict, Explanation(reason) if reason else None)
 
 
 BETTER = Superior(kind="superior", better="avg", worse="max")
@@ -72,29 +72,29 @@ MOST = Retains(kind="retains", arm="max", share=0.7)
 @pytest.mark.parametrize(
     ("atom", "verdict", "reason", "changes", "true"),
     [
-        (BETTER, "reproduced", "", {}, True),
-        (WORSE, "reproduced", "", {}, False),
-        (BETTER, "reproduced", "", {"max": 22.0}, False),  # equal is not better
-        (BETTER, "contradicted", "reversed", {}, False),
-        (WORSE, "contradicted", "reversed", {}, True),
-        (WORSE, "contradicted", "reversed", {"max": 22.0}, False),
-        (BETTER, "contradicted", "immaterial: ...", {}, False),
-        (BETTER, "contradicted", "immaterial: ...", {"max": 22.2}, True),
-        (BETTER, "contradicted", "immaterial: ...", {"max": 22.25}, False),  # at the margin
-        (BETTER, "contradicted", "immaterial: ...", {"max": 21.8}, True),
-        (BETTER, "contradicted", "immaterial: ...", {"max": 22.0, "plain": 21.0}, False),  # no gain
-        (SAME, "reproduced", "", {}, False),
-        (SAME, "reproduced", "", {"max": 22.2}, True),
-        (SAME, "reproduced", "", {"max": 22.25}, False),
-        (SAME, "contradicted", "too different", {}, True),
-        (SAME, "contradicted", "too different", {"max": 21.6}, True),
-        (SAME, "contradicted", "too different", {"max": 22.25}, False),
-        (HALF, "reproduced", "", {}, True),
-        (MOST, "reproduced", "", {}, False),
-        (HALF, "contradicted", "keeps less", {}, False),
-        (MOST, "contradicted", "keeps less", {}, True),
-        (HALF, "reproduced", "", {"plain": 21.0}, False),
-        (Fewer(kind="fewer", quantity="params", arm="max", than="avg"), "reproduced", "", {}, True),
+        (BETTER, "reproduced", None, {}, True),
+        (WORSE, "reproduced", None, {}, False),
+        (BETTER, "reproduced", None, {"max": 22.0}, False),  # equal is not better
+        (BETTER, "contradicted", Reason.REVERSED, {}, False),
+        (WORSE, "contradicted", Reason.REVERSED, {}, True),
+        (WORSE, "contradicted", Reason.REVERSED, {"max": 22.0}, False),
+        (BETTER, "contradicted", Reason.IMMATERIAL, {}, False),
+        (BETTER, "contradicted", Reason.IMMATERIAL, {"max": 22.2}, True),
+        (BETTER, "contradicted", Reason.IMMATERIAL, {"max": 22.25}, False),  # at the margin
+        (BETTER, "contradicted", Reason.IMMATERIAL, {"max": 21.8}, True),
+        (BETTER, "contradicted", Reason.IMMATERIAL, {"max": 22.0, "plain": 21.0}, False),  # no gain
+        (SAME, "reproduced", None, {}, False),
+        (SAME, "reproduced", None, {"max": 22.2}, True),
+        (SAME, "reproduced", None, {"max": 22.25}, False),
+        (SAME, "contradicted", Reason.TOO_DIFFERENT, {}, True),
+        (SAME, "contradicted", Reason.TOO_DIFFERENT, {"max": 21.6}, True),
+        (SAME, "contradicted", Reason.TOO_DIFFERENT, {"max": 22.25}, False),
+        (HALF, "reproduced", None, {}, True),
+        (MOST, "reproduced", None, {}, False),
+        (HALF, "contradicted", Reason.LOSES_GAIN, {}, False),
+        (MOST, "contradicted", Reason.LOSES_GAIN, {}, True),
+        (HALF, "reproduced", None, {"plain": 21.0}, False),
+        (Fewer(kind="fewer", quantity="params", arm="max", than="avg"), "reproduced", None, {}, True),
     ],
 )
 def test_a_verdict_is_true_if_it_says_what_is_the_case(atom, verdict, reason, changes, true):

@@ -35,6 +35,7 @@ from senet_ablate.analysis.distributions import MaxT
 from senet_ablate.analysis.evidence import Evidence
 from senet_ablate.analysis.judge import TableJudge
 from senet_ablate.analysis.noise import Sample
+from senet_ablate.report.findings import reason_in_words
 from senet_ablate.spec.claims import Fewer, Rules
 from senet_ablate.spec.protocol import Complexity
 
@@ -51,7 +52,7 @@ def test_two_arms_are_the_same_if_both_sides_lie_within_the_share_of_the_gain(si
     assert inside.p == pytest.approx(p_of_the_same(0.998 * edge, gain, rho), rel=1e-3)
     outside = verdict(SAME, moved("a", 1.002 * sign * edge, errors), margin_rho=rho)
     assert outside.verdict == "not resolved"
-    assert outside.reason == f"the interval is wider than {rho:.0%} of the SE gain"
+    assert reason_in_words(outside) == f"the interval is wider than {rho:.0%} of the SE gain"
 
 
 @pytest.mark.parametrize(("margin", "difference"), [(0.2, 0.05), (0.2, -0.15), (0.5, 0.38)])
@@ -72,9 +73,12 @@ def test_absolute_margins_need_no_gain():
     equal = {**FOUR, "plain": 20.0}
     assert verdict(SAME, equal, margin_abs=0.5).verdict == "reproduced"
     found = verdict(A_WORSE, equal, margin_abs=0.5)
-    assert (found.verdict, found.reason) == ("contradicted", "immaterial: the difference is less than 0.5 points")
+    assert (found.verdict, reason_in_words(found)) == (
+        "contradicted",
+        "immaterial: the difference is less than 0.5 points",
+    )
     found = verdict(SAME, moved("a", 3.0, equal), margin_abs=0.5)
-    assert (found.verdict, found.reason) == ("contradicted", "too different: by more than 0.5 points")
+    assert (found.verdict, reason_in_words(found)) == ("contradicted", "too different: by more than 0.5 points")
 
 
 def test_an_arm_keeps_half_of_the_gain_if_the_difference_to_half_is_sure():
@@ -84,7 +88,7 @@ def test_an_arm_keeps_half_of_the_gain_if_the_difference_to_half_is_sure():
         found = verdict(KEEPS, {**FOUR, "a": 22.0 + by})
         assert found.estimate == pytest.approx(-by)
         assert found.verdict == expected
-        assert found.reason == ("" if expected == "reproduced" else "within the noise")
+        assert reason_in_words(found) == ("" if expected == "reproduced" else "within the noise")
 
 
 # --- contradicted ---
@@ -95,7 +99,7 @@ def test_a_difference_of_the_other_sign_contradicts_beyond_its_simultaneous_inte
     assert 1.2 * stats.t.isf(0.025, DF) < 0.98 * critical  # a test of its own would have said so much sooner
     for by, expected in ((1.2 * stats.t.isf(0.025, DF), ""), (0.98 * critical, ""), (1.02 * critical, "reversed")):
         found = verdict(A_WORSE, moved("a", -by * se, FAINT))
-        assert found.reason.startswith(expected or "within the noise")
+        assert reason_in_words(found).startswith(expected or "within the noise")
         assert found.verdict == ("contradicted" if expected else "not resolved")
         assert (found.high < 0) == bool(expected)
 
@@ -105,7 +109,7 @@ def test_a_difference_that_is_surely_less_than_a_share_of_the_gain_is_immaterial
     assert found.verdict == "reproduced"
     found = verdict(A_WORSE, moved("a", 0.02))
     assert found.low < 0 < found.high
-    assert (found.verdict, found.reason) == (
+    assert (found.verdict, reason_in_words(found)) == (
         "contradicted",
         "immaterial: the difference is less than 25% of the SE gain",
     )
@@ -117,13 +121,13 @@ def test_a_difference_that_is_surely_less_than_a_share_of_the_gain_is_immaterial
 
 def test_a_sure_difference_of_the_claimed_sign_is_reproduced_even_if_it_is_small():
     found = verdict(A_WORSE, moved("a", 0.2))
-    assert (found.verdict, found.reason) == ("reproduced", "")
+    assert (found.verdict, reason_in_words(found)) == ("reproduced", "")
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_arms_further_apart_than_the_margin_are_too_different(sign):
     found = verdict(SAME, moved("a", 2.0 * sign))
-    assert (found.verdict, found.reason) == ("contradicted", "too different: by more than 25% of the SE gain")
+    assert (found.verdict, reason_in_words(found)) == ("contradicted", "too different: by more than 25% of the SE gain")
     family = [(1, -1, 0, 0), (0, -1, 1, 0), (0, -1, 0, 1), (0, 0, 1, -1), (0.25, -0.25, -1, 1), (0.25, -0.25, 1, -1)]
     beyond = critical_by_hand(*family) * se_by_hand(0.25, -0.25, 1, -1)
     for scale, expected in ((1.03, "contradicted"), (0.97, "not resolved")):
@@ -133,7 +137,7 @@ def test_arms_further_apart_than_the_margin_are_too_different(sign):
 def test_an_arm_that_surely_keeps_less_than_its_share_contradicts():
     found = verdict(KEEPS, {**FOUR, "a": 23.0})
     assert found.estimate == pytest.approx(-1)
-    assert (found.verdict, found.reason) == ("contradicted", "keeps less than 50% of the gain")
+    assert (found.verdict, reason_in_words(found)) == ("contradicted", "keeps less than 50% of the gain")
     assert verdict(retains("a", 0.2), {**FOUR, "a": 23.0}).verdict == "reproduced"
 
 
@@ -142,8 +146,8 @@ def test_no_difference_is_never_said_of_what_is_open():
         for errors in (FOUR, {**FOUR, "plain": 20.1}, {**FOUR, "plain": 20.0}):
             found = verdict(atom, errors, sd=3.0)
             assert found.verdict == "not resolved"
-            assert found.reason
-            assert "no difference" not in found.reason
+            assert reason_in_words(found)
+            assert "no difference" not in reason_in_words(found)
 
 
 # --- no gain ---
@@ -154,14 +158,14 @@ def test_without_a_sure_gain_nothing_is_the_same_kept_or_immaterial(gain):
     errors = {**FOUR, "plain": 20.0 + gain}
     for atom in (SAME, KEEPS, same("ref", "a")):
         found = verdict(atom, errors)
-        assert (found.verdict, found.reason) == ("not resolved", "no SE gain to measure against")
+        assert (found.verdict, reason_in_words(found)) == ("not resolved", "no SE gain to measure against")
     found = verdict(A_WORSE, errors)
-    assert (found.verdict, found.reason) == ("not resolved", "within the noise")
+    assert (found.verdict, reason_in_words(found)) == ("not resolved", "within the noise")
 
 
 def test_a_loss_instead_of_a_gain_does_not_make_arms_too_different():
     found = verdict(SAME, {**FOUR, "plain": 15.0})
-    assert (found.verdict, found.reason) == ("not resolved", "no SE gain to measure against")
+    assert (found.verdict, reason_in_words(found)) == ("not resolved", "no SE gain to measure against")
 
 
 def test_in_a_thousand_studies_without_effects_nothing_is_ever_called_the_same():
@@ -209,13 +213,13 @@ def test_a_verdict_holds_for_new_images_if_it_stands_with_their_scatter_too():
 def test_other_seeds_that_differ_are_a_false_alarm_and_others_are_not():
     everything = {**FOUR, "again": 20.0}
     found = verdict(NULL, {**everything, "again": 20.05})
-    assert (found.verdict, found.reason) == ("reproduced", "")
+    assert (found.verdict, reason_in_words(found)) == ("reproduced", "")
     df = 5 * 4
     assert found.p == pytest.approx(2 * stats.t.sf(0.05 / se_by_hand(1, -1), df), rel=1e-3)
     for again in (21.0, 19.0):
         found = verdict(NULL, {**everything, "again": again})
         assert found.verdict == "contradicted"
-        assert found.reason.startswith("a false alarm")
+        assert reason_in_words(found).startswith("a false alarm")
     # Among four contrasts a single test's level is not enough.
     barely = 1.1 * stats.t.isf(0.025, df) * se_by_hand(1, -1)
     assert verdict(NULL, {**everything, "again": 20 + barely}).verdict == "reproduced"
@@ -228,7 +232,7 @@ def test_exact_counts_are_verdicts_without_any_run(quantity):
     fewer = Fewer(kind="fewer", quantity=quantity, arm="a", than="b")
     names = {"params": "1,000 {} parameters", "macs": "3 {} multiply-adds"}[quantity]
     found = verdict(fewer, {}, cost={"a": few, "b": many})
-    assert (found.verdict, found.reason) == ("reproduced", "exact count: " + names.format("fewer"))
+    assert (found.verdict, reason_in_words(found)) == ("reproduced", "exact count: " + names.format("fewer"))
     found = verdict(fewer, {}, cost={"a": many, "b": few})
-    assert (found.verdict, found.reason) == ("contradicted", "exact count: " + names.format("more"))
+    assert (found.verdict, reason_in_words(found)) == ("contradicted", "exact count: " + names.format("more"))
     assert verdict(fewer, {}, cost={"a": few, "b": few}).verdict == "contradicted"

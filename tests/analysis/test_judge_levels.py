@@ -11,6 +11,7 @@ from studies import better, same
 from senet_ablate.analysis.distributions import max_t
 from senet_ablate.analysis.judge import TableJudge
 from senet_ablate.analysis.verdicts import FindingVerdict
+from senet_ablate.report.findings import reason_in_words
 
 MONTE_CARLO = 0.02
 
@@ -46,7 +47,7 @@ def test_a_finding_is_reproduced_from_its_share_of_alpha_on(count, findings, rul
         finding = judge.judge()[0]
         assert finding.level == pytest.approx(level)
         assert finding.verdict == expected
-        assert finding.reason == ("" if expected == "reproduced" else "within the noise")
+        assert reason_in_words(finding) == ("" if expected == "reproduced" else "within the noise")
 
 
 def test_a_finding_holds_if_all_its_atoms_hold_and_each_has_the_whole_level():
@@ -65,7 +66,7 @@ def test_a_finding_holds_if_all_its_atoms_hold_and_each_has_the_whole_level():
     assert open_one.verdict == "not resolved"
     against = finding(0.99 * bar, -5 * bar)
     assert [atom.verdict for atom in against.atoms] == ["not resolved", "contradicted"]
-    assert (against.verdict, against.reason) == ("contradicted", "reversed")
+    assert (against.verdict, reason_in_words(against)) == ("contradicted", "reversed")
 
 
 def test_intervals_are_simultaneous_over_gain_rows_and_margins():

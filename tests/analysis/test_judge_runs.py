@@ -29,6 +29,7 @@ from studies import better, same
 
 from senet_ablate.analysis.judge import TableJudge
 from senet_ablate.analysis.verdicts import AtomVerdict
+from senet_ablate.report.findings import describe, reason_in_words
 
 # --- few ---
 
@@ -37,7 +38,7 @@ def test_claims_that_touch_an_arm_of_one_seed_have_an_estimate_and_no_verdict():
     touched, untouched = judged(better("ref", "a"), better("ref", "b"), errors=PRINTED, seeds={"a": 1})
     assert untouched.verdict == "reproduced"
     (found,) = touched.atoms
-    assert (found.verdict, found.reason) == ("not resolved", f"one seed: {TANH}")
+    assert (found.verdict, reason_in_words(found)) == ("not resolved", f"one seed: {TANH}")
     assert found.estimate == pytest.approx(0.5)
     # B is that of the other arms, and so is the factor.
     assert found.se == pytest.approx(0.1 * (1 / 1 + 1 / 5) ** 0.5, rel=1e-3)
@@ -48,20 +49,20 @@ def test_claims_that_touch_an_arm_of_one_seed_have_an_estimate_and_no_verdict():
 
 @pytest.mark.parametrize("atom", [SAME, KEEPS])
 def test_one_seed_of_the_network_without_se_leaves_no_gain_to_measure_by(atom):
-    assert verdict(atom, seeds={"plain": 1}).reason == "one seed: plain"
+    assert reason_in_words(verdict(atom, seeds={"plain": 1})) == "one seed: plain"
 
 
 @pytest.mark.parametrize("runs", [0, 1])
 def test_without_two_runs_of_the_network_without_se_a_difference_is_seen_but_never_called_immaterial(runs):
     assert verdict(A_WORSE, moved("a", 0.5), seeds={"plain": runs}).verdict == "reproduced"
-    assert verdict(A_WORSE, moved("a", -0.5), seeds={"plain": runs}).reason == "reversed"
+    assert reason_in_words(verdict(A_WORSE, moved("a", -0.5), seeds={"plain": runs})) == "reversed"
     assert verdict(A_WORSE, FOUR).verdict == "contradicted"
-    assert verdict(A_WORSE, FOUR, seeds={"plain": runs}).reason == "within the noise"
+    assert reason_in_words(verdict(A_WORSE, FOUR, seeds={"plain": runs})) == "within the noise"
 
 
 def test_an_arm_without_a_run_is_named():
     found = verdict(SAME, {name: error for name, error in FOUR.items() if name != "b"})
-    assert (found.verdict, found.reason, found.estimate) == ("not resolved", f"not run: {RELU}", None)
+    assert (found.verdict, reason_in_words(found), found.estimate) == ("not resolved", f"not run: {RELU}", None)
 
 
 @pytest.mark.parametrize("phi", [1.0, 6.0])
@@ -81,7 +82,7 @@ def test_with_one_seed_everywhere_the_provisional_standard_error_is_mcnemars_inf
     half = stats.norm.isf(0.025) * found.se
     assert (found.low, found.high) == pytest.approx((found.estimate - half, found.estimate + half))
     assert found.verdict == "not resolved"  # though 70 points apart
-    assert found.reason.startswith("one seed: ")
+    assert reason_in_words(found).startswith("one seed: ")
     assert found.p is None
 
 
@@ -136,7 +137,7 @@ def test_seeds_without_any_effect_give_no_verdict():
     evidence = evidence_of(ablation, {name: [run, run] for name, run in wrong.items()})
     (finding,) = TableJudge(ablation, evidence).judge()
     assert finding.verdict == "not resolved"
-    assert finding.reason == f"seeds have no effect: se-r16, {TANH}"
+    assert reason_in_words(finding) == f"seeds have no effect: se-r16, {TANH}"
 
 
 def test_seeds_without_effect_are_seen_with_five_seeds_too():
@@ -145,7 +146,7 @@ def test_seeds_without_effect_are_seen_with_five_seeds_too():
     scores = {"ref": [100.0 * (np.arange(768) < 13)] * 5, "a": [100.0 * (np.arange(768) < 16)] * 5}
     scores["plain"] = [100.0 * (rng.random(768) < 0.05) for _ in range(5)]
     (finding,) = TableJudge(ablation, evidence_of(ablation, scores)).judge()
-    assert finding.reason == f"seeds have no effect: se-r16, {TANH}"
+    assert reason_in_words(finding) == f"seeds have no effect: se-r16, {TANH}"
 
 
 def test_seeds_without_effect_in_one_arm_stop_its_claims_alone():
@@ -157,7 +158,7 @@ def test_seeds_without_effect_in_one_arm_stop_its_claims_alone():
     }
     alike = 100.0 * (np.arange(100) < 30)
     touched, untouched = TableJudge(ablation, evidence_of(ablation, {**scores, "a": [alike, alike]})).judge()
-    assert (touched.verdict, touched.reason) == ("not resolved", f"seeds have no effect: {TANH}")
+    assert (touched.verdict, reason_in_words(touched)) == ("not resolved", f"seeds have no effect: {TANH}")
     assert untouched.verdict == "reproduced"
 
 
@@ -179,7 +180,7 @@ def test_an_outlier_that_did_not_diverge_is_kept_and_its_arm_is_called_unstable(
     touched, untouched = TableJudge(ablation, evidence_of(ablation, scores, pairing="none")).judge()
     (found,) = touched.atoms
     assert found.estimate == pytest.approx(1 + 10 / 5)
-    assert found.flags == (f"unstable: {TANH}",)
+    assert [describe(flag) for flag in found.flags] == [f"unstable: {TANH}"]
     assert found.verdict == "not resolved"
     # Its own variance; that of the reference is B, for the others scatter less and the outlier says nothing of them.
     assert found.se == pytest.approx(((np.var(means["a"], ddof=1) + 0.5) / 5) ** 0.5)
@@ -193,7 +194,7 @@ def test_an_outlier_that_did_not_diverge_is_kept_and_its_arm_is_called_unstable(
 def test_up_to_a_fifth_of_diverged_runs_is_a_condition_that_is_told():
     found = verdict(A_WORSE, seeds={"a": 4}, diverged={"a": 1})
     assert found.verdict == "reproduced"
-    assert found.flags == (f"conditional on convergence: 1 runs of {TANH} diverged",)
+    assert [describe(flag) for flag in found.flags] == [f"conditional on convergence: 1 runs of {TANH} diverged"]
     assert verdict(A_WORSE).flags == ()
 
 
@@ -207,10 +208,10 @@ def test_an_arm_that_fails_more_often_than_its_sound_reference_is_worse_by_that_
     if p < 0.05:
         assert found.verdict == "reproduced"
         assert found.p == pytest.approx(p)
-        assert found.reason == f"by instability: {TANH} diverged in {lost} of {converged + lost} runs"
+        assert reason_in_words(found) == f"by instability: {TANH} diverged in {lost} of {converged + lost} runs"
     else:
         assert found.verdict == "not resolved"
-        assert found.reason == f"unstable: {TANH} diverged in {lost} of {converged + lost} runs"
+        assert reason_in_words(found) == f"unstable: {TANH} diverged in {lost} of {converged + lost} runs"
     assert found.new_images == "open"
 
 
@@ -228,7 +229,7 @@ def test_the_level_of_the_counts_is_that_of_the_finding():
 )
 def test_more_diverged_runs_leave_every_other_claim_on_the_arm_open(atom):
     found = verdict(atom, moved("a", -5.0), seeds={"a": 2, "ref": 9, "b": 9}, diverged={"a": 7})
-    assert (found.verdict, found.reason) == ("not resolved", f"unstable: {TANH} diverged in 7 of 9 runs")
+    assert (found.verdict, reason_in_words(found)) == ("not resolved", f"unstable: {TANH} diverged in 7 of 9 runs")
     assert found.estimate is None
 
 
@@ -236,7 +237,9 @@ def test_where_the_reference_fails_as_well_nothing_is_decided():
     for lost in (1, 4):  # a tenth, four in ten
         found = verdict(A_WORSE, seeds={"a": 0, "ref": 10 - lost}, diverged={"a": 9, "ref": lost})
         assert found.verdict == "not resolved"
-        assert found.reason.startswith(f"unstable: {'' if lost == 1 else 'se-r16 diverged in 4 of 10 runs, '}{TANH}")
+        assert reason_in_words(found).startswith(
+            f"unstable: {'' if lost == 1 else 'se-r16 diverged in 4 of 10 runs, '}{TANH}"
+        )
 
 
 def test_a_gain_over_a_network_that_mostly_diverged_makes_nothing_immaterial():

@@ -17,6 +17,7 @@ from senet_ablate.analysis.judge import TableJudge, judges_of
 from senet_ablate.analysis.noise import Sample
 from senet_ablate.analysis.study import rank_agreement
 from senet_ablate.analysis.verdicts import FindingVerdict
+from senet_ablate.report.findings import reason_in_words
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.claims import Atom, Rules, Superior
 from senet_ablate.spec.cost import PAPER_CLASSES, PAPER_NETWORK, PAPER_RESOLUTION, total_cost
@@ -76,11 +77,14 @@ def test_the_papers_own_numbers_with_tiny_noise_reproduce_every_finding():
 def test_the_papers_numbers_the_other_way_round_contradict():
     findings = all_findings(TABLES, suite_of(paper_errors(TABLES, -1.0), 3, 0.002))
     superiors = {
-        atom.reason for finding in findings.values() for atom in finding.atoms if isinstance(atom.atom, Superior)
+        reason_in_words(atom)
+        for finding in findings.values()
+        for atom in finding.atoms
+        if isinstance(atom.atom, Superior)
     }
     assert superiors == {"reversed"}
     assert findings["14a"].verdict == "not resolved"  # no gain to measure by
-    assert findings["15a"].reason == "no SE gain to measure against"
+    assert reason_in_words(findings["15a"]) == "no SE gain to measure against"
 
 
 # --- what may not matter ---
@@ -90,8 +94,8 @@ def outcome(findings: Mapping[str, FindingVerdict]) -> dict[str, tuple]:
     return {
         name: (
             finding.verdict,
-            finding.reason,
-            *((atom.verdict, atom.reason, atom.new_images) for atom in finding.atoms),
+            reason_in_words(finding),
+            *((atom.verdict, reason_in_words(atom), atom.new_images) for atom in finding.atoms),
         )
         for name, finding in findings.items()
     }

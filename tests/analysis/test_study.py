@@ -24,6 +24,7 @@ from senet_ablate.analysis.evidence import gather
 from senet_ablate.analysis.study import Assessment, assess
 from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.cli.options import choose
+from senet_ablate.report.findings import reason_in_words
 from senet_ablate.report.findings import to_markdown as findings_page
 from senet_ablate.report.tables import build_table, to_markdown
 from senet_ablate.results.store import Study
@@ -66,17 +67,17 @@ def test_the_reverse_of_a_clear_effect_is_contradicted_with_the_reason(study: St
     fill(study, CLEAR | {R4: (48.0, 47.0, 49.0)})
     found = by_id(assess([REVERSED], study))
     assert {finding.verdict for finding in found.values()} == {"contradicted"}
-    assert found["gain"].reason == "reversed"
-    assert found["same"].reason == "too different: by more than 25% of the SE gain"
-    assert found["share"].reason == "keeps less than 90% of the gain"
+    assert reason_in_words(found["gain"]) == "reversed"
+    assert reason_in_words(found["same"]) == "too different: by more than 25% of the SE gain"
+    assert reason_in_words(found["share"]) == "keeps less than 90% of the gain"
 
 
 def test_noise_resolves_nothing(study: Study) -> None:
     fill(study, ALIKE)
     found = by_id(assess([CLAIMED], study))
     assert {finding.verdict for finding in found.values()} == {"not resolved"}
-    assert found["gain"].reason == "within the noise"
-    assert found["same"].reason == "no SE gain to measure against"
+    assert reason_in_words(found["gain"]) == "within the noise"
+    assert reason_in_words(found["same"]) == "no SE gain to measure against"
 
 
 # --- what is half-way ---
@@ -86,14 +87,14 @@ def test_a_half_way_study_says_what_is_not_run_and_judges_the_rest(study: Study)
     fill(study, {R16: CLEAR[R16], PLAIN: CLEAR[PLAIN]})
     found = by_id(assess([CLAIMED], study))
     assert found["gain"].verdict == "reproduced"
-    assert (found["same"].verdict, found["same"].reason) == ("not resolved", "not run: se-r4")
-    assert (found["beside"].verdict, found["beside"].reason) == ("not resolved", "not run: se-r4")
+    assert (found["same"].verdict, reason_in_words(found["same"])) == ("not resolved", "not run: se-r4")
+    assert (found["beside"].verdict, reason_in_words(found["beside"])) == ("not resolved", "not run: se-r4")
 
 
 def test_one_seed_gives_an_estimate_and_no_verdict(study: Study) -> None:
     fill(study, {R16: CLEAR[R16], PLAIN: CLEAR[PLAIN], R4: (10.0,)})
     found = by_id(assess([CLAIMED], study))
-    assert (found["beside"].verdict, found["beside"].reason) == ("not resolved", "one seed: se-r4")
+    assert (found["beside"].verdict, reason_in_words(found["beside"])) == ("not resolved", "one seed: se-r4")
     assert found["beside"].atoms[0].estimate == pytest.approx(50 - 10)
     assert found["gain"].verdict == "reproduced"
 
@@ -101,7 +102,7 @@ def test_one_seed_gives_an_estimate_and_no_verdict(study: Study) -> None:
 def test_a_study_without_runs_has_findings_without_numbers(study: Study) -> None:
     assessment = assess([CLAIMED], study)
     assert set(verdicts(assessment).values()) == {"not resolved"}
-    assert by_id(assessment)["gain"].reason == "not run: se-r16, plain"
+    assert reason_in_words(by_id(assessment)["gain"]) == "not run: se-r16, plain"
     assert all(atom.estimate is None for finding in assessment.all_findings for atom in finding.atoms)
     assert assessment.others == {}
 
@@ -140,11 +141,11 @@ def test_a_verdict_of_the_first_look_stays_and_later_runs_change_the_numbers_bes
     fill(study, CLEAR)
     fill(study, later, first_seed=3)
     found = by_id(assess([CLAIMED], study))
-    assert (found["gain"].verdict, found["gain"].reason) == ("reproduced", "reached at look 1")
+    assert (found["gain"].verdict, reason_in_words(found["gain"])) == ("reproduced", "reached at look 1")
     (atom,) = found["gain"].atoms
     assert atom.estimate == pytest.approx(np.mean([*CLEAR[PLAIN], 20, 21, 19]) - np.mean([*CLEAR[R16], 60, 61, 59]))
     assert atom.n == (6, 6)
-    assert found["same"].reason == "reached at look 1"
+    assert reason_in_words(found["same"]) == "reached at look 1"
 
 
 def test_a_contradiction_of_the_first_look_stays_too(study: Study) -> None:
@@ -153,13 +154,13 @@ def test_a_contradiction_of_the_first_look_stays_too(study: Study) -> None:
     fill(study, {R16: (10.0, 10.5, 9.5), PLAIN: (80.0, 81.0, 79.0)}, first_seed=3)
     found = by_id(assess([CLAIMED], study))
     assert found["gain"].atoms[0].estimate == pytest.approx(15.0), "now the other way"
-    assert (found["gain"].verdict, found["gain"].reason) == ("contradicted", "reversed; reached at look 1")
+    assert (found["gain"].verdict, reason_in_words(found["gain"])) == ("contradicted", "reversed; reached at look 1")
 
 
 def test_the_earliest_of_several_looks_is_named(study: Study) -> None:
     put_plan(study, 2, 3, 4, rules=Rules(looks=3))
     fill(study, {variant: (*errors, errors[0]) for variant, errors in CLEAR.items()})
-    assert by_id(assess([CLAIMED], study))["gain"].reason == "reached at look 1"
+    assert reason_in_words(by_id(assess([CLAIMED], study))["gain"]) == "reached at look 1"
 
 
 def test_a_verdict_that_only_the_last_look_reaches_names_no_look(study: Study) -> None:
@@ -167,14 +168,14 @@ def test_a_verdict_that_only_the_last_look_reaches_names_no_look(study: Study) -
     fill(study, ALIKE)
     fill(study, CLEAR, first_seed=3)
     found = by_id(assess([CLAIMED], study))
-    assert (found["gain"].verdict, found["gain"].reason) == ("reproduced", "")
+    assert (found["gain"].verdict, reason_in_words(found["gain"])) == ("reproduced", "")
 
 
 def test_with_an_unplanned_extension_the_plans_own_seeds_are_a_look(study: Study) -> None:
     fill(study, CLEAR)
     fill(study, {R16: (60.0, 61.0, 59.0), PLAIN: (20.0, 21.0, 19.0)}, first_seed=3)
     found = by_id(assess([CLAIMED], study))
-    assert (found["gain"].verdict, found["gain"].reason) == ("reproduced", "reached at look 1")
+    assert (found["gain"].verdict, reason_in_words(found["gain"])) == ("reproduced", "reached at look 1")
 
 
 # --- departures that bar a verdict ---
@@ -187,8 +188,8 @@ def test_an_arm_taught_in_another_way_bars_the_claims_that_name_it_and_no_others
     assert found["gain"].verdict == "reproduced"
     for name in ("same", "beside"):
         assert found[name].verdict == "not resolved"
-        assert "arms differ in what is not declared: r4 in " in found[name].reason
-        assert "(bf16, not fp32)" in found[name].reason
+        assert "arms differ in what is not declared: r4 in " in reason_in_words(found[name])
+        assert "(bf16, not fp32)" in reason_in_words(found[name])
 
 
 def test_a_reference_taught_in_another_way_bars_every_claim(study: Study) -> None:
@@ -202,7 +203,7 @@ def test_the_network_without_se_bars_every_claim_of_a_table_for_all_lean_on_the_
     fill(study, {PLAIN: CLEAR[PLAIN]}, precision="bf16")
     found = by_id(assess([CLAIMED], study))
     assert {finding.verdict for finding in found.values()} == {"not resolved"}
-    assert "plain in " in found["same"].reason
+    assert "plain in " in reason_in_words(found["same"])
 
 
 def test_a_departure_bars_in_its_own_table_alone(study: Study) -> None:
@@ -280,7 +281,10 @@ def test_a_margin_in_points_is_none_for_a_metric_of_another_unit(study: Study) -
     assessment = assess([CLAIMED], study)
     assert verdicts(assessment)["same"] == "reproduced"
     by_top5 = {finding.claim.id: finding for finding in assessment.others["top5_err"]["ratio"]}
-    assert (by_top5["same"].verdict, by_top5["same"].reason) == ("not resolved", "no SE gain to measure against")
+    assert (by_top5["same"].verdict, reason_in_words(by_top5["same"])) == (
+        "not resolved",
+        "no SE gain to measure against",
+    )
 
 
 def test_rules_may_make_another_metric_the_primary_one(study: Study) -> None:
@@ -347,22 +351,22 @@ def test_the_null_control_is_judged_on_its_own_series_of_seeds(study: Study) -> 
     found = by_id(assess([controls], study))
     assert found["control-null"].verdict == "reproduced"
     assert found["control-null"].atoms[0].estimate == pytest.approx(0.5)
-    assert found["control-mechanism"].reason == "not run: se-r16-constant; not run: se-r16-random"
+    assert reason_in_words(found["control-mechanism"]) == "not run: se-r16-constant; not run: se-r16-random"
     fill(study, {R16: (60.5, 59.5, 61.5)}, first_seed=1000)
     found = by_id(assess([controls], study))
     assert found["control-null"].verdict == "contradicted"
-    assert "false alarm" in found["control-null"].reason
+    assert "false alarm" in reason_in_words(found["control-null"])
 
 
 def test_a_bar_names_the_field_and_leaves_no_atom_decided(study: Study) -> None:
     fill(study, {R16: CLEAR[R16], PLAIN: CLEAR[PLAIN]})
     fill(study, {R4: CLEAR[R4]}, precision="bf16")
     assessment = assess([CLAIMED], study)
-    barred = [finding for finding in assessment.all_findings if "precision" in finding.reason]
+    barred = [finding for finding in assessment.all_findings if "precision" in reason_in_words(finding)]
     assert barred
     assert all(atom.verdict == "not resolved" for finding in barred for atom in finding.atoms)
     page = findings_page(assessment)
-    assert all(finding.reason in page for finding in barred)
+    assert all(reason_in_words(finding) in page for finding in barred)
 
 
 def test_a_bar_holds_for_secondary_metrics_too(study: Study) -> None:

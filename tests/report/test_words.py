@@ -8,7 +8,7 @@ import pytest
 from helpers import ABLATION
 from studies import better, claim, same
 
-from senet_ablate.analysis.verdicts import AtomVerdict, FindingVerdict, Verdict
+from senet_ablate.analysis.verdicts import AtomVerdict, Explanation, FindingVerdict, Reason, Verdict
 from senet_ablate.report.findings import MARK, deciding, in_words, why
 from senet_ablate.spec.claims import Atom, Fewer, Retains
 
@@ -19,7 +19,6 @@ FEWER = Fewer(kind="fewer", quantity="params", arm="r16", than="r4")
 def atom(what: Atom = GAIN, verdict: Verdict = "reproduced", **changes: Any) -> AtomVerdict:
     """An atom of a study with some runs; its numbers as a judge would give them."""
     usual: dict[str, Any] = {
-        "reason": "",
         "paper_value": 1.02,
         "estimate": 0.61,
         "low": 0.21,
@@ -33,9 +32,11 @@ def atom(what: Atom = GAIN, verdict: Verdict = "reproduced", **changes: Any) -> 
     return AtomVerdict(what, verdict, **(usual | changes))
 
 
-def finding(verdict: Verdict, *atoms: AtomVerdict, reason: str = "", secondary: bool = False) -> FindingVerdict:
+def finding(
+    verdict: Verdict, *atoms: AtomVerdict, reason: Explanation | None = None, secondary: bool = False
+) -> FindingVerdict:
     named = claim("10a", *(each.atom for each in atoms), secondary=secondary)
-    return FindingVerdict(ABLATION, named, verdict, reason, atoms, 0.05)
+    return FindingVerdict(ABLATION, named, verdict, (reason,) if reason else (), atoms, 0.05)
 
 
 def test_a_reproduced_finding_has_its_numbers_and_the_answer_for_new_images() -> None:
@@ -49,14 +50,14 @@ def test_a_reproduced_finding_has_its_numbers_and_the_answer_for_new_images() ->
 
 def test_a_contradicted_finding_has_the_reason_and_the_bound() -> None:
     against = atom(verdict="contradicted", estimate=-0.61, low=-1.01, high=-0.21, new_images="no")
-    text = in_words(finding("contradicted", against, reason="reversed"))
+    text = in_words(finding("contradicted", against, reason=Explanation(Reason.REVERSED)))
     assert "**contradicted** (reversed); difference -0.61, simultaneous 95 % interval -1.01 to -0.21, n = 5" in text
     assert text.endswith("for new images: no.")
 
 
 def test_an_open_finding_has_interval_confidence_and_the_seeds_that_would_decide_it() -> None:
     is_open = atom(verdict="not resolved", estimate=0.14, low=-0.16, high=0.44, p=0.12, more_seeds=9)
-    text = in_words(finding("not resolved", is_open, reason="within the noise"))
+    text = in_words(finding("not resolved", is_open, reason=Explanation(Reason.WITHIN_NOISE)))
     assert "**not resolved** (within the noise); difference +0.14, simultaneous 95 % interval -0.16 to +0.44" in text
     assert "direction as in the paper with confidence 0.88" in text
     assert "about 9 more seeds of each would decide the paper's difference" in text
@@ -90,13 +91,15 @@ def test_seeds_needed_by_atoms_that_hold_do_not_matter() -> None:
 
 
 def test_a_finding_without_runs_has_its_reason_and_no_numbers() -> None:
-    absent = AtomVerdict(GAIN, "not resolved", "not run: plain", paper_value=1.02, n=(0, 0))
-    text = in_words(finding("not resolved", absent, reason="not run: plain"))
+    missing = Explanation(Reason.NOT_RUN, ("plain",))
+    absent = AtomVerdict(GAIN, "not resolved", missing, paper_value=1.02, n=(0, 0))
+    text = in_words(finding("not resolved", absent, reason=missing))
     assert text == "**10a** Sentence 10a: **not resolved** (not run: plain)."
 
 
 def test_a_provisional_estimate_of_one_seed_has_an_interval_and_no_confidence() -> None:
-    text = in_words(finding("not resolved", atom(verdict="not resolved", p=None, n=(1, 1)), reason="one seed: plain"))
+    alone = Explanation(Reason.ONE_SEED, ("plain",))
+    text = in_words(finding("not resolved", atom(verdict="not resolved", p=None, n=(1, 1)), reason=alone))
     assert "difference +0.61, simultaneous 95 % interval +0.21 to +1.01, n = 1" in text
     assert "confidence" not in text
     assert "seeds would decide" not in text
@@ -132,7 +135,7 @@ def test_of_several_atoms_the_least_certain_one_that_says_the_verdict_is_quoted(
 
 
 def test_an_exact_count_is_never_quoted_as_a_difference() -> None:
-    counted = AtomVerdict(FEWER, "reproduced", "exact count: 7 fewer parameters", new_images="yes")
+    counted = AtomVerdict(FEWER, "reproduced", Explanation(Reason.EXACT_COUNT, fewer=7), new_images="yes")
     kept = atom(Retains(kind="retains", arm="r4"), estimate=3.1)
     text = in_words(finding("reproduced", kept, counted, reason=counted.reason))
     assert "(exact count: 7 fewer parameters); points above the share to keep +3.10" in text
@@ -141,7 +144,7 @@ def test_an_exact_count_is_never_quoted_as_a_difference() -> None:
 
 
 def test_flags_are_told_once_each() -> None:
-    flagged = atom(flags=("unstable: plain",))
+    flagged = atom(flags=(Explanation(Reason.UNSTABLE, ("plain",)),))
     text = in_words(finding("reproduced", flagged, flagged))
     assert text.count("unstable: plain") == 1
 
@@ -157,7 +160,7 @@ def test_a_secondary_finding_is_marked_as_outside_the_family() -> None:
 @pytest.mark.parametrize("seeds", [None, 5])
 def test_an_open_finding_is_never_called_no_difference(what: Atom, seeds: int | None) -> None:
     is_open = atom(what, "not resolved", p=0.5, estimate=0.0, low=-2.0, high=2.0, more_seeds=seeds, rho_star=1.9)
-    text = in_words(finding("not resolved", is_open, reason="within the noise"))
+    text = in_words(finding("not resolved", is_open, reason=Explanation(Reason.WITHIN_NOISE)))
     assert "no difference" not in text
     assert "not resolved" in text
 

@@ -15,6 +15,7 @@ from senet_ablate.analysis.evidence import Evidence
 from senet_ablate.analysis.judge import TableJudge
 from senet_ablate.analysis.noise import Sample
 from senet_ablate.analysis.verdicts import AtomVerdict, FindingVerdict
+from senet_ablate.report.findings import reason_in_words
 from senet_ablate.spec.ablation import Ablation, Arm, PaperFigures, Row
 from senet_ablate.spec.claims import Atom, NoDifference, Retains, Rules
 from senet_ablate.spec.network import SEConfig, Variant
@@ -118,7 +119,7 @@ def verdict(atom: Atom, errors: Mapping[str, float] = PRINTED, **settings: Any) 
     """The verdict on the only atom of the only finding."""
     (finding,) = judged(atom, errors=errors, **settings)
     (found,) = finding.atoms
-    assert (finding.verdict, finding.reason) == (found.verdict, found.reason)
+    assert (finding.verdict, reason_in_words(finding)) == (found.verdict, reason_in_words(found))
     return found
 
 
