@@ -29,7 +29,7 @@ WEIGHTS = WEIGHTS / WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
-class World:
+class GroundTruth:
     """A truth and its noise: expected errors in percent by arm, and how runs scatter around them.
 
     `sd` is the standard deviation in points of one run, `phi` its over-dispersion (1: independent errors alone),
@@ -58,7 +58,7 @@ class Simulator:
         rng: decides the images; runs are drawn with a generator of their own.
     """
 
-    def __init__(self, world: World, rng: np.random.Generator) -> None:
+    def __init__(self, world: GroundTruth, rng: np.random.Generator) -> None:
         self.world = world
         arms = list(world.errors)
         spread = (world.sd / 100) ** 2 * world.images / world.phi  # mean p (1 - p)
@@ -134,7 +134,7 @@ class Cell:
     """One line of the calibration: a world, the seeds of each arm, and by which rules its studies are judged."""
 
     name: str
-    world: World
+    world: GroundTruth
     seeds: tuple[int, ...]
     rules: Rules = field(default_factory=Rules)
 
@@ -167,25 +167,25 @@ def cells(ablations: Sequence[Ablation], seeds: Sequence[int]) -> Iterator[Cell]
     paper = paper_errors(ablations, 1.0)
     half, none = paper_errors(ablations, 0.5), paper_errors(ablations, 0.0)
     relu = next(arm for arm in paper if arm.variant.se is not None and arm.variant.se.gate == "relu")
-    short = World(none, sd=0.40, phi=4.0, correlation=0.4, shared=0.3)
+    short = GroundTruth(none, sd=0.40, phi=4.0, correlation=0.4, shared=0.3)
     worlds = {
-        "no effects": World(none),
-        "paper's effects": World(paper),
-        "half of them": World(half),
-        "edge of the same": World(edge(ablations, paper)),
+        "no effects": GroundTruth(none),
+        "paper's effects": GroundTruth(paper),
+        "half of them": GroundTruth(half),
+        "edge of the same": GroundTruth(edge(ablations, paper)),
         "short training, no effects": short,
         "short training, paper's effects": replace(short, errors=paper),
-        "ReLU gate 3 x noise, no effects": World(none, wild={relu: 3.0}),
-        "ReLU gate 3 x noise, paper's effects": World(paper, wild={relu: 3.0}),
+        "ReLU gate 3 x noise, no effects": GroundTruth(none, wild={relu: 3.0}),
+        "ReLU gate 3 x noise, paper's effects": GroundTruth(paper, wild={relu: 3.0}),
     }
     for count in seeds:
         for name, world in worlds.items():
             yield Cell(name, world, (count,) * len(paper))
-        new = World(paper, taste=0.45, pool=10)
+        new = GroundTruth(paper, taste=0.45, pool=10)
         yield Cell("new images, paper's effects", new, (count,) * len(paper), Rules(estimand="population"))
     unequal = tuple(2 + (5 * place) % 8 for place in range(len(paper)))  # 2 to 9
-    yield Cell("unequal seeds, no effects", World(none), unequal)
-    yield Cell("unequal seeds, paper's effects", World(paper), unequal)
+    yield Cell("unequal seeds, no effects", GroundTruth(none), unequal)
+    yield Cell("unequal seeds, paper's effects", GroundTruth(paper), unequal)
 
 
 def edge(ablations: Sequence[Ablation], errors: dict[Arm, float]) -> dict[Arm, float]:
@@ -217,7 +217,7 @@ def simulate(ablations: Sequence[Ablation], cell: Cell, index: int, chunk: range
     return tallies
 
 
-def tally(ablations: Sequence[Ablation], evidence: Evidence, world: World) -> Tally:
+def tally(ablations: Sequence[Ablation], evidence: Evidence, world: GroundTruth) -> Tally:
     """Judge one simulated study and compare with the truth."""
     truth = np.array([world.errors[arm] for arm in evidence.arms])
     covered: dict[str, bool] = {}
@@ -319,45 +319,3 @@ def calibrate(
 def _begin_worker() -> None:
     die_with_driver()
     threadpool_limits(1)
-
-
-COLUMNS = {
-    "world": "world",
-    "seeds": "seeds",
-    "coverage": "coverage of 95 % intervals",
-    "least_coverage": "least",
-    "simultaneous_coverage": "simultaneous, worst table",
-    "false_worst_table": "false finding, worst table",
-    "false_any": "any false finding",
-    "right": "findings right",
-    "flagged": "wild arm flagged",
-    "holds": "holds",
-}
-
-
-def to_markdown(frame: pd.DataFrame) -> str:
-    """The calibration as a Markdown page."""
-    cells_of = frame[list(COLUMNS)].rename(columns=COLUMNS)
-    for name in cells_of.columns[2:-1]:
-        places = 1 if name == "findings right" else 3
-        cells_of[name] = ["" if value is None or pd.isna(value) else f"{value:.{places}f}" for value in cells_of[name]]
-    cells_of["holds"] = ["yes" if holds else "NO" for holds in cells_of["holds"]]
-    table = cells_of.to_markdown(index=False, disable_numparse=True, colalign=["left"] + ["right"] * 9)
-    studies = int(frame["studies"].iloc[0])
-    return f"""# Calibration: is the printed confidence deserved?
-
-Whole studies with a known truth, simulated image by image and judged by the code that judges real records;
-{studies} studies a line, 17 networks each. "Holds": intervals cover in at least {LEAST_COVERAGE:.0%} of cases, and
-at most {MOST_FALSE:.0%} of studies have a false finding in the worst table ({MOST_FALSE_WILD:.0%} with one arm at three
-times the noise). Monte Carlo error of a share of 0.05 is {100 * (0.05 * 0.95 / studies) ** 0.5:.1f} points.
-
-{table}
-
-- Noise of one run: 0.25 points on 10,000 images, over-dispersion 1.3; short training: 0.40, over-dispersion 4, runs of
-  one seed correlated (0.4 of the run shift, the luck of 30 % of the images).
-- "Edge of the same": each arm that is claimed to equal the reference lies exactly at the margin, a quarter of the
-  gain away.
-- "New images": each study sees other test images, arms find different images hard, and intervals are those
-  for new images.
-- Findings right: of the paper's 15, verdicts that say what is the case.
-"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from senet_ablate.analysis.distributions import DRAWS
 from senet_ablate.analysis.noise import Difference, Noise, Sample, assumed_phi, fit_noise
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes
-from senet_ablate.results.records import Predictions, StudyPin
+from senet_ablate.results.records import Predictions, RunRecord, StudyPin
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.claims import Metric, Rules
 from senet_ablate.spec.cost import total_cost
@@ -45,6 +46,11 @@ class Evidence:
     def counts(self) -> np.ndarray:
         """Number of runs of each arm that did not diverge."""
         return np.array([len(seeds) for seeds in self.sample.seeds])
+
+    @property
+    def unstable(self) -> list[str]:
+        """Slugs of the arms that scatter more than the others."""
+        return [] if self.noise is None else [self.arms[arm].slug for arm in np.flatnonzero(self.noise.unstable)]
 
     def difference(self, contrast: Contrast) -> Difference | None:
         """Estimate of a contrast; provisional where arms have one seed, None where one has none.
@@ -93,6 +99,25 @@ def cost(pin: StudyPin, arm: Arm) -> Complexity:
         in_channels=pin.data.channels,
         classes=pin.data.classes,
         resolution=pin.protocol.data.resolution,
+    )
+
+
+@dataclass(frozen=True)
+class ErrorSummary:
+    """Of runs of one arm: standard deviation of their top-1 errors, mean of their top-5 errors; None without enough."""
+
+    top1_sd: float | None
+    top5_mean: float | None
+
+
+def summarise_errors(records: Sequence[RunRecord]) -> ErrorSummary:
+    """Describe the errors of the runs that have any."""
+    known = [record.metrics for record in records if record.metrics]
+    top1 = [metrics.top1_err for metrics in known]
+    top5 = [metrics.top5_err for metrics in known if metrics.top5_err is not None]
+    return ErrorSummary(
+        statistics.stdev(top1) if len(top1) > 1 else None,
+        statistics.fmean(top5) if top5 else None,
     )
 
 

@@ -18,6 +18,9 @@ from scipy.special import fdtrc
 from senet_ablate.analysis import distributions
 from senet_ablate.spec.claims import Rules
 
+SHORT_TRAINING_PHI = 2.0
+"""Over-dispersion above which runs differ in real quality."""
+
 PRIOR_DF = 4
 PAIR_DF = 4
 """Prior degrees of freedom with which an arm's own scatter, or a pair's, is moderated towards the pool."""
@@ -101,6 +104,11 @@ class Difference:
         """One-sided p-value of the contrast being at most 0."""
         return distributions.tail(self.estimate / (self.se_new_images if new_images else self.se), self.df)
 
+    @property
+    def half_width(self) -> float:
+        """Half the width of its own 95 % interval, for it alone."""
+        return distributions.quantile(0.025, self.df) * self.se
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -128,6 +136,16 @@ class Noise:
     def variance(self) -> np.ndarray:
         """Variance of one run's score, per arm."""
         return self.factor * self.b
+
+    @property
+    def typical_sd(self) -> float:
+        """Run-to-run standard deviation: the median over arms."""
+        return float(np.nanmedian(self.variance**0.5))
+
+    @property
+    def short_training(self) -> bool:
+        """Whether runs differ in real quality, not only in which images they happen to miss."""
+        return self.phi > SHORT_TRAINING_PHI
 
     @property
     def correlation(self) -> float:

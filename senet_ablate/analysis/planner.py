@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from senet_ablate.analysis.evidence import Evidence, gather
-from senet_ablate.analysis.power import Assumptions, Prospect, Prospects, assume
+from senet_ablate.analysis.power import Assumptions, ClaimPower, PowerAnalysis, assume
 from senet_ablate.analysis.study import assess
 from senet_ablate.environment import cores
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import load_outcomes
-from senet_ablate.results.plan import Chosen, StudyPlan, claims_digest, planned_seeds, read_plan, write_plan
+from senet_ablate.results.plan import Selection, StudyPlan, claims_digest, planned_seeds, read_plan, write_plan
 from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import Estimate, Pace, Plan, duration, estimate, find_pace, make_plan
 from senet_ablate.spec.ablation import SEED_SERIES, Arm
@@ -32,7 +32,7 @@ def is_wild(arm: Arm) -> bool:
 
 
 def allocate(
-    prospects: Prospects,
+    analysis: PowerAnalysis,
     cost: Mapping[Arm, float],
     budget: float,
     start: Mapping[Arm, int] | None = None,
@@ -50,23 +50,23 @@ def allocate(
         return sum(cost[arm] * n for arm, n in seeds.items())
 
     if start is not None:
-        return _grow(prospects, cost, budget + total(start), dict(start), tell)
+        return _grow(analysis, cost, budget + total(start), dict(start), tell)
     starts = (
-        {arm: WILD_START if is_wild(arm) else START for arm in prospects.arms},
-        dict.fromkeys(prospects.arms, START),
-        dict.fromkeys(prospects.arms, SHORT_START),
+        {arm: WILD_START if is_wild(arm) else START for arm in analysis.arms},
+        dict.fromkeys(analysis.arms, START),
+        dict.fromkeys(analysis.arms, SHORT_START),
     )
     seeds = next((seeds for seeds in starts if total(seeds) <= budget), None)
     if seeds is None:
         raise UserError(
-            f"the budget reaches for {budget / total(starts[-1]):.0%} of two seeds of each of {len(prospects.arms)} "
+            f"the budget reaches for {budget / total(starts[-1]):.0%} of two seeds of each of {len(analysis.arms)} "
             "networks; give more, or name fewer tables"
         )
-    return _grow(prospects, cost, budget, seeds, tell)
+    return _grow(analysis, cost, budget, seeds, tell)
 
 
 def _grow(
-    prospects: Prospects,
+    analysis: PowerAnalysis,
     cost: Mapping[Arm, float],
     budget: float,
     seeds: dict[Arm, int],
@@ -78,16 +78,16 @@ def _grow(
         return sum(cost[arm] * n for arm, n in seeds.items())
 
     while True:
-        before = prospects.expected(seeds)
+        before = analysis.expected(seeds)
         best, best_rate = None, 0.0
-        for step in _steps(prospects, seeds):
+        for step in _steps(analysis, seeds):
             price = sum(cost[arm] * more for arm, more in step.items())
             if total(seeds) + price > budget:
                 continue
             after = {arm: n + step.get(arm, 0) for arm, n in seeds.items()}
             if max(after.values()) > SEED_SERIES:  # the next seed is another arm's
                 continue
-            rate = (prospects.expected(after) - before) / price
+            rate = (analysis.expected(after) - before) / price
             if rate > best_rate:
                 best, best_rate = after, rate
         if best is None:
@@ -96,17 +96,17 @@ def _grow(
         tell(total(seeds) / budget)
 
 
-def _steps(prospects: Prospects, seeds: Mapping[Arm, int]) -> Iterator[dict[Arm, int]]:
+def _steps(analysis: PowerAnalysis, seeds: Mapping[Arm, int]) -> Iterator[dict[Arm, int]]:
     """More seeds of one arm, of all arms of a finding, or of those that only few findings share."""
-    shared = {arm: sum(arm in needed for needed in prospects.finding_arms) for arm in prospects.arms}
+    shared = {arm: sum(arm in needed for needed in analysis.finding_arms) for arm in analysis.arms}
     common = sorted(shared, key=lambda arm: -shared[arm])[:2]  # the references: SE and the network without
 
     def more(some: tuple[Arm, ...]) -> dict[Arm, int]:
         return {arm: max(1, round(STEP * seeds[arm])) for arm in some}
 
-    for arm in prospects.arms:
+    for arm in analysis.arms:
         yield more((arm,))
-    for needed in prospects.finding_arms:
+    for needed in analysis.finding_arms:
         yield more(needed)
         rest = tuple(arm for arm in needed if arm not in common)
         if rest:
@@ -114,11 +114,11 @@ def _steps(prospects: Prospects, seeds: Mapping[Arm, int]) -> Iterator[dict[Arm,
 
 
 OUT_OF_REACH = 0.8
-"""A finding whose chance of being reproduced is smaller, though the paper's effects are true, is out of reach."""
+"""A finding with less power, though the paper's effects are true, is out of reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class PlanRequest:
     """What a call of `plan` asks for; times in seconds, errors and gains in points."""
 
     seeds: int | None = None
@@ -138,63 +138,65 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class LaidOut:
-    """A plan with its cost and prospects, and what to say beside them."""
+class PlanPreview:
+    """A plan with its cost and power, and what to say beside them."""
 
     plan: Plan
     estimate: Estimate | None
-    prospects: tuple[Prospect, ...]
+    claims: tuple[ClaimPower, ...]
     pace: Pace | None
     protocol: Protocol
     remarks: tuple[str, ...]
 
-    def takes(self, prospect: Prospect) -> str:
+    def takes(self, claim: ClaimPower) -> str:
         """Seeds that would bring a finding within reach, and their cost."""
-        if prospect.seeds is None:
+        if claim.seeds is None:
             return "> 1,000 seeds"
         costs = {planned.arm: planned.complexity for planned in self.plan.arms}
         if self.pace is None:
-            return f"{prospect.seeds} seeds"
-        seconds = sum(self.pace.of(costs[arm], self.protocol) for arm in prospect.arms) * prospect.seeds
-        return f"{prospect.seeds} seeds, {duration(seconds)}"
+            return f"{claim.seeds} seeds"
+        seconds = sum(self.pace.of(costs[arm], self.protocol) for arm in claim.arms) * claim.seeds
+        return f"{claim.seeds} seeds, {duration(seconds)}"
 
 
-def lay_out(chosen: Chosen, wish: Wish, shape: tuple[int, int], tell: Callable[[float], None]) -> LaidOut:
+def preview(
+    chosen: Selection, request: PlanRequest, shape: tuple[int, int], tell: Callable[[float], None]
+) -> PlanPreview:
     """Choose seeds, count cost and chances, and write the plan file if that is wished.
 
     Raises:
         UserError: wishes exclude each other, the budget is too small, or the plan may not be written any more.
     """
-    _check(wish, chosen)
+    _check(request, chosen)
     study, protocol = chosen.study, chosen.protocol
-    seeds, old = planned_seeds(chosen, wish.seeds)
-    rules = _rules(wish.changed, old)
-    looks = len(old.seeds) + wish.extend if old else 1
+    seeds, old = planned_seeds(chosen, request.seeds)
+    rules = _rules(request.changed, old)
+    looks = len(old.seeds) + request.extend if old else 1
     judged = rules if looks <= rules.looks else rules.model_copy(update={"looks": max(LOOK_SHARE)})
     pace = find_pace(protocol, study.root.parent)
-    assumptions = assume(protocol, shape[1], _records(chosen, rules), wish.error, None)
-    prospects = Prospects(chosen.ablations, judged, assumptions, wish.gain)
+    assumptions = assume(protocol, shape[1], _records(chosen, rules), request.error, None)
+    analysis = PowerAnalysis(chosen.ablations, judged, assumptions, request.gain)
     costs = {
         planned.arm: planned.complexity for planned in make_plan(chosen.ablations, protocol, seeds, study, shape).arms
     }
-    if wish.shares_out:
-        price, budget = _price(wish, pace, costs, protocol)
-        start = seeds if wish.extend else None
-        if wish.extend:
-            prospects = prospects.only(_open(chosen))
-        seeds = allocate(prospects, price, budget, start, tell)
-        prospects = Prospects(chosen.ablations, judged, assumptions, wish.gain)
+    if request.shares_out:
+        price, budget = _price(request, pace, costs, protocol)
+        start = seeds if request.extend else None
+        if request.extend:
+            analysis = analysis.only(_open(chosen))
+        seeds = allocate(analysis, price, budget, start, tell)
+        analysis = PowerAnalysis(chosen.ablations, judged, assumptions, request.gain)
     plan = make_plan(chosen.ablations, protocol, seeds, study, shape)
-    found = tuple(prospects.prospects(seeds))
-    remarks = list(_remarks(prospects, assumptions, found, any(ablation.claims for ablation in chosen.ablations)))
-    if wish.write or wish.extend:
-        added = (*old.seeds, old.seeds[-1] | _slugs(seeds)) if wish.extend and old else (_slugs(seeds),)
+    found = tuple(analysis.claims(seeds))
+    remarks = list(_remarks(analysis, assumptions, found, any(ablation.claims for ablation in chosen.ablations)))
+    if request.write or request.extend:
+        added = (*old.seeds, old.seeds[-1] | _slugs(seeds)) if request.extend and old else (_slugs(seeds),)
         written = StudyPlan(
-            written=old.written if wish.extend and old else datetime.now(UTC).isoformat(timespec="seconds"),
-            claims=old.claims if wish.extend and old else claims_digest(chosen.declared),
+            written=old.written if request.extend and old else datetime.now(UTC).isoformat(timespec="seconds"),
+            claims=old.claims if request.extend and old else claims_digest(chosen.declared),
             rules=rules,
             seeds=added,
-            basis=f"noise {assumptions.basis}; {_budget(wish)}",
+            basis=f"noise {assumptions.basis}; {_budget(request)}",
         )
         write_plan(study, written)
         remarks.append(
@@ -202,17 +204,17 @@ def lay_out(chosen: Chosen, wish: Wish, shape: tuple[int, int], tell: Callable[[
         )
     elif old is None:
         remarks.append("No plan file yet; --write makes this the plan.")
-    return LaidOut(plan, estimate(plan, protocol, pace), found, pace, protocol, tuple(remarks))
+    return PlanPreview(plan, estimate(plan, protocol, pace), found, pace, protocol, tuple(remarks))
 
 
-def _check(wish: Wish, chosen: Chosen) -> None:
-    if wish.runs is not None and wish.budget is not None:
-        raise UserError(f"--runs {wish.runs} and --budget are two budgets; give one")
-    if wish.seeds is not None and wish.shares_out:
-        raise UserError(f"--seeds {wish.seeds} gives each network the same; with --runs or --budget they are chosen")
-    if wish.extend and not wish.shares_out:
+def _check(request: PlanRequest, chosen: Selection) -> None:
+    if request.runs is not None and request.budget is not None:
+        raise UserError(f"--runs {request.runs} and --budget are two budgets; give one")
+    if request.seeds is not None and request.shares_out:
+        raise UserError(f"--seeds {request.seeds} gives each network the same; with --runs or --budget they are chosen")
+    if request.extend and not request.shares_out:
         raise UserError("--extend needs to know how much more: --runs N or --budget TIME")
-    if wish.extend and read_plan(chosen.study) is None:
+    if request.extend and read_plan(chosen.study) is None:
         raise UserError(f"--extend: study {chosen.study.name!r} has no plan file; the first plan is made with --write")
 
 
@@ -227,7 +229,7 @@ def _rules(changed: Sequence[str], old: StudyPlan | None) -> Rules:
     return validate(Rules, {key: value for key, value in raw.items() if value is not None}, "--rule")
 
 
-def _records(chosen: Chosen, rules: Rules) -> Evidence | None:
+def _records(chosen: Selection, rules: Rules) -> Evidence | None:
     """Runs to learn the noise from: the study's own, else those of any study of the same protocol."""
     others = sorted(path.parent for path in chosen.study.root.parent.glob("*/study.json"))
     for root in (chosen.study.root, *others):
@@ -251,42 +253,42 @@ def _records(chosen: Chosen, rules: Rules) -> Evidence | None:
     return None
 
 
-def _open(chosen: Chosen) -> set[str]:
+def _open(chosen: Selection) -> set[str]:
     """Findings without a verdict so far."""
     assessment = assess(chosen.declared, chosen.study)
     return {finding.claim.id for finding in assessment.all_findings if finding.verdict == "not resolved"}
 
 
 def _price(
-    wish: Wish, pace: Pace | None, costs: Mapping[Arm, Complexity], protocol: Protocol
+    request: PlanRequest, pace: Pace | None, costs: Mapping[Arm, Complexity], protocol: Protocol
 ) -> tuple[dict[Arm, float], float]:
     """Cost of a run of each arm, and what may be spent, in runs or in seconds of all workers together."""
-    if wish.runs is not None:
-        return dict.fromkeys(costs, 1.0), float(wish.runs)
-    assert wish.budget is not None
+    if request.runs is not None:
+        return dict.fromkeys(costs, 1.0), float(request.runs)
+    assert request.budget is not None
     if pace is None:
         raise UserError(
             "--budget: no finished run in results/ tells how long one takes; finish one (`run ratio --rows r16 --seeds "
             "1`), or give --runs"
         )
     seconds = {arm: pace.of(complexity, protocol) for arm, complexity in costs.items()}
-    return seconds, wish.budget * (wish.jobs or cores())
+    return seconds, request.budget * (request.jobs or cores())
 
 
 def _slugs(seeds: dict[Arm, int]) -> dict[str, int]:
     return {arm.slug: count for arm, count in seeds.items()}
 
 
-def _budget(wish: Wish) -> str:
-    if wish.runs is not None:
-        return f"{wish.runs} runs shared out"
-    if wish.budget is not None:
-        return f"{duration(wish.budget)} shared out"
+def _budget(request: PlanRequest) -> str:
+    if request.runs is not None:
+        return f"{request.runs} runs shared out"
+    if request.budget is not None:
+        return f"{duration(request.budget)} shared out"
     return "seeds as they were given"
 
 
 def _remarks(
-    prospects: Prospects, assumptions: Assumptions, found: Sequence[Prospect], with_findings: bool
+    analysis: PowerAnalysis, assumptions: Assumptions, found: Sequence[ClaimPower], with_findings: bool
 ) -> list[str]:
     if not with_findings:
         return ["No finding of the chosen rows can be judged: name whole tables."]
@@ -297,15 +299,15 @@ def _remarks(
     )
     if not found:
         return [noise, "These findings will be judged; the paper prints no figures for them to tell their chances by."]
-    gain = prospects.gain
-    lost = [prospect.claim.id for prospect in found if prospect.chance < OUT_OF_REACH]
-    fair = sum(prospect.chance for prospect in found)
-    half = sum(prospect.chance_half for prospect in found)
+    gain = analysis.gain
+    lost = [each.claim.id for each in found if each.power < OUT_OF_REACH]
+    fair = sum(each.power for each in found)
+    half = sum(each.power_at_half for each in found)
     remarks = [
         f"{noise} Assumed SE gain: {gain:.2f} points, {gain / sd:.1f} times the noise.",
         f"Expected: {fair:.1f} of {len(found)} findings reproduced if the effects are true, {half:.1f} if half of them "
         "are.",
-        f"Differences for new images keep a standard error of about {prospects.floor:.2f} points, whatever the seeds.",
+        f"Differences for new images keep a standard error of about {analysis.floor:.2f} points, whatever the seeds.",
     ]
     if lost:
         remarks.append(f"Out of reach (chance under {OUT_OF_REACH:.0%}): {', '.join(lost)}.")

@@ -123,19 +123,19 @@ def assume(
 
 
 @dataclass(frozen=True)
-class Prospect:
-    """One finding before the runs: smallest effect, the paper's, chance of "reproduced", seeds for 80 %.
+class ClaimPower:
+    """One finding before the runs: minimum detectable effect, the paper's, power (the chance of "reproduced"), seeds for 80 %.
 
     `smallest` and `paper` are of its hardest difference, in points; `seeds` are equal seeds of each arm, None if no
-    number up to 1,000 would do. The chances are for the paper's effects and for half of them.
+    number up to 1,000 would do. The powers are for the paper's effects and for half of them.
     """
 
     ablation: Ablation
     claim: Claim
     smallest: float
     paper: float
-    chance: float
-    chance_half: float
+    power: float
+    power_at_half: float
     seeds: int | None
     arms: tuple[Arm, ...]
 
@@ -144,8 +144,8 @@ _Test = tuple[Ablation, Claim, tuple[Contrast, ...], float, np.ndarray]
 """A finding as arithmetic: table, claim, contrasts that must be above 0, level of each test, assumed mean errors."""
 
 
-class Prospects:
-    """Chances of all findings of some tables as a function of the seeds of each arm.
+class PowerAnalysis:
+    """Power for all findings of some tables as a function of the seeds of each arm.
 
     Args:
         ablations: the tables with their claims.
@@ -204,8 +204,8 @@ class Prospects:
         """Pooled degrees of freedom."""
         return max(1.0, float(sum(n - 1 for n in seeds.values())))
 
-    def chances(self, seeds: Mapping[Arm, int], scales: Sequence[float] = (1.0, 0.5)) -> list[np.ndarray]:
-        """Chance of each finding of being reproduced if `scale` times the assumed effects are true, for each scale."""
+    def powers(self, seeds: Mapping[Arm, int], scales: Sequence[float] = (1.0, 0.5)) -> list[np.ndarray]:
+        """Power for each finding if `scale` times the assumed effects are true, for each scale."""
         if not self._tests:
             return [np.zeros(0) for _ in scales]
         s, df = self.covariance(seeds), self.df(seeds)
@@ -222,7 +222,7 @@ class Prospects:
 
     def expected(self, seeds: Mapping[Arm, int]) -> float:
         """Expected number of findings reproduced, averaged over the assumed effects and half of them."""
-        return float(np.mean([chances.sum() for chances in self.chances(seeds)]))
+        return float(np.mean([powers.sum() for powers in self.powers(seeds)]))
 
     @property
     def finding_arms(self) -> list[tuple[Arm, ...]]:
@@ -232,10 +232,10 @@ class Prospects:
             for _, _, wanted, _, _ in self._tests
         ]
 
-    def prospects(self, seeds: Mapping[Arm, int]) -> list[Prospect]:
+    def claims(self, seeds: Mapping[Arm, int]) -> list[ClaimPower]:
         """All findings with the given seeds."""
         s, df = self.covariance(seeds), self.df(seeds)
-        full, half = self.chances(seeds)
+        full, half = self.powers(seeds)
         one_seed = self.assumptions.sd**2 * (
             (1 - self.assumptions.correlation) * np.eye(len(self.arms)) + self.assumptions.correlation
         )
@@ -252,7 +252,7 @@ class Prospects:
             ]
             needed = None if any(count is None for count in counts) else max(count or 0 for count in counts)
             found.append(
-                Prospect(
+                ClaimPower(
                     ablation,
                     claim,
                     sizes[hardest],
@@ -265,7 +265,7 @@ class Prospects:
             )
         return found
 
-    def only(self, findings: Collection[str]) -> Prospects:
+    def only(self, findings: Collection[str]) -> PowerAnalysis:
         """The same with these findings alone, by id."""
         part = copy(self)
         part._take([test for test in self._tests if test[1].id in findings])

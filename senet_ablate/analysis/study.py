@@ -137,6 +137,37 @@ DRAWS = 10_000
 
 
 @dataclass(frozen=True)
+class GainOverNoise:
+    """The SE gain by one metric, beside the standard deviation of a difference of two runs and the over-dispersion."""
+
+    metric: Metric
+    gain: float
+    sd_of_difference: float
+    phi: float
+
+    @property
+    def ratio(self) -> float:
+        """What decides how much a study can resolve."""
+        return self.gain / self.sd_of_difference
+
+
+def gains_over_noise(assessment: Assessment) -> list[GainOverNoise] | None:
+    """By each metric for which the two networks have runs; None where no table declares a finding."""
+    judge = next((judge for judge in assessment.judges.values() if judge.ablation.claims), None)
+    if judge is None:
+        return None
+    plain, se = judge.contrasts.arm(PLAIN), judge.contrasts.arm(judge.ablation.reference)
+    found = []
+    for metric, evidence in {assessment.rules.metric: judge.evidence, **assessment.secondary_evidence}.items():
+        gain = evidence.difference(judge.contrasts.gain)
+        if gain is None or evidence.noise is None:
+            continue
+        sd = float(evidence.noise.variance[plain] + evidence.noise.variance[se]) ** 0.5
+        found.append(GainOverNoise(metric, gain.estimate, sd, evidence.noise.phi))
+    return found
+
+
+@dataclass(frozen=True)
 class RankAgreement:
     """Kendall's tau-b with the paper's column, its 90 % interval, and the noise ceiling.
 
@@ -193,6 +224,21 @@ def rank_agreement(evidence: Evidence, printed: np.ndarray) -> RankAgreement | N
         ceiling=float(_tau(paper + noise_draws, paper).mean()),
         arms=len(arms),
     )
+
+
+def rank_agreements(assessment: Assessment) -> list[tuple[Ablation | None, RankAgreement]]:
+    """Agreement of each table's order with the paper's, and (None) of that of all arms; of three arms at least."""
+    found: list[tuple[Ablation | None, RankAgreement | None]] = []
+    evidence = next(iter(assessment.judges.values())).evidence
+    everything = np.full(len(evidence.arms), np.nan)
+    for judge in assessment.judges.values():
+        evidence, printed = judge.evidence, judge.paper_means
+        everything = np.where(np.isnan(everything), printed, everything)
+        rows = {row.arm for row in judge.ablation.rows}
+        own = np.where([arm in rows for arm in evidence.arms], printed, np.nan)
+        found.append((judge.ablation, rank_agreement(evidence, own)))
+    found.append((None, rank_agreement(evidence, everything)))
+    return [(ablation, each) for ablation, each in found if each is not None and each.arms > 2]
 
 
 def share_of_gain(judge: TableJudge, difference: Contrast) -> Share | None:

@@ -140,8 +140,8 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
     Exit 1 if intervals cover less, or findings are false more often, than the tables promise.
     """
     from senet_ablate.analysis.calibration import calibrate as simulate
-    from senet_ablate.analysis.calibration import to_markdown
     from senet_ablate.files import write_atomic
+    from senet_ablate.report.calibration import to_markdown
 
     try:
         counts = [int(count) for count in seeds.split(",")]

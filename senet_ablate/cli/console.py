@@ -17,7 +17,7 @@ from senet_ablate.spec.protocol import Protocol
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from senet_ablate.analysis.planner import LaidOut
+    from senet_ablate.analysis.planner import PlanPreview
     from senet_ablate.report.tables import Table
     from senet_ablate.results.records import Latency
 
@@ -100,23 +100,23 @@ def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
         say(f"Time: about {duration(found.worker_s)} of one worker, shared by as many as run at once ({found.basis}).")
 
 
-def show_prospects(laid_out: LaidOut) -> None:
+def show_power(preview: PlanPreview) -> None:
     """Which findings a plan can decide: smallest effect found, the paper's, chances, and what 80 % would take."""
-    if laid_out.prospects:
+    if preview.claims:
         grid = make_grid("chance of being reproduced if the paper's effects, or half of them, are true")
         for heading in ("finding", "finds", "paper", "chance", "at half", "80 % takes"):
             grid.add_column(heading, justify="left" if heading == "finding" else "right", no_wrap=True)
-        for prospect in laid_out.prospects:
+        for claim in preview.claims:
             grid.add_row(
-                f"{prospect.ablation.slug}:{prospect.claim.id}",
-                f"{prospect.smallest:.2f}",
-                f"{prospect.paper:.2f}",
-                f"{prospect.chance:.2f}",
-                f"{prospect.chance_half:.2f}",
-                laid_out.takes(prospect),
+                f"{claim.ablation.slug}:{claim.claim.id}",
+                f"{claim.smallest:.2f}",
+                f"{claim.paper:.2f}",
+                f"{claim.power:.2f}",
+                f"{claim.power_at_half:.2f}",
+                preview.takes(claim),
             )
         _console().print(grid)
-    for line in laid_out.remarks:
+    for line in preview.remarks:
         say(line)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from senet_ablate.errors import UserError, is_plain
-from senet_ablate.results.plan import Chosen, declared_tables
+from senet_ablate.results.plan import Selection, declared_tables
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import SEED_SERIES, check_arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
@@ -137,7 +137,7 @@ def choose(
     study: str | None,
     results: Path,
     rows: str | None = None,
-) -> Chosen:
+) -> Selection:
     """Load and check everything a call names before anything is done."""
     directory = ablations or declarations_dir()
     changes = [*overrides, *([f"precision={precision}"] if precision else [])]
@@ -151,7 +151,7 @@ def choose(
     name = study or loaded.name
     if changes and not study:
         name += "-" + hashlib.blake2b(" ".join(sorted(changes)).encode(), digest_size=3).hexdigest()
-    chosen = Chosen(named, declared_tables(directory, named, Study(results / name)), loaded, Study(results / name))
+    chosen = Selection(named, declared_tables(directory, named, Study(results / name)), loaded, Study(results / name))
     chosen.study.check_protocol(loaded)
     return chosen
 

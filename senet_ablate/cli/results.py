@@ -26,7 +26,7 @@ from senet_ablate.cli.options import (
     plain_name,
 )
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.results.plan import Chosen
+from senet_ablate.results.plan import Selection
 from senet_ablate.results.store import Study
 
 
@@ -63,7 +63,7 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
         write_atomic(filled, text)
 
 
-def _report(chosen: Chosen, reports: Path, slugs: Sequence[str]) -> None:
+def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
     from senet_ablate.analysis.study import assess
     from senet_ablate.report.write import write_report
 

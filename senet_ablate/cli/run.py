@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from rich.console import Console
 
-from senet_ablate.cli.console import show_declarations, show_plan, show_prospects, show_status, tell
+from senet_ablate.cli.console import show_declarations, show_plan, show_power, show_status, tell
 from senet_ablate.cli.options import (
     ABLATIONS,
     CLASSES,
@@ -40,7 +40,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.execution import machine
 from senet_ablate.execution.coordination import ExecutorKind
 from senet_ablate.execution.machine import OPTIMISATIONS
-from senet_ablate.results.plan import Chosen, planned_seeds
+from senet_ablate.results.plan import Selection, planned_seeds
 from senet_ablate.results.worklist import Plan, channels_and_classes, duration, make_plan, row_states
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
 from senet_ablate.training.request import TrackerKind
@@ -106,18 +106,16 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     result is seen, so that the most findings are expected to be reproduced if the paper's effects (or half of them)
     are true.
     """
-    from senet_ablate.analysis.planner import Wish, lay_out
+    from senet_ablate.analysis.planner import PlanRequest, preview
 
     names = ("runs", "budget", "jobs", "gain", "error", "changed", "write", "extend")
-    wish = Wish(seeds=seeds, **{name: call.pop(name) for name in names})
+    wish = PlanRequest(seeds=seeds, **{name: call.pop(name) for name in names})
     chosen = choose(**call)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
     with Console(stderr=True).status("choosing seeds") as spinner:
-        laid_out = lay_out(
-            chosen, wish, shape, lambda share: spinner.update(f"choosing seeds: {share:.0%} of the budget")
-        )
-    show_plan(laid_out.plan, f"study {chosen.study.name}: {chosen.protocol.description}", laid_out.estimate)
-    show_prospects(laid_out)
+        found = preview(chosen, wish, shape, lambda share: spinner.update(f"choosing seeds: {share:.0%} of the budget"))
+    show_plan(found.plan, f"study {chosen.study.name}: {chosen.protocol.description}", found.estimate)
+    show_power(found)
 
 
 @click.command()
@@ -237,12 +235,12 @@ def run(
     sys.exit(code)
 
 
-def _plan(chosen: Chosen, seeds: int | None) -> Plan:
+def _plan(chosen: Selection, seeds: int | None) -> Plan:
     shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
     return make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
 
 
-def _train(chosen: Chosen, seeds: int | None, data: Path | None, engine: Engine, ends_at: float, **wish: Any) -> int:
+def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engine, ends_at: float, **wish: Any) -> int:
     from senet_ablate.execution import driver
 
     resources = engine.resources

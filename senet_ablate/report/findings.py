@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 import pandas as pd
 
-from senet_ablate.analysis.study import Assessment, rank_agreement, share_of_gain
+from senet_ablate.analysis.study import Assessment, gains_over_noise, rank_agreements, share_of_gain
 from senet_ablate.analysis.verdicts import WITHIN_NOISE_Z, AtomVerdict, Explanation, FindingVerdict, Reason
-from senet_ablate.spec.claims import PLAIN, Equivalent, Fewer, Metric, NoDifference, Retains, Superior
+from senet_ablate.spec.claims import Equivalent, Fewer, Metric, NoDifference, Retains, Superior
 
 MARK = {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
 
@@ -281,46 +280,27 @@ def _by_table(assessment: Assessment) -> list[str]:
 
 def power_lines(assessment: Assessment) -> list[str]:
     """The gain over the noise, by each metric: the quantity that decides what a study can resolve."""
-    lines = []
-    judge = next((judge for judge in assessment.judges.values() if judge.ablation.claims), None)
-    if judge is None:
+    found = gains_over_noise(assessment)
+    if found is None:
         return ["No table declares a finding."]
-    for metric, evidence in {assessment.rules.metric: judge.evidence, **assessment.secondary_evidence}.items():
-        gain = evidence.difference(judge.contrasts.gain)
-        plain, se = judge.contrasts.arm(PLAIN), judge.contrasts.arm(judge.ablation.reference)
-        if gain is None or evidence.noise is None:
-            continue
-        one_seed = float(evidence.noise.variance[plain] + evidence.noise.variance[se]) ** 0.5
-        lines.append(
-            f"By {METRIC_NAMES[metric]} the SE gain is {gain.estimate:+.3g} and a difference of two runs scatters by "
-            f"{one_seed:.3g}: gain over noise {gain.estimate / one_seed:+.2f}, over-dispersion "
-            f"{evidence.noise.phi:.1f}."
-        )
-    return lines or ["No two networks have runs to compare."]
+    return [
+        f"By {METRIC_NAMES[each.metric]} the SE gain is {each.gain:+.3g} and a difference of two runs scatters by "
+        f"{each.sd_of_difference:.3g}: gain over noise {each.ratio:+.2f}, over-dispersion {each.phi:.1f}."
+        for each in found
+    ] or ["No two networks have runs to compare."]
 
 
 def rank_cells(assessment: Assessment) -> list[dict[str, str]]:
     """Agreement of each table's order with the paper's, as text: Kendall's tau-b, its interval, the noise ceiling."""
-    lines = []
-    everything = np.full(len(next(iter(assessment.judges.values())).evidence.arms), np.nan)
-    for judge in assessment.judges.values():
-        printed = judge.paper_means
-        everything = np.where(np.isnan(everything), printed, everything)
-        own = np.where(
-            [arm in {row.arm for row in judge.ablation.rows} for arm in judge.evidence.arms], printed, np.nan
-        )
-        lines.append((judge.ablation.heading, rank_agreement(judge.evidence, own)))
-    lines.append(("All networks", rank_agreement(judge.evidence, everything)))
     return [
         {
-            "table": name,
+            "table": ablation.heading if ablation else "All networks",
             "networks": str(found.arms),
             "tau": f"{found.tau:+.2f}",
             "90 % interval": f"{found.low:+.2f} to {found.high:+.2f}",
             "noise ceiling": f"{found.ceiling:.2f}",
         }
-        for name, found in lines
-        if found is not None and found.arms > 2
+        for ablation, found in rank_agreements(assessment)
     ]
 
 

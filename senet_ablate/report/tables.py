@@ -5,16 +5,13 @@ Errors are percentages. `params` and `macs` are raw integers here and become mil
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 
-from senet_ablate.analysis import distributions
-from senet_ablate.analysis.evidence import cost
+from senet_ablate.analysis.evidence import cost, summarise_errors
 from senet_ablate.analysis.judge import TableJudge, may_be_best, smallest_effect
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import FindingVerdict
@@ -28,9 +25,6 @@ from senet_ablate.spec.claims import PLAIN
 from senet_ablate.spec.cost import added_cost
 
 MISSING = "–"
-
-SHORT_TRAINING_PHI = 2.0
-"""Over-dispersion above which runs differ in real quality, not only in which images they happen to miss."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +60,7 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
         mean = evidence.difference(judge.contrasts.mean(row.id))
         difference = evidence.difference(to_reference[row.id]) if row.id in to_reference else None
         low, high = judge.interval(difference) if difference else (0.0, 0.0)
-        top1 = [record.metrics.top1_err for record in good if record.metrics]
-        top5 = [record.metrics.top5_err for record in good if record.metrics and record.metrics.top5_err is not None]
+        errors = summarise_errors(good)
         total = cost(pin, row.arm)
         added = added_cost(pin.protocol.network, row.variant, pin.protocol.data.resolution)
         paper = row.paper
@@ -79,9 +72,9 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
                 "n": len(good),
                 "n_diverged": outcomes.diverged(row.arm),
                 "top1_err_mean": mean.estimate if mean else None,
-                "top1_err_half": distributions.quantile(0.025, mean.df) * mean.se if mean and evidence.noise else None,
-                "top1_err_sd": statistics.stdev(top1) if len(top1) > 1 else None,
-                "top5_err_mean": statistics.fmean(top5) if top5 else None,
+                "top1_err_half": mean.half_width if mean and evidence.noise else None,
+                "top1_err_sd": errors.top1_sd,
+                "top5_err_mean": errors.top5_mean,
                 "diff_to_reference": difference.estimate if difference else None,
                 "diff_half": (high - low) / 2 if difference else None,
                 "may_be_best": row.id in best,
@@ -174,9 +167,9 @@ def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
             "No arm has two seeds, so nothing can be decided; intervals are provisional.",
             f"{told}. Deviations from the plan: {deviating}.",
         ]
-    sd = float(np.nanmedian(noise.variance**0.5))
-    kind = " (runs differ in real quality: short-training noise)" if noise.phi > SHORT_TRAINING_PHI else ""
-    unstable = ", ".join(evidence.arms[arm].slug for arm in np.flatnonzero(noise.unstable)) or "none"
+    kind = " (runs differ in real quality: short-training noise)" if noise.short_training else ""
+    unstable = ", ".join(evidence.unstable) or "none"
+    sd = noise.typical_sd
     remarks = [
         f"Noise, pooled over {int((evidence.counts > 1).sum())} networks of the study ({noise.pooled_df} degrees of "
         f"freedom): one run scatters by {sd:.2f} points; over-dispersion {noise.phi:.1f}{kind}; correlation of runs of "

@@ -1,4 +1,4 @@
-"""One run, one doer: a lease in the run's folder that its holder keeps alive and loses when it dies.
+"""One run, one owner: a lease in the run's folder that its holder keeps alive and loses when it dies.
 
 A lease is a file `lease-N.json` created with O_EXCL, so of any number of processes one gets it; the highest number
 counts. The holder writes a heartbeat into it, through the descriptor that created it. A lease is stale when its process
@@ -11,7 +11,7 @@ A holder that was stopped and wakes up later writes its heartbeat into a file th
 successor; it finds out at the end of its epoch and gives up. So does one whose folder was deleted.
 
 What is promised: on one machine, and on a file system shared by machines where O_EXCL is atomic (NFS from version 3
-on), no run has two doers, but for the rest of an epoch after a holder was silent for `STALE_S` and came back. NFS may
+on), no run has two owners, but for the rest of an epoch after a holder was silent for `STALE_S` and came back. NFS may
 show a heartbeat up to a minute late, hence the wide margin. Not promised: that of two machines cut off from each other
 only one goes on, or anything where O_EXCL is not atomic (some FUSE and object stores). Results stay right even then: a
 run writes the same bytes, every file is whole, the last rename wins, and the record has the checksums of its files. A
@@ -154,7 +154,7 @@ def is_dead(state: bytes) -> bool:
     return holder is not None and holder.node == this_node() and _is_gone(holder.pid)
 
 
-class Sight(NamedTuple):
+class LeaseStatus(NamedTuple):
     """What a look at a lease tells: whether the run can be had, and the lease as it was."""
 
     free: bool
@@ -167,7 +167,7 @@ class Watch:
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[bytes, float, float]] = {}
 
-    def look(self, folder: Path) -> Sight:
+    def look(self, folder: Path) -> LeaseStatus:
         """Look at a lease; the run is free if there is none, its process is gone, or it stood still for `STALE_S`.
 
         Only time in which the caller was looking counts: between two looks no more than the time of a heartbeat.
@@ -177,12 +177,12 @@ class Watch:
         except OSError:  # no file, or not to be read: what it is will show when it is taken
             state = b""
         if state is None or is_dead(state):
-            return Sight(True, state)
+            return LeaseStatus(True, state)
         now = time.monotonic()
         before, waited, last = self._seen.get(folder, (None, 0.0, now))
         waited = waited + min(now - last, BEAT_S) if before == state else 0.0
         self._seen[folder] = (state, waited, now)
-        return Sight(waited >= STALE_S, state)
+        return LeaseStatus(waited >= STALE_S, state)
 
 
 @functools.cache

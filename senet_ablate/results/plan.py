@@ -142,7 +142,7 @@ def deviations(plan: StudyPlan, outcomes: Outcomes, ablations: Sequence[Ablation
     return told
 
 
-def planned_seeds(chosen: Chosen, seeds: int | None) -> tuple[dict[Arm, int], StudyPlan | None]:
+def planned_seeds(chosen: Selection, seeds: int | None) -> tuple[dict[Arm, int], StudyPlan | None]:
     """Seeds of each arm that a call is about: as it says, else as the plan file says, else as the protocol does."""
     plan = read_plan(chosen.study)
     each: Mapping[str, int] = plan.seeds[-1] if plan and seeds is None else {}
@@ -151,7 +151,7 @@ def planned_seeds(chosen: Chosen, seeds: int | None) -> tuple[dict[Arm, int], St
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Selection:
     """The tables, the protocol and the study that a call is about; `declared` are all tables the study may have."""
 
     ablations: list[Ablation]

@@ -83,7 +83,7 @@ class RunFolder:
     def live_curve_file(self) -> Path:
         """The curve so far of a run under way.
 
-        Not the record's own: a doer that was stopped for long may still write it when another has finished the run.
+        Not the record's own: a owner that was stopped for long may still write it when another has finished the run.
         """
         return self.path / "progress.csv"
 
@@ -97,7 +97,7 @@ class RunFolder:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove from a finished run what only an unfinished one needs; its doer may have been killed before it could.
+        """Remove from a finished run what only an unfinished one needs; its owner may have been killed before it could.
 
         Raises:
             OSError: a file cannot be removed.

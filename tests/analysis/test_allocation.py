@@ -8,19 +8,19 @@ import pytest
 from studies import assumed, paper_tables
 
 from senet_ablate.analysis.planner import allocate, is_wild
-from senet_ablate.analysis.power import Prospects
+from senet_ablate.analysis.power import PowerAnalysis
 from senet_ablate.errors import UserError
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.network import Placement, SEConfig, Variant
 
 
-def prospects(*slugs: str, sd: float = 0.25) -> Prospects:
+def prospects(*slugs: str, sd: float = 0.25) -> PowerAnalysis:
     tables = [table for table in paper_tables() if table.slug in slugs or not slugs]
-    return Prospects(tables, Rules(), assumed(sd))
+    return PowerAnalysis(tables, Rules(), assumed(sd))
 
 
-def shared_out(found: Prospects, budget: float) -> dict[str, int]:
+def shared_out(found: PowerAnalysis, budget: float) -> dict[str, int]:
     return {arm.slug: n for arm, n in allocate(found, dict.fromkeys(found.arms, 1.0), budget).items()}
 
 

@@ -13,8 +13,8 @@ from scipy import stats
 from senet_ablate.analysis import calibration
 from senet_ablate.analysis.calibration import (
     Cell,
+    GroundTruth,
     Tally,
-    World,
     calibrate,
     edge,
     is_true,
@@ -32,7 +32,7 @@ from senet_ablate.spec.loading import load_ablations
 
 TABLES = load_ablations(Path(__file__).parents[2] / "ablations")
 SQUEEZE = TABLES[1]
-SMALL = World(paper_errors(TABLES, 0.0), images=2000, sd=0.25 * 5**0.5)  # what 0.25 is on 10,000 images
+SMALL = GroundTruth(paper_errors(TABLES, 0.0), images=2000, sd=0.25 * 5**0.5)  # what 0.25 is on 10,000 images
 
 # --- truths and edges ------------------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ def sure_study(errors: dict[str, float]) -> Evidence:
 
 def told(seen: dict[str, float], truth: dict[str, float]) -> Tally:
     errors = {SQUEEZE.arm(name): error for name, error in truth.items()}
-    return tally([SQUEEZE], sure_study(seen), World(errors))
+    return tally([SQUEEZE], sure_study(seen), GroundTruth(errors))
 
 
 def test_findings_that_say_what_is_the_case_count_as_right():
@@ -156,7 +156,7 @@ def test_a_finding_is_false_if_any_of_its_atoms_is():
     ablation = SQUEEZE.model_copy(update={"claims": (both,)})
     for truth, right in ((TRUTH, 1), ({**TRUTH, "max": 22.0}, 0), ({**TRUTH, "max": 23.0}, 0)):
         errors = {SQUEEZE.arm(name): error for name, error in truth.items()}
-        found = tally([ablation], sure_study(TRUTH), World(errors))
+        found = tally([ablation], sure_study(TRUTH), GroundTruth(errors))
         assert (found.right, found.false["squeeze"]) == (right, 1 - right)
 
 
@@ -172,7 +172,7 @@ def made_up(covered: list[bool], false: int, right: int, unstable: tuple[str, ..
 
 def test_a_line_of_the_calibration_is_made_of_shares_of_studies():
     tanh = TABLES[2].arm("tanh")
-    cell = Cell("some", World({}), (3, 3))
+    cell = Cell("some", GroundTruth({}), (3, 3))
     tallies = [made_up([True, True], 2, 4), made_up([True, False], 0, 6), made_up([True, True], 0, 5, (tanh.slug,))]
     line = summarise(cell, [*tallies, made_up([True, True], 1, 5)])
     assert line == {
@@ -189,14 +189,17 @@ def test_a_line_of_the_calibration_is_made_of_shares_of_studies():
         "flagged": None,
         "holds": False,
     }
-    wild = summarise(replace(cell, world=World({}, wild={tanh: 3.0}), seeds=(2, 9)), tallies)
+    wild = summarise(replace(cell, world=GroundTruth({}, wild={tanh: 3.0}), seeds=(2, 9)), tallies)
     assert (wild["seeds"], wild["flagged"]) == ("2 to 9", pytest.approx(1 / 3))
 
 
 def test_a_line_holds_if_intervals_cover_and_few_studies_have_a_false_finding():
     sound, false = made_up([True], 0, 1), made_up([True], 1, 0)
     missed = made_up([False], 0, 1)
-    cell, wild = Cell("some", World({}), (3,)), Cell("wild", World({}, wild={TABLES[2].arm("tanh"): 3.0}), (3,))
+    cell, wild = (
+        Cell("some", GroundTruth({}), (3,)),
+        Cell("wild", GroundTruth({}, wild={TABLES[2].arm("tanh"): 3.0}), (3,)),
+    )
     assert summarise(cell, [sound] * 94 + [false] * 6)["holds"]
     assert not summarise(cell, [sound] * 93 + [false] * 7)["holds"]
     assert summarise(wild, [sound] * 92 + [false] * 8)["holds"]
@@ -208,8 +211,8 @@ def test_a_line_holds_if_intervals_cover_and_few_studies_have_a_false_finding():
 def test_the_number_of_processes_changes_no_number(monkeypatch):
     paper = {SQUEEZE.arm(name): SQUEEZE.paper_top1(name) for name in ("plain", "avg", "max")}
     worlds = [
-        World(paper, images=400, sd=0.8),
-        World(dict.fromkeys(paper, 22.0), images=400, sd=0.8, wild={SQUEEZE.arm("max"): 3.0}),
+        GroundTruth(paper, images=400, sd=0.8),
+        GroundTruth(dict.fromkeys(paper, 22.0), images=400, sd=0.8, wild={SQUEEZE.arm("max"): 3.0}),
     ]
     some = [Cell(f"cell {place}", world, (3, 3, 4)) for place, world in enumerate(worlds)]
     monkeypatch.setattr(calibration, "cells", lambda ablations, seeds: iter(some))

@@ -11,7 +11,7 @@ import pytest
 from scatter import evenly, runs_of
 from studies import paper_tables
 
-from senet_ablate.analysis.calibration import Simulator, World, paper_errors
+from senet_ablate.analysis.calibration import GroundTruth, Simulator, paper_errors
 from senet_ablate.analysis.evidence import Evidence
 from senet_ablate.analysis.judge import TableJudge, judges_of
 from senet_ablate.analysis.noise import Sample
@@ -170,7 +170,7 @@ def test_neither_unit_nor_names_nor_the_order_of_arms_or_images_changes_a_verdic
 def false_findings(studies: int) -> tuple[Counter[str], int]:
     """Tables with a false finding, and suites with any, where all arms are equal and have 3 seeds."""
     errors = paper_errors(TABLES, 0.0)
-    world = World(errors, images=2000, sd=0.25 * 5**0.5)  # what 0.25 on 10,000 images is on 2,000
+    world = GroundTruth(errors, images=2000, sd=0.25 * 5**0.5)  # what 0.25 on 10,000 images is on 2,000
     simulator = Simulator(world, np.random.default_rng(1))
     met: Counter[str] = Counter()
     suites = 0

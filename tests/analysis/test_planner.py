@@ -11,9 +11,9 @@ from helpers import PROTOCOL
 from planned import Call, chances, nothing_written, said, the_plan, told
 from studies import ABLATIONS
 
-from senet_ablate.analysis.planner import LaidOut, Wish, lay_out
+from senet_ablate.analysis.planner import PlanPreview, PlanRequest, preview
 from senet_ablate.errors import UserError
-from senet_ablate.results.plan import Chosen
+from senet_ablate.results.plan import Selection
 from senet_ablate.results.store import Study
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import load_ablations
@@ -136,23 +136,23 @@ def test_changed_rules_are_written_and_change_what_can_be_decided(call: Call) ->
 # --- the function behind the command ---
 
 
-def laid_out(tmp_path: Path, wish: Wish, results: Path | None = None) -> LaidOut:
+def laid_out(tmp_path: Path, wish: PlanRequest, results: Path | None = None) -> PlanPreview:
     tables = load_ablations(ABLATIONS, ["squeeze"])
-    chosen = Chosen(tables, tables, PROTOCOL, Study((results or tmp_path / "results") / "tiny"))
-    return lay_out(chosen, wish, (1, 10), lambda share: None)
+    chosen = Selection(tables, tables, PROTOCOL, Study((results or tmp_path / "results") / "tiny"))
+    return preview(chosen, wish, (1, 10), lambda share: None)
 
 
 def test_progress_is_told_while_seeds_are_chosen(tmp_path: Path) -> None:
     tables = load_ablations(ABLATIONS, ["squeeze"])
-    chosen = Chosen(tables, tables, PROTOCOL, Study(tmp_path / "results" / "tiny"))
+    chosen = Selection(tables, tables, PROTOCOL, Study(tmp_path / "results" / "tiny"))
     shares: list[float] = []
-    lay_out(chosen, Wish(runs=12), (1, 10), shares.append)
+    preview(chosen, PlanRequest(runs=12), (1, 10), shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
 
 
 def test_a_plan_has_runs_cost_and_prospects_of_the_same_seeds(tmp_path: Path) -> None:
-    found = laid_out(tmp_path, Wish(runs=14, error=20.0, gain=2.0))
+    found = laid_out(tmp_path, PlanRequest(runs=14, error=20.0, gain=2.0))
     assert found.plan.runs == 14
     assert found.estimate is None
     assert found.pace is None
@@ -162,16 +162,16 @@ def test_a_plan_has_runs_cost_and_prospects_of_the_same_seeds(tmp_path: Path) ->
 
 
 def test_a_hopeless_finding_takes_more_than_any_number_of_seeds(tmp_path: Path) -> None:
-    found = laid_out(tmp_path, Wish(seeds=3, gain=0.01))
+    found = laid_out(tmp_path, PlanRequest(seeds=3, gain=0.01))
     assert {found.takes(prospect) for prospect in found.prospects} == {"> 1,000 seeds"}
 
 
 def test_a_failed_wish_raises_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two budgets"):
-        laid_out(tmp_path, Wish(runs=14, budget=60.0, write=True))
+        laid_out(tmp_path, PlanRequest(runs=14, budget=60.0, write=True))
     assert not (tmp_path / "results").exists()
 
 
 def test_plans_of_equal_wishes_are_equal(tmp_path: Path) -> None:
-    one, two = (laid_out(tmp_path, Wish(runs=13)) for _ in range(2))
+    one, two = (laid_out(tmp_path, PlanRequest(runs=13)) for _ in range(2))
     assert one == two

@@ -12,7 +12,7 @@ from statsmodels.stats.power import TTestIndPower
 from studies import assumed
 
 from senet_ablate.analysis.noise import assumed_phi, kappa
-from senet_ablate.analysis.power import Prospects, assumed_sd, detectable, noncentrality, seeds_needed
+from senet_ablate.analysis.power import PowerAnalysis, assumed_sd, detectable, noncentrality, seeds_needed
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import load_ablations
 
@@ -135,9 +135,9 @@ def test_no_number_of_seeds_is_given_where_none_up_to_a_thousand_would_do():
 
 
 def prospects(sd: float, correlation: float = 0.0, **rules) -> dict[str, int | None]:
-    plan = Prospects(TABLES, Rules(**rules), assumed(sd, correlation))
+    plan = PowerAnalysis(TABLES, Rules(**rules), assumed(sd, correlation))
     assert len(plan.arms) == ARMS
-    return {found.claim.id: found.seeds for found in plan.prospects(dict.fromkeys(plan.arms, 3))}
+    return {found.claim.id: found.seeds for found in plan.claims(dict.fromkeys(plan.arms, 3))}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from helpers import ABLATION, PLAIN, R4, R16
 from scipy import stats
 from studies import CLAIMED, assumed, better, claim, claimed, paper_table
 
-from senet_ablate.analysis.power import Prospects
+from senet_ablate.analysis.power import PowerAnalysis
 from senet_ablate.spec.ablation import Arm, arms
 from senet_ablate.spec.claims import Fewer, NoDifference, Rules
 
@@ -31,25 +31,25 @@ def test_what_needs_no_runs_or_has_no_figures_is_left_out() -> None:
         claim("beside", better("r16", "plain"), secondary=True),
         table=bare,
     )
-    prospects = Prospects([measured], Rules(), assumed(0.2))
+    prospects = PowerAnalysis([measured], Rules(), assumed(0.2))
     seeds = dict.fromkeys(prospects.arms, 4)
-    (found,) = prospects.prospects(seeds)
+    (found,) = prospects.claims(seeds)
     assert found.claim.id == "gain"
     assert {arm.slug for arm in found.arms} == {"se-r16", "plain"}
 
 
 def test_tables_without_figures_have_no_prospects() -> None:
     controls = claimed(claim("null", NoDifference(kind="no-difference", arm="r4", than="r16")))
-    prospects = Prospects([controls], Rules(), assumed(0.2))
+    prospects = PowerAnalysis([controls], Rules(), assumed(0.2))
     seeds = dict.fromkeys(prospects.arms, 4)
-    assert prospects.prospects(seeds) == []
+    assert prospects.claims(seeds) == []
     assert prospects.expected(seeds) == 0.0
     assert prospects.finding_arms == []
 
 
 def test_arms_are_those_of_the_tables_with_the_network_without_se() -> None:
     squeeze = paper_table("squeeze")
-    prospects = Prospects([squeeze], Rules(), assumed(0.2))
+    prospects = PowerAnalysis([squeeze], Rules(), assumed(0.2))
     assert prospects.arms == tuple(arms([squeeze]))
     assert [arm.slug for arm in prospects.arms] == ["se-r16-max", "se-r16", "plain"]
     by_finding = [[arm.slug for arm in each] for each in prospects.finding_arms]
@@ -58,26 +58,26 @@ def test_arms_are_those_of_the_tables_with_the_network_without_se() -> None:
 
 def test_some_findings_alone_have_the_chances_that_they_have_among_all() -> None:
     tables = [paper_table("gate"), paper_table("stage")]
-    prospects = Prospects(tables, Rules(), assumed(0.25))
+    prospects = PowerAnalysis(tables, Rules(), assumed(0.25))
     seeds = dict.fromkeys(prospects.arms, 4)
-    everything = {found.claim.id: found for found in prospects.prospects(seeds)}
+    everything = {found.claim.id: found for found in prospects.claims(seeds)}
     assert list(everything) == ["12a", "12b", "13a", "13b"]
     part = prospects.only(["13a", "12b"])
-    assert {found.claim.id: found for found in part.prospects(seeds)} == {
+    assert {found.claim.id: found for found in part.claims(seeds)} == {
         name: everything[name] for name in ("12b", "13a")
     }
     assert part.expected(seeds) == pytest.approx(
-        sum(everything[name].chance + everything[name].chance_half for name in ("12b", "13a")) / 2
+        sum(everything[name].power + everything[name].power_at_half for name in ("12b", "13a")) / 2
     )
     assert part.arms == prospects.arms, "all are still trained, and inform the noise"
-    assert len(prospects.prospects(seeds)) == 4, "the whole is as it was"
+    assert len(prospects.claims(seeds)) == 4, "the whole is as it was"
     assert prospects.only([]).expected(seeds) == 0.0
 
 
 def test_an_expected_number_is_the_mean_over_the_papers_effects_and_half_of_them() -> None:
-    prospects = Prospects([paper_table("gate")], Rules(), assumed(0.25))
+    prospects = PowerAnalysis([paper_table("gate")], Rules(), assumed(0.25))
     seeds = dict.fromkeys(prospects.arms, 4)
-    full, half = prospects.chances(seeds)
+    full, half = prospects.powers(seeds)
     assert prospects.expected(seeds) == pytest.approx((full.sum() + half.sum()) / 2)
 
 
@@ -85,7 +85,7 @@ def test_an_expected_number_is_the_mean_over_the_papers_effects_and_half_of_them
 
 
 def test_means_of_unequal_seeds_share_what_their_common_seeds_share() -> None:
-    prospects = Prospects([CLAIMED], Rules(), assumed(0.3, 0.5))
+    prospects = PowerAnalysis([CLAIMED], Rules(), assumed(0.3, 0.5))
     n = {Arm(variant=R4): 2, Arm(variant=R16): 5, Arm(variant=PLAIN): 3}
     found = prospects.covariance(n)
     assert [arm.slug for arm in prospects.arms] == ["se-r4", "se-r16", "plain"]
@@ -112,9 +112,9 @@ def test_means_of_unequal_seeds_share_what_their_common_seeds_share() -> None:
     ],
 )
 def test_the_smallest_effect_found_is_that_of_a_t_test_with_80_percent_power(rules: Rules, level: float) -> None:
-    prospects = Prospects([paper_table("squeeze"), paper_table("nosqueeze")], rules, assumed(0.25))
+    prospects = PowerAnalysis([paper_table("squeeze"), paper_table("nosqueeze")], rules, assumed(0.25))
     seeds = {arm: 3 if arm.variant.se is None else 7 for arm in prospects.arms}
-    found = {each.claim.id: each for each in prospects.prospects(seeds)}
+    found = {each.claim.id: each for each in prospects.claims(seeds)}
     df = sum(count - 1 for count in seeds.values())
     multiple = stats.t.ppf(1 - level, df) + stats.t.ppf(0.8, df)
     assert found["11a"].smallest == pytest.approx(multiple * 0.25 * math.sqrt(1 / 7 + 1 / 7))
@@ -124,15 +124,15 @@ def test_the_smallest_effect_found_is_that_of_a_t_test_with_80_percent_power(rul
 
 
 def test_a_finding_is_told_by_its_hardest_difference() -> None:
-    prospects = Prospects([paper_table("stage")], Rules(), assumed(0.25))
-    found = {each.claim.id: each for each in prospects.prospects(dict.fromkeys(prospects.arms, 5))}
+    prospects = PowerAnalysis([paper_table("stage")], Rules(), assumed(0.25))
+    found = {each.claim.id: each for each in prospects.claims(dict.fromkeys(prospects.arms, 5))}
     assert found["13a"].paper == pytest.approx(23.30 - 23.04), "stage 3 has the smallest gain"
     assert found["13b"].paper == pytest.approx(22.68 - 22.28), "stage 4 is nearest to all"
 
 
 def test_the_seeds_that_a_finding_needs_are_the_fewest_that_find_all_its_differences() -> None:
-    prospects = Prospects([paper_table("squeeze")], Rules(), assumed(0.25))
-    (found, _) = prospects.prospects(dict.fromkeys(prospects.arms, 3))
+    prospects = PowerAnalysis([paper_table("squeeze")], Rules(), assumed(0.25))
+    (found, _) = prospects.claims(dict.fromkeys(prospects.arms, 3))
     assert found.claim.id == "11a"
 
     def smallest(n: int) -> float:
@@ -141,17 +141,17 @@ def test_the_seeds_that_a_finding_needs_are_the_fewest_that_find_all_its_differe
 
     assert found.seeds is not None
     assert smallest(found.seeds) <= 0.29 < smallest(found.seeds - 1)
-    both = Prospects([paper_table("gate")], Rules(), assumed(0.25))
-    by_finding = {each.claim.id: each for each in both.prospects(dict.fromkeys(both.arms, 3))}
+    both = PowerAnalysis([paper_table("gate")], Rules(), assumed(0.25))
+    by_finding = {each.claim.id: each for each in both.claims(dict.fromkeys(both.arms, 3))}
     needed = by_finding["12a"].seeds  # sigmoid under tanh by 0.72, tanh under ReLU by 0.47
     assert needed is not None
     for n, enough in ((needed, True), (needed - 1, False)):
         multiple = stats.t.ppf(0.975, 4 * (n - 1)) + stats.t.ppf(0.8, 4 * (n - 1))
         assert bool(multiple * 0.25 * math.sqrt(2 / n) <= 0.47) is enough
-    hopeless = Prospects([paper_table("squeeze")], Rules(), assumed(25.0))
-    assert [each.seeds for each in hopeless.prospects(dict.fromkeys(hopeless.arms, 3))] == [None, None]
+    hopeless = PowerAnalysis([paper_table("squeeze")], Rules(), assumed(25.0))
+    assert [each.seeds for each in hopeless.claims(dict.fromkeys(hopeless.arms, 3))] == [None, None]
 
 
 @pytest.mark.parametrize("images", [768, 10_000, 50_000])
 def test_differences_for_new_images_have_a_floor_that_seeds_do_not_lower(images: int) -> None:
-    assert Prospects([CLAIMED], Rules(), assumed(0.2, images=images)).floor == pytest.approx(7 / math.sqrt(images))
+    assert PowerAnalysis([CLAIMED], Rules(), assumed(0.2, images=images)).floor == pytest.approx(7 / math.sqrt(images))

@@ -7,14 +7,14 @@ import pytest
 from scipy import stats
 from studies import assumed, claim, claimed, paper_table, paper_tables, same
 
-from senet_ablate.analysis.power import Prospects
+from senet_ablate.analysis.power import PowerAnalysis
 from senet_ablate.spec.ablation import Ablation, Arm
 from senet_ablate.spec.claims import Equivalent, Retains, Rules, Superior
 
 
-def chance(prospects: Prospects, seeds: int, finding: str, scale: float = 1.0) -> float:
+def chance(prospects: PowerAnalysis, seeds: int, finding: str, scale: float = 1.0) -> float:
     """Chance of one finding at equal seeds."""
-    (found,) = prospects.only({finding}).chances(dict.fromkeys(prospects.arms, seeds), (scale,))
+    (found,) = prospects.only({finding}).powers(dict.fromkeys(prospects.arms, seeds), (scale,))
     return float(found[0])
 
 
@@ -81,10 +81,10 @@ def brute_force(
 @pytest.mark.parametrize(("slug", "sd"), [("ratio", 0.15), ("gate", 0.25), ("inner", 0.3), ("integration", 0.1)])
 def test_chances_are_those_of_simulated_studies(slug: str, sd: float, correlation: float) -> None:
     ablation = paper_table(slug)
-    prospects = Prospects([ablation], Rules(), assumed(sd, correlation))
+    prospects = PowerAnalysis([ablation], Rules(), assumed(sd, correlation))
     seeds = {arm: 3 + 2 * (place % 3) for place, arm in enumerate(prospects.arms)}
     findings = [each.id for each in ablation.claims if not each.secondary]
-    for scale, found in zip((1.0, 0.5), prospects.chances(seeds), strict=True):
+    for scale, found in zip((1.0, 0.5), prospects.powers(seeds), strict=True):
         expected = brute_force(ablation, sd, correlation, seeds, scale)
         # 2,000 draws have a standard error of at most 0.011.
         assert dict(zip(findings, found.tolist(), strict=True)) == pytest.approx(expected, abs=0.045)
@@ -99,7 +99,7 @@ def test_chances_are_those_of_simulated_studies(slug: str, sd: float, correlatio
     ],
 )
 def test_chances_agree_with_the_specifications_table_of_power(sd: float, needed: dict[str, int]) -> None:
-    prospects = Prospects(paper_tables(), Rules(), assumed(sd))
+    prospects = PowerAnalysis(paper_tables(), Rules(), assumed(sd))
     for finding, count in needed.items():
         assert chance(prospects, count, finding) > 0.77
         if count > 2:
@@ -120,15 +120,15 @@ def test_chances_agree_with_the_specifications_table_of_power(sd: float, needed:
 def test_networks_that_the_paper_prints_alike_are_shown_the_same_with_enough_seeds(
     finding: str, sd: float, gain: float | None, expected: tuple[float, ...]
 ) -> None:
-    prospects = Prospects(paper_tables(), Rules(), assumed(sd), gain)
+    prospects = PowerAnalysis(paper_tables(), Rules(), assumed(sd), gain)
     found = [chance(prospects, seeds, finding) for seeds in (3, 5, 10, 20)]
     assert found == pytest.approx(expected, abs=0.09)  # there with the noise estimated arm by arm
 
 
 def test_chances_rise_with_seeds_and_fall_with_noise() -> None:
-    prospects = [Prospects([paper_table("stage")], Rules(), assumed(sd)) for sd in (0.1, 0.2, 0.4, 0.8)]
-    by_seeds = [prospects[1].chances(dict.fromkeys(prospects[1].arms, seeds)) for seeds in (2, 4, 8, 16, 32)]
-    by_noise = [each.chances(dict.fromkeys(each.arms, 5)) for each in prospects]
+    prospects = [PowerAnalysis([paper_table("stage")], Rules(), assumed(sd)) for sd in (0.1, 0.2, 0.4, 0.8)]
+    by_seeds = [prospects[1].powers(dict.fromkeys(prospects[1].arms, seeds)) for seeds in (2, 4, 8, 16, 32)]
+    by_noise = [each.powers(dict.fromkeys(each.arms, 5)) for each in prospects]
     for rising in (np.array(by_seeds), -np.array(by_noise)):
         assert (np.diff(rising, axis=0) >= -0.01).all()
         assert (rising[-1] - rising[0] > 0.2).any()
@@ -136,19 +136,19 @@ def test_chances_rise_with_seeds_and_fall_with_noise() -> None:
 
 
 def test_without_an_effect_a_finding_is_reproduced_as_rarely_as_its_level_allows() -> None:
-    prospects = Prospects([paper_table("squeeze")], Rules(), assumed(0.25))
-    (found,) = prospects.chances(dict.fromkeys(prospects.arms, 5), (0.0,))
+    prospects = PowerAnalysis([paper_table("squeeze")], Rules(), assumed(0.25))
+    (found,) = prospects.powers(dict.fromkeys(prospects.arms, 5), (0.0,))
     assert found == pytest.approx([0.05 / 2] * 2, abs=4 * (0.025 / 2000) ** 0.5)
 
 
 def test_half_of_a_doubled_gain_is_the_whole_one() -> None:
     gate = paper_table("gate")
-    usual, doubled = (Prospects([gate], Rules(), assumed(0.3), gain) for gain in (None, 2 * 1.02))
+    usual, doubled = (PowerAnalysis([gate], Rules(), assumed(0.3), gain) for gain in (None, 2 * 1.02))
     seeds = dict.fromkeys(usual.arms, 5)
     assert usual.gain == pytest.approx(23.30 - 22.28)
     assert doubled.gain == pytest.approx(2 * 1.02)
-    np.testing.assert_allclose(doubled.chances(seeds)[1], usual.chances(seeds)[0])
-    for one, two in zip(usual.prospects(seeds), doubled.prospects(seeds), strict=True):
+    np.testing.assert_allclose(doubled.powers(seeds)[1], usual.powers(seeds)[0])
+    for one, two in zip(usual.claims(seeds), doubled.claims(seeds), strict=True):
         assert two.paper == pytest.approx(2 * one.paper)
         assert two.smallest == pytest.approx(one.smallest)
 
@@ -156,9 +156,9 @@ def test_half_of_a_doubled_gain_is_the_whole_one() -> None:
 def test_an_absolute_margin_does_not_shrink_with_the_effects() -> None:
     rules = Rules(margin_abs=1.0)
     ratio = claimed(claim("same", same("r4", "r16")))
-    prospects = Prospects([ratio], rules, assumed(0.25))
-    full, half = prospects.chances(dict.fromkeys(prospects.arms, 5))
+    prospects = PowerAnalysis([ratio], rules, assumed(0.25))
+    full, half = prospects.powers(dict.fromkeys(prospects.arms, 5))
     assert full[0] > 0.99
     assert half[0] > 0.99
-    alike = Prospects([ratio], rules, assumed(0.25), gain=0.001)
-    assert alike.chances(dict.fromkeys(alike.arms, 5))[0][0] > 0.99
+    alike = PowerAnalysis([ratio], rules, assumed(0.25), gain=0.001)
+    assert alike.powers(dict.fromkeys(alike.arms, 5))[0][0] > 0.99

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from senet_ablate.analysis.calibration import Simulator, World
+from senet_ablate.analysis.calibration import GroundTruth, Simulator
 from senet_ablate.analysis.noise import Sample
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.network import SEConfig, Variant
 
 PLAIN, SE, TANH = (Arm(variant=Variant(se=se)) for se in (None, SEConfig(), SEConfig(gate="tanh")))
 ERRORS = {PLAIN: 24.0, SE: 22.0, TANH: 22.5}
-WORLD = World(ERRORS, images=2000, sd=0.6, phi=1.3)
+WORLD = GroundTruth(ERRORS, images=2000, sd=0.6, phi=1.3)
 RUNS = 1000
 
 
-def simulated(world: World, runs: int = RUNS, seed: int = 1) -> Sample:
+def simulated(world: GroundTruth, runs: int = RUNS, seed: int = 1) -> Sample:
     return Simulator(world, np.random.default_rng(0)).draw((runs,) * len(world.errors), np.random.default_rng(seed))
 
 
@@ -98,7 +98,7 @@ def test_runs_of_one_seed_share_the_asked_part_of_their_shifts(phi, correlation)
 
 
 def test_runs_of_one_seed_share_the_luck_of_the_asked_part_of_the_images():
-    world = World({SE: 22.0, TANH: 22.0}, images=2000, sd=0.6, phi=1.0)
+    world = GroundTruth({SE: 22.0, TANH: 22.0}, images=2000, sd=0.6, phi=1.0)
     found = []
     for shared in (0.0, 0.5, 1.0):
         sample = simulated(replace(world, shared=shared), runs=400)
@@ -163,6 +163,6 @@ def test_a_scatter_that_no_error_rates_could_have_is_refused(sd):
 
 
 def test_an_arm_cannot_scatter_less_than_its_images_do():
-    world = World(ERRORS, images=2000, sd=0.6, phi=1.3, wild={PLAIN: 0.1})
+    world = GroundTruth(ERRORS, images=2000, sd=0.6, phi=1.3, wild={PLAIN: 0.1})
     with pytest.raises(ValueError, match=r"wild = 0\.1 of plain"):
         Simulator(world, np.random.default_rng(0))

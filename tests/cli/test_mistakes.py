@@ -17,7 +17,7 @@ from sound import write_sound
 from studies import ABLATIONS, CLAIMED
 
 from senet_ablate.analysis.planner import allocate
-from senet_ablate.analysis.power import Assumptions, Prospects
+from senet_ablate.analysis.power import Assumptions, PowerAnalysis
 from senet_ablate.analysis.study import assess
 from senet_ablate.cli.console import show_status
 from senet_ablate.cli.main import main
@@ -107,7 +107,7 @@ def test_what_does_not_fit_into_memory_is_told(
 
 
 def test_no_arm_is_given_the_seeds_of_another() -> None:
-    prospects = Prospects([CLAIMED], Rules(), Assumptions(sd=50.0, correlation=0.0, images=200, basis="made"), 0.5)
+    prospects = PowerAnalysis([CLAIMED], Rules(), Assumptions(sd=50.0, correlation=0.0, images=200, basis="made"), 0.5)
     cost = dict.fromkeys(prospects.arms, 1.0)
     assert max(allocate(prospects, cost, 1e9).values()) <= 1000
 

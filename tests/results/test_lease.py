@@ -17,7 +17,7 @@ from senet_ablate.results import lease
 from senet_ablate.results.lease import (
     Holder,
     Lease,
-    Sight,
+    LeaseStatus,
     Taken,
     Watch,
     current,
@@ -181,7 +181,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def looks(watch: Watch, run: Path, clock: list[float], seconds: float, step: float = 1.0) -> Sight:
+def looks(watch: Watch, run: Path, clock: list[float], seconds: float, step: float = 1.0) -> LeaseStatus:
     """Look once a `step` for so many seconds; the last sight."""
     for _ in range(round(seconds / step)):
         clock[0] += step
