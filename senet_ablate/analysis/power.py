@@ -124,7 +124,7 @@ def assume(
 
 @dataclass(frozen=True)
 class ClaimPower:
-    """One finding before the runs: minimum detectable effect, the paper's, power (the chance of "reproduced"), seeds for 80 %.
+    """One finding before the runs: minimum detectable effect, power (the chance of "reproduced"), seeds for 80 %.
 
     `smallest` and `paper` are of its hardest difference, in points; `seeds` are equal seeds of each arm, None if no
     number up to 1,000 would do. The powers are for the paper's effects and for half of them.

@@ -156,14 +156,14 @@ def test_a_plan_has_runs_cost_and_prospects_of_the_same_seeds(tmp_path: Path) ->
     assert found.plan.runs == 14
     assert found.estimate is None
     assert found.pace is None
-    assert [prospect.claim.id for prospect in found.prospects] == ["11a", "11b"]
-    assert all(found.takes(prospect) == f"{prospect.seeds} seeds" for prospect in found.prospects)
+    assert [prospect.claim.id for prospect in found.claims] == ["11a", "11b"]
+    assert all(found.takes(prospect) == f"{prospect.seeds} seeds" for prospect in found.claims)
     assert not (tmp_path / "results").exists()
 
 
 def test_a_hopeless_finding_takes_more_than_any_number_of_seeds(tmp_path: Path) -> None:
     found = laid_out(tmp_path, PlanRequest(seeds=3, gain=0.01))
-    assert {found.takes(prospect) for prospect in found.prospects} == {"> 1,000 seeds"}
+    assert {found.takes(prospect) for prospect in found.claims} == {"> 1,000 seeds"}
 
 
 def test_a_failed_wish_raises_before_anything_is_written(tmp_path: Path) -> None:
