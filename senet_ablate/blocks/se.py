@@ -33,7 +33,7 @@ def squeeze_none(x: Tensor) -> Tensor:
     return x
 
 
-# The trace in complexity.py counts aten::sum and aten::amax as the squeeze: write it as these reductions.
+# The trace in `models/survey.py` counts aten::sum and aten::amax as the squeeze: write it as these reductions.
 SQUEEZES: dict[str, Callable[[Tensor], Tensor]] = {"avg": squeeze_avg, "max": squeeze_max, "none": squeeze_none}
 
 
@@ -80,8 +80,9 @@ class ChannelAttention(nn.Module, ABC):
 
     def __init__(self, channels: int, config: SEConfig | None = None, **settings: Any) -> None:
         super().__init__()
-        if config is None:
-            config = SEConfig(excitation=self.kind, **settings)
+        if config is not None and settings:
+            raise TypeError(f"settings as keywords or as a config, not both: {', '.join(settings)}")
+        config = config or SEConfig(excitation=self.kind, **settings)
         self.config = config
         self.squeeze = SQUEEZES[config.squeeze]
         self.gating = GATES[config.gate]

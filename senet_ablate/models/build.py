@@ -71,6 +71,6 @@ def build_model(
     chosen = "all" if stages == "all" else tuple(stages)
     variant = Variant(
         se=SEConfig.model_validate(dict(se)) if se is not None else None,
-        placement=Placement.model_validate({"stages": chosen, "position": position}) if se is not None else Placement(),
+        placement=Placement.model_validate({"stages": chosen, "position": position}),
     )
     return build_network(network, variant, in_channels=in_channels, classes=num_classes, seed=seed)

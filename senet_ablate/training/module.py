@@ -58,11 +58,12 @@ class AblationModule(pl.LightningModule):
         label_smoothing: of the training loss.
         schedule: `cosine`, `step` or `plateau`, after `warmup_epochs` of linear rise.
         milestones, factor, patience, drops: of the schedule, see `spec.protocol.Schedule`.
-        epochs: epochs over which the rate falls; by default those of the Trainer.
+        epochs: epochs over which the rate falls, after which it stays; by default those of the Trainer.
         seed: seed of the first weights.
 
     Raises:
-        ValueError: a factor has no such level, or the backbone cannot carry the block.
+        ValueError: a factor has no such level, or the backbone cannot carry the block; in training, the Trainer has
+            no end.
 
     Example:
         >>> module = AblationModule("resnet14", squeeze="max", reduction=8, num_classes=10, in_channels=1,
@@ -134,6 +135,7 @@ class AblationModule(pl.LightningModule):
         self.curve: list[CurvePoint] = []
         self.val_losses: list[float] = []
         self._lr = math.nan
+        self._validated = (math.nan, math.nan)
         # NaN is a result here: a diverged training has one.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.val_loss, self.val_wrong, self.val_images = (SumMetric(nan_strategy="disable") for _ in range(3))
@@ -196,9 +198,10 @@ class AblationModule(pl.LightningModule):
                 fused=self.trainer.gradient_clip_val is None,
             )
         total = self.trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            raise ValueError("the Trainer has no end, so no learning rate can fall to it: set its max_epochs")
         steps = max(1, math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches))
-        planned = math.ceil(total / steps) if math.isfinite(total) else 1
-        epochs = self.hparams["epochs"] or planned
+        epochs = self.hparams["epochs"] or math.ceil(total / steps)
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             epochs = max(epochs, self._plan.warmup_epochs + 1, *(epoch + 1 for epoch in self._plan.milestones))
         recipe = Recipe(epochs=epochs, batch_size=2, lr=hparams["lr"], schedule=self._plan)
@@ -207,6 +210,7 @@ class AblationModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Let the schedule see the last epoch's validation loss."""
+        self._validated = (math.nan, math.nan)  # where nothing is validated
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, ProgressLR)
         scheduler.refresh()
@@ -238,23 +242,26 @@ class AblationModule(pl.LightningModule):
         self.val_wrong.update((logits.argmax(1) != labels).sum().float())
         self.val_images.update(float(len(labels)))
 
+    def on_validation_epoch_end(self) -> None:
+        """Log `val_loss` in nats and `val_top1_err` in percent, all devices together, for callbacks to monitor."""
+        loss, wrong, images = (metric.compute().item() for metric in (self.val_loss, self.val_wrong, self.val_images))
+        self._validated = (loss / images, 100 * wrong / images)
+        self.log_dict(dict(zip(("val_loss", "val_top1_err"), self._validated, strict=True)))
+
     def on_train_epoch_end(self) -> None:
-        """Add the epoch to the curve, all devices together, and log it: rates in percent, losses in nats."""
-        metrics = (self.val_loss, self.val_wrong, self.val_images)
-        validated = self.val_images.update_called
-        loss, wrong, images = (metric.compute().item() if validated else math.nan for metric in metrics)
+        """Add the epoch to the curve, all devices together, and log `train_loss` in nats."""
+        val_loss, val_top1_err = self._validated
         point = CurvePoint(
             epoch=self.current_epoch + 1,
             lr=self._lr,
             train_loss=self.train_loss.compute().item(),
-            val_loss=loss / images,
-            val_top1_err=100 * wrong / images,
+            val_loss=val_loss,
+            val_top1_err=val_top1_err,
         )
         self.curve.append(point)
         self.val_losses.append(point.val_loss)
-        self.log_dict(point.model_dump(exclude={"epoch", "lr"}), sync_dist=False, rank_zero_only=False)
-        for metric in (self.train_loss, *metrics):
-            metric.reset()
+        self.log("train_loss", point.train_loss)
+        self.train_loss.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Cross-entropy and accuracy of test images."""

@@ -65,7 +65,8 @@ class ProgressLR(LRScheduler):
     def get_lr(self) -> list[float | Any]:
         """The rate of the next optimiser step, the same for all parameters."""
         epoch, step = divmod(self.last_epoch, self.steps_per_epoch)
-        rate = learning_rate(self.recipe, epoch + step / self.steps_per_epoch, self.val_losses)
+        progress = min(epoch + step / self.steps_per_epoch, self.recipe.epochs)  # a cosine would rise again
+        rate = learning_rate(self.recipe, progress, self.val_losses)
         return [rate for _ in self.optimizer.param_groups]
 
     def refresh(self) -> None:

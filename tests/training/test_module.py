@@ -10,9 +10,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from senet_ablate.blocks.se import SqueezeExcitation
 from senet_ablate.data.module import ImageDataModule
 from senet_ablate.errors import UserError
 from senet_ablate.models.build import build_model
+from senet_ablate.spec.network import SEConfig
 from senet_ablate.training.module import AblationModule
 
 SMALL = {"width": 16, "stem": "small", "in_channels": 1, "num_classes": 10}
@@ -83,6 +85,36 @@ def test_a_moving_average_of_a_callback_lags_behind_what_is_trained(tmp_path):
     trainer(tmp_path, callbacks=[average]).fit(module, ImageDataModule(batch_size=64))
     kept, last = average.average.fc.weight, module.model.fc.weight
     assert 0 < (kept - last).norm() < (first - last).norm()
+
+
+def test_callbacks_that_monitor_the_validation_loss_find_it(tmp_path):
+    module = small()
+    best = pl.callbacks.ModelCheckpoint(tmp_path / "best", monitor="val_loss")
+    stop = pl.callbacks.EarlyStopping(monitor="val_top1_err", patience=1, stopping_threshold=101)  # any epoch will do
+    mine = trainer(tmp_path, max_epochs=5, callbacks=[best, stop])
+    mine.fit(module, ImageDataModule(batch_size=64))
+    assert len(module.curve) == 1
+    assert float(best.best_model_score) == pytest.approx(module.curve[0].val_loss)
+    (found,) = mine.validate(module, ImageDataModule(batch_size=64), verbose=False)
+    assert 0 <= found["val_top1_err"] <= 100
+
+
+def test_the_rate_stays_at_its_end_where_a_trainer_goes_on(tmp_path):
+    steps = Steps()
+    trainer(tmp_path, max_epochs=3, callbacks=[steps]).fit(small(epochs=2), ImageDataModule(batch_size=64))
+    assert steps.rates[8:] == [pytest.approx(0.0)] * 4
+
+
+def test_a_trainer_without_end_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="set its max_epochs"):
+        trainer(tmp_path, max_epochs=-1).fit(small(), ImageDataModule(batch_size=64))
+
+
+def test_settings_that_would_be_ignored_are_refused():
+    with pytest.raises(ValueError, match="no placement"):
+        build_model("resnet18", se=None, position="pre")
+    with pytest.raises(TypeError, match="reduction"):
+        SqueezeExcitation(64, SEConfig(), reduction=8)
 
 
 def test_gradients_are_clipped(tmp_path):
