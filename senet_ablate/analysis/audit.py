@@ -82,7 +82,7 @@ class Comparison:
     @property
     def with_plain(self) -> bool:
         """Whether one of the two is the network without SE, which `se = false` declares as a whole."""
-        return self.arm.variant.se is None or self.reference.variant.se is None
+        return self.arm.variant.is_plain or self.reference.variant.is_plain
 
     def departure(self, aspect: str, what: str, here: object, reference: object, *, declared: bool) -> Departure:
         """A departure of this arm."""

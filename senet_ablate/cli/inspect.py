@@ -143,7 +143,7 @@ def find_arms(names: Sequence[str], tables: Sequence[Ablation]) -> dict[Arm, str
         if name not in known:
             alike = [other for other in known if (":" in other) == (":" in name)]
             raise UserError(f"no row (table:row) or arm {name!r}; {did_you_mean(name, alike)}")
-        if known[name][0].variant.se is None:
+        if known[name][0].variant.is_plain:
             raise UserError(f"{name}: a network without SE has no block to look into")
     return dict(known[name] for name in names)
 

@@ -71,7 +71,7 @@ def of_run(
         say(f"trained again: {outcome}")
         if not folder.weights_file.is_file():
             words.append(f"It kept no weights and was trained again: {outcome}.")
-    model = build(protocol.network, arm.variant, state, str(folder.weights_file))
+    model = build(protocol.network, arm.variant, state, str(folder.weights_file), protocol.data.resolution)
     check_channels(model, pin.data)
     name = arm.slug if seed == arm.first_seed else f"{arm.slug}-s{seed}"
     return Subject(model, name, tuple(words))

@@ -11,7 +11,7 @@ import pandas as pd
 from senet_ablate.spec.ablation import Ablation, Row
 from senet_ablate.spec.cost import PAPER_NETWORK, PAPER_RESOLUTION
 from senet_ablate.spec.geometry import gated_sites
-from senet_ablate.spec.network import Variant
+from senet_ablate.spec.network import Variant, at_stage
 from senet_ablate.spec.protocol import Complexity
 
 
@@ -57,11 +57,12 @@ OURS = CONVENTIONS[:2]
 
 def se_biases(variant: Variant, which: str) -> int:
     """How many biases the SE layers of the paper's network would have: none, of both layers or of the expanding one."""
-    if variant.se is None or "se.bias" in variant.unread or which == "none":
+    if variant.se is None or which == "none":
         return 0
     sites = list(gated_sites(PAPER_NETWORK, variant, PAPER_RESOLUTION))
     expanding = sum(channels for _, channels, _ in sites)
-    reducing = sum(channels // variant.se.reduction for _, channels, _ in sites)
+    ratio = variant.se.reduction
+    reducing = sum(channels // at_stage(ratio, shape.stage, "se.reduction") for shape, channels, _ in sites)
     return expanding + (reducing if which == "both" else 0)
 
 

@@ -9,12 +9,13 @@ from pydantic import Field, field_validator, model_validator
 
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.spec.claims import PLAIN, Atom, Claim, NoDifference, Retains
+from senet_ablate.spec.cost import has_closed_form
 from senet_ablate.spec.geometry import gated_sites
-from senet_ablate.spec.network import Network, Placement, SEConfig, Variant, differences
+from senet_ablate.spec.network import Network, Placement, SEConfig, Settings, Variant, differences
 from senet_ablate.spec.schema import Spec
 
-Factor = Literal["se.squeeze", "se.gate", "se.reduction", "se.excitation", "placement.stages", "placement.position"]
-
+Factor = Literal["se.squeeze", "se.gate", "se.reduction", "block", "placement.stages", "placement.position"]
+"""What rows differ in; with `block` each has a block of its own at the place that it declares."""
 
 SEED_SERIES = 1000
 """Seeds of one arm lie in a series of this length, so that a network under other seeds is an arm of its own."""
@@ -52,13 +53,17 @@ class PaperFigures(Spec):
 class Row(Spec):
     """One row of a printed table: its name, the network it stands for and the paper's figures.
 
-    In TOML `se = false` is the plain network and `se = {}` the paper's block with all its defaults. A row of ours has
-    no `paper`. `first_seed = 1000` makes the same network under other seeds an arm of its own: a null comparison.
+    In TOML `se = false` is the network without SE and `se = {}` the paper's block with all its defaults; instead of it
+    `block = "cbam"` is another block, with `settings`. A row of ours has no `paper`. `first_seed = 1000` makes the same
+    network under other seeds an arm of its own: a null comparison. `source` is found when a user's block is loaded.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     label: str
-    se: SEConfig | None
+    se: SEConfig | None = None
+    block: str | None = None
+    settings: Settings = ()
+    source: str = ""
     placement: Placement = Placement()
     first_seed: Annotated[int, Field(ge=0, le=1_000_000, multiple_of=SEED_SERIES)] = 0
     paper: PaperFigures | None = None
@@ -74,6 +79,8 @@ class Row(Spec):
 
     @model_validator(mode="after")
     def _is_a_network(self) -> Self:
+        if not {"se", "block"} & self.model_fields_set:
+            raise ValueError('se or block is missing: se = false is no SE, se = {} SE, block = "cbam" another block')
         variant = self.variant
         if self.id == PLAIN and (variant != Variant() or self.first_seed):
             raise ValueError(f"id = {PLAIN!r} is kept for the network without SE (se = false); use another id")
@@ -82,7 +89,9 @@ class Row(Spec):
     @property
     def variant(self) -> Variant:
         """The network change that this row declares."""
-        return Variant(se=self.se, placement=self.placement)
+        return Variant(
+            se=self.se, placement=self.placement, block=self.block, settings=self.settings, source=self.source
+        )
 
     @property
     def arm(self) -> Arm:
@@ -126,7 +135,7 @@ class Ablation(Spec):
                 )
             seen[row.arm] = row.id
             others = sorted(differences(row.variant, self.row(self.reference).variant) - {self.factor})
-            if row.variant.se is not None and others:
+            if self.factor != "block" and not row.variant.is_plain and others:
                 raise ValueError(
                     f"row {row.id!r} differs from the reference row {self.reference!r} in {', '.join(others)}, but "
                     f"the table's factor is {self.factor}: arms may differ in the factor only"
@@ -190,7 +199,9 @@ class Ablation(Spec):
 
 
 def check_arms(ablations: Iterable[Ablation], network: Network, resolution: int, place: str) -> None:
-    """Make sure that every row can be built on `network` before anything is trained.
+    """Make sure that every row can be built on `network` before anything is trained, as far as formulas tell.
+
+    What has none is built by `execution.survey`, which refuses in the same words.
 
     Raises:
         UserError: one line per row that cannot, with file, row, key, value and what would be right.
@@ -199,7 +210,8 @@ def check_arms(ablations: Iterable[Ablation], network: Network, resolution: int,
     for ablation in ablations:
         for row in ablation.rows:
             try:
-                list(gated_sites(network, row.variant, resolution))
+                if has_closed_form(network, row.variant):
+                    list(gated_sites(network, row.variant, resolution))
             except ValueError as error:
                 mistakes.append(f"{ablation.name}.toml, row {row.id!r}, under {place}: {error}")
     if mistakes:
