@@ -13,16 +13,17 @@ from torch import nn
 from senet_ablate.errors import did_you_mean
 from senet_ablate.spec.sources import import_object
 
-ASKED = ("size", "stage", "index")
-"""What a block is told of its site if it names it as a parameter: side of the map, stage, number within the stage."""
+ASKED = ("size", "stage", "index", "out_channels", "stride", "groups")
+"""What a block is told of its site if it names it as a parameter: side of the map, stage, number within the stage, and, in
+the place of a convolution, that convolution's."""
 
-NO_BLOCKS = ("build", "contract", "width")
+NOT_BLOCKS = ("build", "contract", "counter", "width")
 
 
 def block_names() -> list[str]:
     """The blocks of this package: a file for each."""
     return sorted(
-        file.stem for file in Path(__file__).parent.glob("*.py") if file.stem not in (*NO_BLOCKS, "__init__")
+        file.stem for file in Path(__file__).parent.glob("*.py") if file.stem not in (*NOT_BLOCKS, "__init__")
     )
 
 
@@ -46,9 +47,16 @@ def block_class(name: str) -> type[nn.Module]:
 
 
 def build_block(
-    name: str, channels: int, *, size: int, stage: int, index: int, settings: Mapping[str, Any] | None = None
+    name: str,
+    channels: int,
+    *,
+    size: int,
+    stage: int,
+    index: int,
+    replaced: nn.Conv2d | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Build a block for maps (N, `channels`, `size`, `size`) in the unit `index` of `stage`.
+    """Build a block for maps (N, `channels`, `size`, `size`) in the unit `index` of `stage`, in the place of `replaced` if given.
 
     Raises:
         ValueError: the block has no such setting, or refuses the value or the site; the message says which block.
@@ -56,15 +64,17 @@ def build_block(
     block = block_class(name)
     settings = dict(settings or {})
     parameters = inspect.signature(block).parameters
-    known = [key for key in list(parameters)[1:] if key not in ASKED]
+    known = [key for key in list(parameters)[1:] if key not in ASKED[:3]]
     takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
     for key in settings:
         if key not in known and not takes_all:
             raise ValueError(f"block {name!r} has no setting {key!r}; {did_you_mean(key, known)}")
     site = {"size": size, "stage": stage, "index": index}
+    if replaced is not None:
+        site |= {"out_channels": replaced.out_channels, "stride": replaced.stride[0], "groups": replaced.groups}
     told = {key: value for key, value in site.items() if key in parameters}
     try:
-        return block(channels, **told, **settings)
+        return block(channels, **{**told, **settings})
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"block {name!r} cannot be built for {channels} channels and maps of {size}x{size} (stage {stage}, unit "

@@ -56,14 +56,15 @@ def audit(classes: int | None, **choice: Any) -> None:
         comparisons,
         departure_lines,
     )
-    from senet_ablate.models.diff import take_snapshots
+    from senet_ablate.models.diff import compare_to_plain
     from senet_ablate.results.arms import load_outcomes
 
     chosen = choose(**choice)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
     found = audit_declarations(chosen.ablations, chosen.protocol)
     variants = [arm.variant for pair in comparisons(chosen.ablations) for arm in (pair.arm, pair.reference)]
-    found += audit_networks(chosen.ablations, take_snapshots(chosen.protocol.network, variants, *shape, seed=0))
+    task = {"in_channels": shape[0], "classes": shape[1], "resolution": chosen.protocol.data.resolution}
+    found += audit_networks(chosen.ablations, compare_to_plain(chosen.protocol.network, variants, **task))
     pin = chosen.study.pin()
     outcomes = load_outcomes(chosen.study, pin) if pin else None
     found += audit_records(chosen.ablations, outcomes) if outcomes else []

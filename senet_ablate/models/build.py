@@ -36,11 +36,11 @@ def build_network(
     load_pretrained(model, network)
     if not variant.is_plain:
         sites = find_sites(model, network.family, variant.placement, stages=network.unit_stages, **task)
-        insert(model, sites, lambda site: _block(variant, site), seed)
+        insert(model, sites, lambda site: _block(variant, site, model), seed)
     return model
 
 
-def _block(variant: Variant, site: Site) -> nn.Module:
+def _block(variant: Variant, site: Site, model: nn.Module) -> nn.Module:
     if variant.se is not None:
         try:
             return SqueezeExcitation(site.channels, variant.se, stage=site.stage)
@@ -50,8 +50,17 @@ def _block(variant: Variant, site: Site) -> nn.Module:
     if ":" in variant.block:
         check_source(variant.block, variant.source)
     settings = {key: at_stage(value, site.stage, f"settings.{key}") for key, value in variant.settings}
+    replaced = model.get_submodule(site.module) if site.side == "replace" else None
+    if replaced is not None and not isinstance(replaced, nn.Conv2d):
+        raise ValueError(f"placement.position: {site.module} is no convolution that a block could replace")
     return build_block(
-        variant.block, site.channels, size=site.size, stage=site.stage, index=site.index, settings=settings
+        variant.block,
+        site.channels,
+        size=site.size,
+        stage=site.stage,
+        index=site.index,
+        replaced=replaced,
+        settings=settings,
     )
 
 
@@ -156,5 +165,5 @@ def attach(
         variant = Variant.model_validate({"block": block, "settings": dict(settings), "placement": placement})
     variant = with_source(variant)
     sites = find_sites(model, fitting_family(model), placement, in_channels=in_channels, resolution=resolution)
-    insert(model, sites, lambda site: _block(variant, site), seed)
+    insert(model, sites, lambda site: _block(variant, site, model), seed)
     return model

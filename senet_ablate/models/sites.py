@@ -25,7 +25,10 @@ from senet_ablate.spec.network import Placement
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """An edge of the module tree, the unit it belongs to, and the map that passes there."""
+    """An edge of the module tree, the unit it belongs to, and the map that passes there.
+
+    A block that replaces a module makes those in `dropped` identities.
+    """
 
     unit: str
     module: str
@@ -35,6 +38,7 @@ class Site:
     channels: int
     size: int
     child: str
+    dropped: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -61,6 +65,9 @@ class Insert:
     def after(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         """Run the block on what the module gives."""
         return self.block(output)
+
+    def instead(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """The block is the module itself; nothing is left to do."""
 
 
 @dataclass
@@ -193,7 +200,8 @@ def find_sites(
             names = [_leaf(model, name, side) for name in names]
         if not names:
             raise ValueError(f"placement.position = {position!r}: unit {unit} has no module {pattern!r}")
-        for each, name in enumerate(names):
+        dropped = tuple(names[1:]) if side == "replace" else ()
+        for each, name in enumerate(names[:1] if dropped else names):
             found = seen[name]
             shape = found.given if side in ("before", "replace") else found.gives
             if found.calls != 1:
@@ -211,6 +219,7 @@ def find_sites(
                     channels=shape[1],
                     size=shape[2],
                     child=child,
+                    dropped=dropped,
                 )
             )
     if placement.stages != "all":
@@ -255,18 +264,25 @@ def insert(model: nn.Module, sites: list[Site], build: Callable[[Site], nn.Modul
         unit, target = model.get_submodule(site.unit), model.get_submodule(site.module)
         if isinstance(unit, nn.Sequential):  # would run the block as one more layer
             unit = target
+        hook = Insert(site, block)
         if site.side == "replace":
-            parent, _, name = site.module.rpartition(".")
-            setattr(model.get_submodule(parent), name, block)
+            _exchange(model, site.module, block)
+            for name in site.dropped:
+                _exchange(model, name, nn.Identity())
+            block.register_forward_hook(hook.instead)
             continue
         if hasattr(unit, site.child):
             raise ValueError(f"{site.unit} has an attribute {site.child!r} of its own; a block cannot be called so")
         unit.add_module(site.child, block)
-        hook = Insert(site, block)
         if site.side == "before":
             target.register_forward_pre_hook(hook.before)
         else:
             target.register_forward_hook(hook.after)
+
+
+def _exchange(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
 
 
 def inserts(model: nn.Module) -> dict[str, Insert]:

@@ -16,13 +16,13 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
+from senet_ablate.blocks.counter import CostCounter
 from senet_ablate.models.build import build_network
 from senet_ablate.models.sites import inserts
 from senet_ablate.results.networks import SiteShape, Survey
@@ -34,62 +34,35 @@ CONVENTION = (
     "attention block reads; no batch normalisation, activation, gate, scaling, sum or final pooling"
 )
 
-_ATEN = torch.ops.aten
-REDUCTIONS = frozenset(
-    {
-        _ATEN.sum,
-        _ATEN.mean,
-        _ATEN.amax,
-        _ATEN.max,
-        _ATEN.std,
-        _ATEN.var,
-        _ATEN.var_mean,
-        _ATEN.std_mean,
-        _ATEN.avg_pool2d,
-        _ATEN.max_pool2d_with_indices,
-        _ATEN._adaptive_avg_pool2d,
-        _ATEN.adaptive_max_pool2d,
-    }
-)
-"""Operators by which a block squeezes its map."""
+@dataclass
+class _Cost:
+    """Multiply-adds of a whole network and of what ran inside its blocks."""
 
-
-class _Counter(TorchDispatchMode):
-    """Add up multiply-adds, and the elements that reductions read while a block is running."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.macs = self.inside = self.depth = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        packet = func._overloadpacket
-        found = 0
-        if packet in flop_registry:
-            found = flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2
-        elif self.depth and packet in REDUCTIONS:
-            found = args[0].numel()
-        self.macs += found
-        self.inside += found if self.depth else 0
-        return out
+    whole: int = 0
+    inside: int = 0
+    reads: int = 0
 
 
 @contextmanager
-def _counted(blocks: list[nn.Module]) -> Iterator[_Counter]:
-    counter = _Counter()
+def _counted(blocks: list[nn.Module]) -> Iterator[_Cost]:
+    counter, cost = CostCounter(), _Cost()
+    before = (0, 0)
 
     def enter(module: nn.Module, inputs: Any) -> None:
-        counter.depth += 1
+        nonlocal before
+        before = (counter.macs, counter.reads)
 
     def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        counter.depth -= 1
+        cost.reads += counter.reads - before[1]
+        cost.inside += counter.macs - before[0] + counter.reads - before[1]
 
     handles = [block.register_forward_pre_hook(enter) for block in blocks]
     handles += [block.register_forward_hook(leave) for block in blocks]
     try:
         with counter:
-            yield counter
+            yield cost
     finally:
+        cost.whole = counter.macs + cost.reads
         for handle in handles:
             handle.remove()
 
@@ -112,15 +85,15 @@ def count(model: nn.Module, blocks: list[nn.Module], *, in_channels: int, resolu
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad(), _counted(blocks) as counter:
+        with torch.no_grad(), _counted(blocks) as cost:
             model(torch.zeros(1, in_channels, resolution, resolution, device=device))
     finally:
         for module, mode in modes.items():
             module.training = mode
     whole, added = _parameters([model]), _parameters(blocks)
     return (
-        Complexity(params=whole[0], params_with_bn_stats=whole[1], macs=counter.macs),
-        Complexity(params=added[0], params_with_bn_stats=added[1], macs=counter.inside),
+        Complexity(params=whole[0], params_with_bn_stats=whole[1], macs=cost.whole),
+        Complexity(params=added[0], params_with_bn_stats=added[1], macs=cost.inside),
     )
 
 

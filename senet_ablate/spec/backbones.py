@@ -17,7 +17,10 @@ EXPANSION: dict[Kind, int] = {"basic": 1, "bottleneck": 4, "preact": 1, "preact-
 
 Side = Literal["before", "after", "replace"]
 Place = tuple[str, Side]
-"""A pattern of module names within the unit (empty: the unit itself), and the side of that module."""
+"""A pattern of module names within the unit (empty: the unit itself), and the side of that module.
+
+Where the side is `replace`, the block stands in the place of the first that matches, and the others become identities.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ _BASIC: dict[str, Place] = {
 _BOTTLENECK = _BASIC | {
     "standard": ("bn3", "after"),
     "inner-3x3": ("conv3", "before"),
-    "replace-3x3": ("conv2", "replace"),
+    "replace-3x3": ("conv2|bn2", "replace"),
 }
 _NUMBERED = r"features\.stage(?P<stage>\d)\.unit\d+"
 
