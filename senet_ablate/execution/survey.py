@@ -51,9 +51,7 @@ def try_variants(ablations: Iterable[Ablation], network: Network, shape: tuple[i
     Raises:
         UserError: a variant fails, or gives something that is no number; the message names row and block.
     """
-    variants = {
-        arm.variant: rows for arm, rows in arms(ablations).items() if not has_closed_form(network, arm.variant)
-    }
+    variants = {arm.variant: rows for arm, rows in arms(ablations).items() if not has_closed_form(network, arm.variant)}
     mistakes = [
         f"{', '.join(rows)}: {found}"
         for variant, rows in variants.items()

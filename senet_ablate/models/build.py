@@ -45,7 +45,9 @@ def _block(variant: Variant, site: Site, model: nn.Module) -> nn.Module:
         try:
             return SqueezeExcitation(site.channels, variant.se, stage=site.stage)
         except ValueError as error:
-            raise ValueError(f"{error} (unit {site.unit}, {site.channels} channels {site.side} {site.module})") from None
+            raise ValueError(
+                f"{error} (unit {site.unit}, {site.channels} channels {site.side} {site.module})"
+            ) from None
     assert variant.block is not None
     if ":" in variant.block:
         check_source(variant.block, variant.source)

@@ -185,7 +185,9 @@ def find_sites(
     if not units:
         raise ValueError(f"network.units = {family.units!r} matches no module of {type(model).__name__}")
     if stages and len(stages) != len(units):
-        raise ValueError(f"network.unit_stages has {len(stages)} numbers for {len(units)} units, {', '.join(units[:4])}, …")
+        raise ValueError(
+            f"network.unit_stages has {len(stages)} numbers for {len(units)} units, {', '.join(units[:4])}, …"
+        )
     seen = run_once(model, in_channels=in_channels, resolution=resolution)
     counts: dict[int, int] = {}
     sites: list[Site] = []
@@ -205,7 +207,9 @@ def find_sites(
             found = seen[name]
             shape = found.given if side in ("before", "replace") else found.gives
             if found.calls != 1:
-                raise ValueError(f"{name} is called {found.calls} times for one image; a block needs a module called once")
+                raise ValueError(
+                    f"{name} is called {found.calls} times for one image; a block needs a module called once"
+                )
             if len(shape) != 4 or shape[2] != shape[3]:
                 raise ValueError(f"{side} {name} is no square map (N, C, H, W), but {shape}")
             child = family.child if len(names) == 1 else f"{family.child}{each + 1}"

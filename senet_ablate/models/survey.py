@@ -34,6 +34,7 @@ CONVENTION = (
     "attention block reads; no batch normalisation, activation, gate, scaling, sum or final pooling"
 )
 
+
 @dataclass
 class _Cost:
     """Multiply-adds of a whole network and of what ran inside its blocks."""
@@ -79,7 +80,9 @@ def _parameters(modules: list[nn.Module]) -> tuple[int, int]:
     return params, params + stats
 
 
-def count(model: nn.Module, blocks: list[nn.Module], *, in_channels: int, resolution: int) -> tuple[Complexity, Complexity]:
+def count(
+    model: nn.Module, blocks: list[nn.Module], *, in_channels: int, resolution: int
+) -> tuple[Complexity, Complexity]:
     """Count a whole network, and its `blocks` alone, on one image (1, in_channels, resolution, resolution)."""
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     modes = {module: module.training for module in model.modules()}

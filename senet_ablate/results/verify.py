@@ -116,7 +116,9 @@ def _cost(record: RunRecord, pin: StudyPin, results: Path) -> Iterator[str]:
         return
     if known is None:
         return  # a network without a closed form that was never surveyed here; its code is not run to verify a record
-    yield from changes(known.total.model_dump(), record.complexity.model_dump(), "complexity", ("the network has", "the run"))
+    yield from changes(
+        known.total.model_dump(), record.complexity.model_dump(), "complexity", ("the network has", "the run")
+    )
 
 
 def _course(record: RunRecord, curve: list[CurvePoint]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from senet_ablate.spec.protocol import (
     RunSpec,
 )
 
+
 @dataclass(frozen=True)
 class ArmPlan:
     """One arm, the rows it serves, its cost and its runs (one per seed)."""

@@ -27,7 +27,11 @@ def _search_path() -> list[str]:
 
 def _split(name: str) -> tuple[str, str]:
     module, _, attribute = name.partition(":")
-    if not module or not attribute or not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
+    if (
+        not module
+        or not attribute
+        or not all(part.isidentifier() for part in (*module.split("."), *attribute.split(".")))
+    ):
         raise UserError(f"{name!r}: your own code is named package.module:name, for example my_blocks:MyBlock")
     return module, attribute
 

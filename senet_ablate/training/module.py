@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import pytorch_lightning as pl
@@ -89,7 +88,7 @@ class AblationModule(pl.LightningModule):
         bias: bool = False,
         residual: bool = False,
         block: str | None = None,
-        settings: Mapping[str, Any] = MappingProxyType({}),
+        settings: Mapping[str, Any] | None = None,
         block_source: str = "",
         resolution: int = 32,
         optimizer: Literal["sgd", "adamw"] = "sgd",
@@ -118,7 +117,7 @@ class AblationModule(pl.LightningModule):
             if se and block is None
             else None,
             block=block,
-            settings=settings,
+            settings=settings or {},
             block_source=block_source,
             stages=stages,
             position=position,
