@@ -241,8 +241,8 @@ class ModelDiff(Interface):
 def audit_networks(ablations: Iterable[Ablation], diffs: Mapping[Variant, ModelDiff]) -> list[Departure]:
     """Compare the network of each row with the one without SE, so that any two rows differ in their blocks alone.
 
-    What a row declares, its blocks beside those of the reference, is summed up in one departure. All else is undeclared:
-    one departure for each aspect.
+    What a row declares, its blocks beside those of the reference, is summed up in one departure. All else is
+    undeclared: one departure for each aspect.
     """
     tables = list(ablations)
     found = []

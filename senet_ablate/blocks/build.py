@@ -14,8 +14,8 @@ from senet_ablate.errors import did_you_mean
 from senet_ablate.spec.sources import import_object
 
 ASKED = ("size", "stage", "index", "out_channels", "stride", "groups")
-"""What a block is told of its site if it names it as a parameter: side of the map, stage, number within the stage, and, in
-the place of a convolution, that convolution's."""
+"""What a block is told of its site if it names it as a parameter: side of the map, stage, number within the stage;
+in the place of a convolution also that convolution's."""
 
 NOT_BLOCKS = ("build", "contract", "counter", "width")
 
@@ -56,7 +56,7 @@ def build_block(
     replaced: nn.Conv2d | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Build a block for maps (N, `channels`, `size`, `size`) in the unit `index` of `stage`, in the place of `replaced` if given.
+    """Build a block for maps (N, `channels`, `size`, `size`) in unit `index` of `stage`, or in place of `replaced`.
 
     Raises:
         ValueError: the block has no such setting, or refuses the value or the site; the message says which block.

@@ -1,7 +1,8 @@
 """Efficient channel attention (ECA-Net, arXiv 1910.03151): x * sigmoid(convolution over neighbouring channels).
 
 Its paper puts it where SE is: at the end of the branch. By its Eq. 12 a ResNet-50 has 86 weights, where the abstract
-prints 80: those of the released model, whose kernels by stage are 3, 5, 5, 7 (`kernel = { 2 = 3, 3 = 5, 4 = 5, 5 = 7 }`).
+prints 80: those of the released model, whose kernels by stage are 3, 5, 5, 7, in TOML
+`settings = { kernel = { 2 = 3, 3 = 5, 4 = 5, 5 = 7 } }`.
 """
 
 from __future__ import annotations

@@ -102,8 +102,8 @@ class SqueezeExcitation(nn.Module):
         hidden = channels // reduction
         if hidden == 0:
             raise ValueError(
-                f"se.reduction = {reduction} leaves no hidden channel of {channels}; use a reduction of at most {channels} "
-                "or a wider network"
+                f"se.reduction = {reduction} leaves no hidden channel of {channels}; use a reduction of at most "
+                f"{channels} or a wider network"
             )
         self.reduce = nn.Conv2d(channels, hidden, 1, bias=self.config.bias)
         self.expand = nn.Conv2d(hidden, channels, 1, bias=self.config.bias)

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from senet_ablate.cli.console import say, show_calibration, show_counts, show_latency, tell
 from senet_ablate.cli.options import (
     ABLATIONS,
+    BLOCKS,
     CLASSES,
     MANY,
     MOST_CLASSES,
@@ -43,7 +44,7 @@ BUSY = 0.3
 
 
 @click.command()
-@options(TABLES, PROTOCOL, SET, PRECISION, STUDY, CLASSES, RESULTS, ABLATIONS)
+@options(TABLES, PROTOCOL, SET, PRECISION, BLOCKS, STUDY, CLASSES, RESULTS, ABLATIONS)
 def audit(classes: int | None, **choice: Any) -> None:
     """Show what differs between each arm and its table's reference: run, modules, shapes, first weights, and records.
 

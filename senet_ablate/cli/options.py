@@ -11,11 +11,12 @@ from typing import Any
 
 import click
 
+from senet_ablate.cli import console
 from senet_ablate.errors import UserError, is_plain
 from senet_ablate.results.plan import Selection, declared_tables
 from senet_ablate.results.store import Study
-from senet_ablate.spec.ablation import SEED_SERIES, check_arms
-from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, check_arms
+from senet_ablate.spec.loading import add_blocks, declarations_dir, load_ablations, load_protocol
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C (as shells have it) or SIGTERM; 1 is a failed run, 2 a mistake in the call or its files."""
@@ -96,6 +97,13 @@ STUDY = click.option(
 )
 RESULTS = click.option("--results", type=Place(file_okay=False), default=Path("results"), show_default=True)
 REPORTS = click.option("--reports", type=Place(file_okay=False), default=Path("reports"), show_default=True)
+BLOCKS = click.option(
+    "--block",
+    "blocks",
+    multiple=True,
+    metavar="NAME",
+    help="Add a block to the table `attention`: your own as package.module:Class, or one of `list`. Repeatable.",
+)
 PRECISION = click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Short for --set precision=…")
 CLASSES = click.option(
     "--classes", type=click.IntRange(2, MOST_CLASSES), help="Number of classes of a folder that no run has read yet."
@@ -137,6 +145,7 @@ def choose(
     study: str | None,
     results: Path,
     rows: str | None = None,
+    blocks: Sequence[str] = (),
 ) -> Selection:
     """Load and check everything a call names before anything is done."""
     directory = ablations or declarations_dir()
@@ -146,7 +155,7 @@ def choose(
     pin = Study(results / study).pin() if study and not protocol and not changes else None
     loaded = pin.protocol if pin else load_protocol(directory, protocol or "digits", changes)
     wanted = [row.strip() for row in rows.split(",")] if rows else []
-    named = load_ablations(directory, tables, wanted)
+    named = add_blocks(load_ablations(directory, tables, wanted), blocks)
     check_arms(named, loaded.network, loaded.data.resolution, loaded.name)
     name = study or loaded.name
     if changes and not study:
@@ -165,3 +174,22 @@ def plain_name(option: str, name: str) -> str:
     if not name.strip() or not is_plain(name) or Path(name).name != name or name.startswith("."):
         raise UserError(f"{option} {name!r}: expected a plain folder name, such as digits-2")
     return name
+
+
+def survey_networks(chosen: Selection, shape: tuple[int, int], tables: Sequence[Ablation] | None = None) -> None:
+    """Count the networks of a call that no formula knows, once for all later calls; `shape` is (channels, classes).
+
+    Raises:
+        UserError: a network cannot be built; the message names its rows.
+    """
+    from senet_ablate.execution.survey import survey_variants
+
+    protocol = chosen.protocol
+    survey_variants(
+        tables or chosen.ablations,
+        protocol.network,
+        (*shape, protocol.data.resolution),
+        chosen.study.root.parent,
+        protocol.name,
+        console.tell,
+    )

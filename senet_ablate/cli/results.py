@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from senet_ablate.cli.options import (
     choose,
     options,
     plain_name,
+    survey_networks,
 )
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.results.plan import Selection
@@ -67,6 +69,10 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
     from senet_ablate.analysis.study import assess
     from senet_ablate.report.write import write_report
 
+    pin = chosen.study.pin()
+    if pin is not None:
+        with suppress(UserError):  # a library or a file that is not here; what is unknown is left out
+            survey_networks(chosen, (pin.data.channels, pin.data.classes), chosen.declared)
     # --rows says what is trained; a table is always whole, and tells what is missing.
     written = write_report(assess(chosen.declared, chosen.study), reports, slugs)
     for table in written.tables:

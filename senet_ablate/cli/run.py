@@ -16,6 +16,7 @@ from rich.console import Console
 from senet_ablate.cli.console import show_declarations, show_plan, show_power, show_status, tell
 from senet_ablate.cli.options import (
     ABLATIONS,
+    BLOCKS,
     CLASSES,
     DATA,
     DEVICE,
@@ -34,6 +35,7 @@ from senet_ablate.cli.options import (
     Finite,
     choose,
     options,
+    survey_networks,
 )
 from senet_ablate.cli.results import _report
 from senet_ablate.errors import UserError
@@ -65,6 +67,7 @@ def list_command(ablations: Path | None) -> None:
     SET,
     PRECISION,
     ROWS,
+    BLOCKS,
     SEEDS,
     STUDY,
     CLASSES,
@@ -112,6 +115,7 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     wish = PlanRequest(seeds=seeds, **{name: call.pop(name) for name in names})
     chosen = choose(**call)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
+    survey_networks(chosen, shape)
     with Console(stderr=True).status("choosing seeds") as spinner:
         found = preview(chosen, wish, shape, lambda share: spinner.update(f"choosing seeds: {share:.0%} of the budget"))
     show_plan(found.plan, f"study {chosen.study.name}: {chosen.protocol.description}", found.estimate)
@@ -125,6 +129,7 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     SET,
     PRECISION,
     ROWS,
+    BLOCKS,
     SEEDS,
     STUDY,
     DATA,
@@ -237,15 +242,19 @@ def run(
 
 def _plan(chosen: Selection, seeds: int | None) -> Plan:
     shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
+    survey_networks(chosen, shape)
     return make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
 
 
 def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engine, ends_at: float, **wish: Any) -> int:
     from senet_ablate.execution import driver
+    from senet_ablate.execution.survey import try_variants
 
     resources = engine.resources
     fingerprint = driver.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     planned = _plan(chosen, seeds)
+    shape = (*channels_and_classes(chosen.protocol.data, chosen.study, None), chosen.protocol.data.resolution)
+    try_variants(chosen.ablations, chosen.protocol.network, shape, min(8, chosen.protocol.recipe.batch_size))
     todo = driver.requests(planned, chosen.study, data, fingerprint, resources, **wish)
     for run_id in planned.done:
         with suppress(OSError):  # somebody else's results, which only he may write
@@ -269,7 +278,7 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
 
 
 @click.command()
-@options(TABLES, PROTOCOL, SET, PRECISION, ROWS, SEEDS, STUDY, RESULTS, ABLATIONS)
+@options(TABLES, PROTOCOL, SET, PRECISION, ROWS, BLOCKS, SEEDS, STUDY, RESULTS, ABLATIONS)
 def status(seeds: int | None, **choice: Any) -> None:
     """Show for each network which runs are finished, unfinished, failed (with the cause) or not begun."""
     chosen = choose(**choice)

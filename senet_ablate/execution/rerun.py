@@ -21,13 +21,8 @@ from senet_ablate.errors import UserError
 from senet_ablate.execution import driver
 from senet_ablate.execution.machine import OPTIMISATIONS, Machine, share_out
 from senet_ablate.files import write_atomic
-from senet_ablate.models.weights import (
-    State,
-    Subject,
-    build,
-    check_channels,
-    read_weights,
-)
+from senet_ablate.models.pretrained import State, read_weights
+from senet_ablate.models.weights import Subject, build, check_channels
 from senet_ablate.results.records import Predictions, RunRecord
 from senet_ablate.results.store import RunFolder, Study
 from senet_ablate.results.worklist import ArmPlan, Plan

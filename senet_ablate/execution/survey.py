@@ -1,4 +1,4 @@
-"""Build what no formula tells, before anything is trained: size, cost and places of each variant, and whether it works."""
+"""Build what no formula tells before anything is trained: size, cost and sites of each variant; does a step work?"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """How a variant differs from the network without a block: what the audit of a variant looks at.
 
 A variant is honest if its inserts are all that differs. Looked at are (a) the module tree less the inserts: names,
-classes, settings, tensors and hooks; (b) the inserts: at the declared sites, of the declared class, each called once for
-an image; (c) logits and gradients of one batch with every insert replaced by an identity, to the last bit; (d) what that
-batch leaves behind: buffers, and the state of the random generator.
+classes, settings, tensors and hooks; (b) the inserts: at the declared sites, of the declared class, each called once
+for an image; (c) logits and gradients of one batch with every insert replaced by an identity, to the last bit; (d) what
+that batch leaves behind: buffers, and the state of the random generator.
 """
 
 from __future__ import annotations
@@ -130,8 +130,15 @@ def _inserts_differ(
         for name, each in inserts(model).items():
             yield Difference("blocks", name, type(each.block).__name__, "no block")
         return
-    task = {"in_channels": images.shape[1], "resolution": images.shape[-1], "stages": network.unit_stages}
-    declared = {site.path: site for site in find_sites(plain, network.family, variant.placement, **task)}
+    sites = find_sites(
+        plain,
+        network.family,
+        variant.placement,
+        in_channels=images.shape[1],
+        resolution=images.shape[-1],
+        stages=network.unit_stages,
+    )
+    declared = {site.path: site for site in sites}
     here = {each.site.path: each for each in inserts(model).values()}
     wanted = SqueezeExcitation if variant.se else block_class(str(variant.block))
     calls = dict.fromkeys(here, 0)
@@ -185,7 +192,7 @@ def _trace(model: nn.Module, images: Tensor) -> _Trace:
 
 
 def _trace_differs(model: nn.Module, plain: _Trace, images: Tensor) -> Iterator[Difference]:
-    """(c), (d): with identities for inserts the step is the plain network's; where a block replaces a module it cannot be."""
+    """(c), (d): with identities for inserts the step is the plain network's; a block that replaces a module has none."""
     found = inserts(model)
     if any(each.site.side == "replace" for each in found.values()):
         return
@@ -203,7 +210,7 @@ def _trace_differs(model: nn.Module, plain: _Trace, images: Tensor) -> Iterator[
     ):
         for name, value in theirs.items():
             other = ours.get(name)
-            if (value is None) != (other is None) or (value is not None and not torch.equal(value, other)):
+            if (value is None) != (other is None) or not (value is None or other is None or torch.equal(value, other)):
                 yield Difference(aspect, f"{name} without the blocks", *map(_words, (other, value)))
     if not torch.equal(here.generator, plain.generator):
         yield Difference("random draws", "state of the generator after a step", "moved otherwise", "as it is")

@@ -96,6 +96,6 @@ def _published(network: Network) -> State:
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except Exception as error:  # whatever a download that fails raises
         raise UserError(
-            f"network.pretrained = true: the weights of {network.backbone} cannot be had: {error}; fetch them on a machine "
-            "with a connection and give their path instead of true"
+            f"network.pretrained = true: the weights of {network.backbone} cannot be had: {error}; fetch them on a "
+            "machine with a connection and give their path instead of true"
         ) from error

@@ -77,7 +77,7 @@ class PreActBlock(nn.Module):
         self.bn2, self.conv2 = nn.BatchNorm2d(width), conv(width, width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x + F(x)."""
+        """X + F(x)."""
         y = self.relu(self.bn1(x))
         kept = self.downsample(y if self.projects else x)
         y = self.relu(self.bn2(self.conv1(y)))
@@ -97,7 +97,7 @@ class PreActBottleneck(nn.Module):
         self.bn3, self.conv3 = nn.BatchNorm2d(width), conv(width, 4 * width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x + F(x)."""
+        """X + F(x)."""
         y = self.relu(self.bn1(x))
         kept = self.downsample(y if self.projects else x)
         y = self.relu(self.bn2(self.conv1(y)))

@@ -115,8 +115,8 @@ def run_once(model: nn.Module, *, in_channels: int, resolution: int) -> dict[str
             with suppress(RuntimeError, ValueError):
                 return _run(copy.deepcopy(model), in_channels, resolution)  # code that makes tensors of its own
         raise ValueError(
-            f"the network does not take images of {resolution}x{resolution} ({error}); use a larger data.resolution, or "
-            "keep its maps larger with network.unstrided"
+            f"the network does not take images of {resolution}x{resolution} ({error}); use a larger data.resolution, "
+            "or keep its maps larger with network.unstrided"
         ) from error
 
 
@@ -139,8 +139,8 @@ def fitting_family(model: nn.Module) -> Family:
         if units and all(any(re.fullmatch(pattern, inner) for inner in _inside(model, unit)) for unit in units):
             return family
     raise ValueError(
-        "the network has the structure of no known family; build it with build_model from package.module:function, with "
-        "units and places"
+        "the network has the structure of no known family; build it with build_model from package.module:function, "
+        "with units and places"
     )
 
 
@@ -264,7 +264,7 @@ def insert(model: nn.Module, sites: list[Site], build: Callable[[Site], nn.Modul
             torch.manual_seed(stream_seed(seed or 0, "block", site.path))
             block = build(site)
         if seed is not None and hasattr(block, "draw"):
-            block.draw(seed, site.path)
+            block.draw(seed, site.path)  # type: ignore[operator]  # seen above
         unit, target = model.get_submodule(site.unit), model.get_submodule(site.module)
         if isinstance(unit, nn.Sequential):  # would run the block as one more layer
             unit = target

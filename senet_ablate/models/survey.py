@@ -5,9 +5,9 @@ inside attention blocks only, one per element that a reduction reads (the squeez
 gates, scaling, sums and the pooling of the network itself are not counted. With the stride in the first 1x1 this meets
 every GFLOPs figure printed in Tables 13, 15 and 16.
 
-The network is built without memory and one image is run through it, so that a count takes a fraction of a second. fvcore,
-whose own defaults count the same block as 811,008 or 8,192 depending on how its pooling is written, is the second
-opinion (`fvcore_macs`); this is the only module that imports it.
+The network is built without memory and one image is run through it, so that a count takes a fraction of a second.
+fvcore, whose own defaults count the same block as 811,008 or 8,192 depending on how its pooling is written, is the
+second opinion (`fvcore_macs`); this is the only module that imports it.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def build(network: Network, variant: Variant, state: State, place: str, resoluti
     model = build_network(
         network.model_copy(update={"pretrained": False}),
         variant,
-        in_channels=shapes[0][1] * bare.get_submodule(first.removesuffix(".weight")).groups,  # type: ignore[operator]
+        in_channels=shapes[0][1],
         classes=shapes[1][0],
         resolution=resolution,
     )

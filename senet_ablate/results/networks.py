@@ -73,8 +73,8 @@ class Networks:
         found = self.find(network, variant, shape)
         if found is None:
             raise UserError(
-                f"{variant.slug} on {network.backbone}: its size and cost are not known yet; `senet-ablate plan` or `run` "
-                "builds the network and keeps them"
+                f"{variant.slug} on {network.backbone}: its size and cost are not known yet; `senet-ablate plan` or "
+                "`run` builds the network and keeps them"
             )
         return found.total
 

@@ -183,11 +183,11 @@ class Network(Spec):
 
     `backbone` is a name of ours (`resnet50`), `torchvision:`, `timm:` or `pytorchcv:` and a name there, or
     `package.module:function` of the user's, called as `function(num_classes=…, in_channels=…)`. `arguments` go to
-    that function. `unstrided` gives the first so many convolutions and poolings that have a stride a stride of 1, so that a
-    network made for large images keeps the maps of small ones.
+    that function. `unstrided` gives the first so many convolutions and poolings that have a stride a stride of 1, so
+    that a network made for large images keeps the maps of small ones.
 
-    Of ours, `width` is the width of the stem and of the first 3x3 convolutions (64 in the paper; 64 is the full width of
-    the networks for 32 px, too). `stem` is 7x7/2 with 3x3/2 max pooling, or 3x3/1 for small images. `stride_in` says
+    Of ours, `width` is the width of the stem and of the first 3x3 convolutions (64 in the paper; 64 is the full width
+    of the networks for 32 px, too). `stem` is 7x7/2 with 3x3/2 max pooling, or 3x3/1 for small images. `stride_in` says
     which convolution of a bottleneck halves the map: the first 1x1 (the paper; its GFLOPs confirm it) or the 3x3
     (torchvision, timm). `stem_pool` says how the pooling of the stem meets the map's edge: padded all around
     (torchvision), or as Caffe and the released models have it, without padding and with a last window that may hang
@@ -223,8 +223,8 @@ class Network(Spec):
                 )
         elif not re.fullmatch(r"[A-Za-z_][\w.]*:[\w.]+", value):
             raise ValueError(
-                f"no backbone {value!r}; a library's is written {', '.join(f'{name}:NAME' for name in LIBRARIES)}, your "
-                "own package.module:function"
+                f"no backbone {value!r}; a library's is written {', '.join(f'{name}:NAME' for name in LIBRARIES)}, "
+                "your own package.module:function"
             )
         return value
 

@@ -39,10 +39,10 @@ def _split(name: str) -> tuple[str, str]:
 def _root(name: str, module: str) -> Path:
     """The folder that holds the top-level package or module."""
     found = PathFinder.find_spec(module.partition(".")[0], _search_path())
-    if found is None or found.origin is None and not found.submodule_search_locations:
+    if found is None or (found.origin is None and not found.submodule_search_locations):
         raise UserError(
-            f"{name!r}: there is no module {module.partition('.')[0]!r} in {Path.cwd()} or on PYTHONPATH; call from its "
-            "folder, or set PYTHONPATH"
+            f"{name!r}: there is no module {module.partition('.')[0]!r} in {Path.cwd()} or on PYTHONPATH; call from "
+            "its folder, or set PYTHONPATH"
         )
     places = list(found.submodule_search_locations or ())
     return Path(places[0]).parent if places else Path(found.origin or "").parent
@@ -65,7 +65,7 @@ def source_files(name: str) -> dict[str, Path]:
         raise UserError(f"{name!r}: there is no module {module!r} in {root}: {error}") from None
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{name!r}: {module} is no Python: {error}") from None
-    return {each.__name__: Path(each.__file__) for each in finder.modules.values() if each.__file__ is not None}
+    return {name: Path(each.__file__) for name, each in finder.modules.items() if each.__file__}  # type: ignore[attr-defined]
 
 
 def source_digest(name: str) -> str:
@@ -94,8 +94,8 @@ def check_source(name: str, planned: str) -> None:
     if now != planned.partition("-")[0]:
         files = ", ".join(str(path) for path in source_files(name).values())
         raise UserError(
-            f"{name!r}: its code is not what the run was planned with ({planned or 'an installed package'}, now {now}); "
-            f"changed since: one of {files}. Start the command again, and it gets runs of its own"
+            f"{name!r}: its code changed since the run was planned ({planned or 'an installed package'}, now {now}), "
+            f"in one of {files}; start the command again, and it gets runs of its own"
         )
 
 
@@ -160,6 +160,6 @@ def check_weights(network: Network) -> None:
     planned, now = network.source.rpartition("-")[2], weights_digest(network)
     if planned != now:
         raise UserError(
-            f"network.pretrained = {network.pretrained!r}: not the file that the run was planned with ({planned}, now {now}); "
-            "start the command again"
+            f"network.pretrained = {network.pretrained!r}: the file changed since the run was planned ({planned}, now "
+            f"{now}); start the command again"
         )
