@@ -153,9 +153,11 @@ def choose(
     if study:
         plain_name("--study", study)
     pin = Study(results / study).pin() if study and not protocol and not changes else None
-    loaded = pin.protocol if pin else load_protocol(directory, protocol or "digits", changes)
     wanted = [row.strip() for row in rows.split(",")] if rows else []
     named = add_blocks(load_ablations(directory, tables, wanted), blocks)
+    usual = {ablation.protocol for ablation in named}
+    default = usual.pop() if len(usual) == 1 else "digits"
+    loaded = pin.protocol if pin else load_protocol(directory, protocol or default, changes)
     check_arms(named, loaded.network, loaded.data.resolution, loaded.name)
     name = study or loaded.name
     if changes and not study:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from rich.console import Console
 
-from senet_ablate.cli.console import show_declarations, show_plan, show_power, show_status, tell
+from senet_ablate.cli.console import say, show_declarations, show_plan, show_power, show_status, tell
 from senet_ablate.cli.options import (
     ABLATIONS,
     BLOCKS,
@@ -42,7 +42,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.execution import machine
 from senet_ablate.execution.coordination import ExecutorKind
 from senet_ablate.execution.machine import OPTIMISATIONS
-from senet_ablate.results.plan import Selection, planned_seeds
+from senet_ablate.results.plan import Selection, earlier_blocks, planned_seeds
 from senet_ablate.results.worklist import Plan, channels_and_classes, duration, make_plan, row_states
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
 from senet_ablate.training.request import TrackerKind
@@ -287,3 +287,6 @@ def status(seeds: int | None, **choice: Any) -> None:
         for arm, count in planned_seeds(chosen, seeds)[0].items()
     }
     show_status(f"study {chosen.study.name}", states)
+    for row in earlier_blocks(chosen):
+        runs = sum(slug == row.variant.slug for slug, _ in chosen.study.begun())
+        say(f"{row.variant.slug}: {runs} of {row.block} as its code was ({row.source}); kept, and in the report")

@@ -28,13 +28,14 @@ def survey_variants(
         UserError: one line per variant that cannot be built on `network`, with the rows that name it.
     """
     known, mistakes = Networks(results), []
-    for arm, rows in arms(ablations).items():
-        if known.find(network, arm.variant, shape) is not None:
-            continue
-        from senet_ablate.models.survey import survey
+    missing = {arm: rows for arm, rows in arms(ablations).items() if known.find(network, arm.variant, shape) is None}
+    if not missing:
+        return
+    from senet_ablate.models.survey import survey
 
-        say(f"building {arm.variant.slug} on {network.backbone} to count it")
-        channels, classes, resolution = shape
+    say(f"counting {len(missing)} variants of {network.backbone}, once")
+    channels, classes, resolution = shape
+    for arm, rows in missing.items():
         try:
             found = survey(network, arm.variant, in_channels=channels, classes=classes, resolution=resolution)
         except (ValueError, UserError) as error:

@@ -160,6 +160,12 @@ class Selection:
     study: Study
 
 
+def earlier_blocks(chosen: Selection) -> list[Row]:
+    """Blocks of the user's of which the study has runs and the call names nothing: their code changed, or is elsewhere."""
+    named = arms(chosen.ablations)
+    return [row for table in chosen.declared for row in table.rows if ":" in (row.block or "") and row.arm not in named]
+
+
 def declared_tables(directory: Path, named: Sequence[Ablation], study: Study) -> list[Ablation]:
     """The paper's tables, and those of ours that are named or begun in this study, with the blocks that were added."""
     begun = study.begun()

@@ -103,7 +103,8 @@ class Ablation(Spec):
     """One table: rows that differ in `factor` while a protocol is held fixed, and what the paper concludes from it.
 
     `table` is its number in the paper; a table of ours has none. `plain` has the paper's figures for the network
-    without SE where the table itself does not print it, for the claims are measured against it.
+    without SE where the table itself does not print it, for the claims are measured against it. `protocol` is the one
+    taken when a call names none.
     """
 
     table: Annotated[int, Field(ge=1)] | None = None
@@ -113,6 +114,7 @@ class Ablation(Spec):
     factor: Factor
     reference: str
     source: str
+    protocol: str = "digits"
     plain: PaperFigures | None = None
     rows: tuple[Row, ...]
     claims: tuple[Claim, ...] = ()

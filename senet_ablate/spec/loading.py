@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def block_row(variant: Variant) -> Row:
     assert variant.block is not None
     label = f"{variant.block.rpartition(':')[2]} ({variant.source or 'installed'})"
     return Row(
-        id=variant.slug.replace("_", "-"),
+        id=re.sub(r"[^a-z0-9-]+", "-", variant.slug),
         label=label,
         block=variant.block,
         settings=variant.settings,

@@ -168,14 +168,18 @@ class Variant(Spec):
         return parts + ["bias"] * se.bias + ["residual"] * se.residual
 
     def _block_parts(self) -> list[str]:
-        """The block's name, with a digest of what the name does not spell."""
+        """The block's name and its settings; a digest stands for what cannot be spelt: tables by stage, the user's code."""
         assert self.block is not None
-        unspelt = self.model_dump(mode="json", exclude_defaults=True, exclude={"placement"})
-        name = re.sub(r"[^a-z0-9]+", "_", self.block.rpartition(":")[2].lower()).strip("_") or "block"
-        if unspelt == {"block": name}:
-            return [name]
-        digest = hashlib.blake2b(json.dumps(unspelt, sort_keys=True).encode(), digest_size=3).hexdigest()
-        return [name, digest]
+        name = _word(self.block.rpartition(":")[2])
+        spelt = [_word(f"{key}{value}") for key, value in self.settings if not isinstance(value, tuple)]
+        if self.block == name and len(spelt) == len(self.settings):
+            return [name, *spelt]
+        what = json.dumps(self.model_dump(mode="json", exclude_defaults=True, exclude={"placement"}), sort_keys=True)
+        return [name, *spelt, hashlib.blake2b(what.encode(), digest_size=3).hexdigest()]
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[^a-z0-9._]+", "_", text.lower()).strip("_") or "block"
 
 
 class Network(Spec):
