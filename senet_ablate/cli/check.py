@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -34,10 +34,16 @@ from senet_ablate.environment import cores
 from senet_ablate.errors import UserError
 from senet_ablate.execution import machine
 from senet_ablate.results.worklist import channels_and_classes
-from senet_ablate.spec.ablation import SEED_SERIES, arms, check_arms
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, arms, check_arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
-from senet_ablate.spec.network import Variant
-from senet_ablate.spec.protocol import Complexity
+from senet_ablate.spec.network import Network, Variant
+from senet_ablate.spec.protocol import Protocol
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from senet_ablate.results.networks import Survey
+    from senet_ablate.spec.printed import NetworkTable
 
 BUSY = 0.3
 """Load per core from which a measurement of time is called doubtful."""
@@ -175,6 +181,7 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
     click.option(
         "--classes", type=click.IntRange(2, MOST_CLASSES), default=1000, show_default=True, help="Classes of a folder."
     ),
+    click.option("--fvcore", is_flag=True, help="Let fvcore trace each network, too, and compare (seconds for each)."),
     click.option("--csv", "csv_file", type=Place(dir_okay=False), help="Write the counts here."),
     ABLATIONS,
 )
@@ -183,36 +190,91 @@ def count(
     protocol: str,
     overrides: Sequence[str],
     classes: int,
+    fvcore: bool,
     csv_file: Path | None,
     ablations: Path | None,
 ) -> None:
-    """Count parameters and multiply-adds of every arm, traced by fvcore, beside the paper's figures; trains nothing.
+    r"""Count parameters and multiply-adds of every variant beside the paper's figures; trains nothing.
 
     A tick marks each count that rounds to the printed figure; where none does, the conventions that would are named.
+    The tables `table2` to `table5` have networks of their own, whatever the protocol.
+
+    \b
+    Examples:
+      senet-ablate count
+      senet-ablate count table2 table3 table4 table5 --csv networks.csv
+      senet-ablate count attention --set network.backbone=resnet18 --set network.stride_in=3x3
     """
+    import pandas as pd
+
     from senet_ablate.files import write_atomic
-    from senet_ablate.models import survey
+    from senet_ablate.models.survey import CONVENTION
+    from senet_ablate.spec.printed import load_network_tables, network_tables
+
+    directory = ablations or declarations_dir()
+    of_networks = [slug for slug in tables if slug in network_tables(directory)]
+    others = [slug for slug in tables if slug not in of_networks]
+    frames = []
+    with Console(stderr=True).status("counting") as spinner:
+        if of_networks:
+            frames.append(_count_networks(load_network_tables(directory, of_networks), spinner.update, fvcore))
+        if others or not of_networks:
+            loaded = load_protocol(directory, protocol, overrides)
+            frames.append(_count_tables(load_ablations(directory, others), loaded, classes, spinner.update, fvcore))
+    for frame in frames:
+        show_counts(frame, CONVENTION)
+    if csv_file:
+        frame = pd.concat(frames, ignore_index=True)
+        write_atomic(csv_file, frame.to_csv(index=False, lineterminator="\n"))
+        say(f"wrote {len(frame)} rows to {csv_file}")
+
+
+def _count(network: Network, variant: Variant, shape: tuple[int, int, int], fvcore: bool) -> Survey:
+    """Survey a network; with `fvcore` refuse to go on if its trace comes to another count."""
     from senet_ablate.models.build import build_network
+    from senet_ablate.models.survey import fvcore_macs, survey
+
+    channels, classes, resolution = shape
+    task = {"in_channels": channels, "resolution": resolution}
+    found = survey(network, variant, classes=classes, **task)
+    if fvcore:
+        traced = fvcore_macs(build_network(network, variant, classes=classes, **task), **task)
+        if traced != found.total.macs:
+            raise UserError(f"{variant.slug} on {network.backbone}: {found.total.macs:,}, but fvcore counts {traced:,}")
+    return found
+
+
+def _count_networks(tables: Sequence[NetworkTable], tell: Callable[[str], None], fvcore: bool) -> pd.DataFrame:
+    from senet_ablate.report.counts import network_lines
+    from senet_ablate.spec.network import SEConfig, Variant
+
+    lines = []
+    for table in tables:
+        for row in table.rows:
+            tell(f"counting {row.label}")
+            shape = (3, row.classes, row.resolution)
+            pair = [_count(row.network, variant, shape, fvcore) for variant in (Variant(), Variant(se=SEConfig()))]
+            lines += network_lines(table, row, *pair)
+    return pd.DataFrame(lines)
+
+
+def _count_tables(
+    named: Sequence[Ablation], loaded: Protocol, classes: int, tell: Callable[[str], None], fvcore: bool
+) -> pd.DataFrame:
     from senet_ablate.report import counts
     from senet_ablate.spec import cost
     from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES
 
-    directory = ablations or declarations_dir()
-    loaded = load_protocol(directory, protocol, overrides)
-    named = load_ablations(directory, tables)
     resolution = loaded.data.resolution
     check_arms(named, loaded.network, resolution, loaded.name)
     channels, known = CHANNELS_AND_CLASSES[loaded.data.dataset]
-    counted: dict[Variant, Complexity] = {}
-    with Console(stderr=True).status("tracing") as spinner:
-        for variant in (networks := {arm.variant: None for arm in arms(named)}):
-            spinner.update(f"tracing {variant.slug} ({len(counted) + 1} of {len(networks)})")
-            model = build_network(loaded.network, variant, in_channels=channels, classes=known or classes)
-            counted[variant] = survey.count_complexity(model, in_channels=channels, resolution=resolution)
-    scale = (loaded.network, resolution, known or classes)
-    at_paper_scale = scale == (cost.PAPER_NETWORK, cost.PAPER_RESOLUTION, cost.PAPER_CLASSES)
-    frame = counts.count_table(named, counted, at_paper_scale)
-    show_counts(frame, survey.CONVENTION)
-    if csv_file:
-        write_atomic(csv_file, frame.to_csv(index=False, lineterminator="\n"))
-        say(f"wrote {len(frame)} rows to {csv_file}")
+    shape = (channels, known or classes, resolution)
+    counted = {}
+    for arm, rows in arms(named).items():
+        tell(f"counting {rows[0]}")
+        try:
+            counted[arm.variant] = _count(loaded.network, arm.variant, shape, fvcore).total
+        except ValueError as error:
+            raise UserError(f"{', '.join(rows)}, under {loaded.name}: {error}") from None
+    paper = (cost.PAPER_NETWORK, cost.PAPER_CLASSES, cost.PAPER_RESOLUTION)
+    return counts.count_table(named, counted, (loaded.network, *shape[1:]) == paper)

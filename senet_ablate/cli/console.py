@@ -200,7 +200,7 @@ def show_counts(frame: DataFrame, convention: str) -> None:
             met = line["params_met"].split("; ")
             marks = ("without BN statistics" in met, "with BN statistics" in met, line["gflops_met"] is True)
             cells = [f"{cell} {'✓' if mark else ' '}" for cell, mark in zip(cells, marks, strict=True)]
-            cells += ["" if isna(line[name]) else str(line[name]) for name in ("paper_params_m", "paper_gflops")]
+            cells += ["" if isna(line[name]) else f"{line[name]:g}" for name in ("paper_params_m", "paper_gflops")]
         grid.add_row("–" if isna(line["table"]) else f"{line['table']:.0f}", line["row"], *cells)
     _console().print(grid)
     if at_paper_scale:

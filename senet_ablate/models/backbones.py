@@ -11,6 +11,7 @@ from torch import nn
 
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.models.resnet import PreActResNet, ResNet, SmallNet
+from senet_ablate.models.sites import run_once
 from senet_ablate.seeding import initialise, stream_seed
 from senet_ablate.spec.backbones import BACKBONES, is_ours, library
 from senet_ablate.spec.network import Network
@@ -36,7 +37,7 @@ def build_backbone(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed or 0, "backbone"))
             model = _theirs(network, in_channels=in_channels, classes=classes)
-    remove_strides(model, network.unstrided)
+    remove_strides(model, network.unstrided, in_channels=in_channels, resolution=resolution)
     return model
 
 
@@ -119,15 +120,24 @@ MODULES = {"torchvision": "torchvision.models", "timm": "timm", "pytorchcv": "py
 MAKERS = {"torchvision": _torchvision, "timm": _timm, "pytorchcv": _pytorchcv}
 
 
-def remove_strides(model: nn.Module, count: int) -> None:
-    """Give the first `count` convolutions and poolings that have a stride a stride of 1.
+def remove_strides(model: nn.Module, count: int, *, in_channels: int, resolution: int) -> None:
+    """Undo the first `count` halvings of the map: layers with a stride that see maps of those sides get a stride of 1.
 
     Raises:
-        ValueError: the network has fewer of them.
+        ValueError: the network halves its maps fewer times.
     """
+    if not count:
+        return
     layers = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-    strided = [each for each in model.modules() if isinstance(each, layers) and each.stride not in (1, (1, 1))]
-    if count > len(strided):
-        raise ValueError(f"unstrided = {count}, but the network has {len(strided)} layers with a stride")
-    for layer in strided[:count]:
-        layer.stride = (1, 1)
+    seen = run_once(model, in_channels=in_channels, resolution=resolution * 2**count)  # its maps will be of these sides
+    sides = {
+        name: seen[name].given[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, layers) and module.stride not in (1, (1, 1)) and seen[name].calls
+    }
+    largest = sorted(set(sides.values()), reverse=True)
+    if count > len(largest):
+        raise ValueError(f"network.unstrided = {count}, but the network halves its maps {len(largest)} times")
+    for name, side in sides.items():
+        if side in largest[:count]:
+            model.get_submodule(name).stride = (1, 1)  # type: ignore[assignment]  # one of `layers`

@@ -192,7 +192,7 @@ def _trace(model: nn.Module, images: Tensor) -> _Trace:
 
 
 def _trace_differs(model: nn.Module, plain: _Trace, images: Tensor) -> Iterator[Difference]:
-    """(c), (d): with identities for inserts the step is the plain network's; a block that replaces a module has none."""
+    """(c), (d): with identities for inserts the step is the plain network's; a block in a module's place has none."""
     found = inserts(model)
     if any(each.site.side == "replace" for each in found.values()):
         return

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.results.store import MEND, Study, first_mistake
-from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, arms
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, Row, arms
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import ATTENTION, all_ablations, load_ablations, with_blocks
 from senet_ablate.spec.protocol import Protocol
@@ -161,7 +161,7 @@ class Selection:
 
 
 def earlier_blocks(chosen: Selection) -> list[Row]:
-    """Blocks of the user's of which the study has runs and the call names nothing: their code changed, or is elsewhere."""
+    """Blocks of the user's of which the study has runs and that the call does not name: their code may have changed."""
     named = arms(chosen.ablations)
     return [row for table in chosen.declared for row in table.rows if ":" in (row.block or "") and row.arm not in named]
 

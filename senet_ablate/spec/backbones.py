@@ -132,7 +132,7 @@ FAMILIES: dict[str, Family] = {
     r"pytorchcv:resnext.*": Family(
         units=_NUMBERED, places={"standard": (r"body\.conv3", "after"), "post": ("", "after")}
     ),
-    r"pytorchcv:shakeshake.*": Family(units=_NUMBERED, places={"standard": (r"branch[12]", "after")}),
+    r"pytorchcv(\.models\.\w+)?:.*shakeshake.*": Family(units=_NUMBERED, places={"standard": (r"branch[12]", "after")}),
 }
 """Families in the libraries by a pattern of the backbone's name; the first that matches is taken."""
 

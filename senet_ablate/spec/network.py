@@ -168,7 +168,7 @@ class Variant(Spec):
         return parts + ["bias"] * se.bias + ["residual"] * se.residual
 
     def _block_parts(self) -> list[str]:
-        """The block's name and its settings; a digest stands for what cannot be spelt: tables by stage, the user's code."""
+        """The block's name and settings; a digest stands for what cannot be spelt: tables by stage, the user's code."""
         assert self.block is not None
         name = _word(self.block.rpartition(":")[2])
         spelt = [_word(f"{key}{value}") for key, value in self.settings if not isinstance(value, tuple)]
@@ -187,7 +187,7 @@ class Network(Spec):
 
     `backbone` is a name of ours (`resnet50`), `torchvision:`, `timm:` or `pytorchcv:` and a name there, or
     `package.module:function` of the user's, called as `function(num_classes=…, in_channels=…)`. `arguments` go to
-    that function. `unstrided` gives the first so many convolutions and poolings that have a stride a stride of 1, so
+    that function. `unstrided` undoes the first so many halvings of the map: layers with a stride get a stride of 1, so
     that a network made for large images keeps the maps of small ones.
 
     Of ours, `width` is the width of the stem and of the first 3x3 convolutions (64 in the paper; 64 is the full width
