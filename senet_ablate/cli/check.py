@@ -245,6 +245,8 @@ def _count(network: Network, variant: Variant, shape: tuple[int, int, int], fvco
 
 
 def _count_networks(tables: Sequence[NetworkTable], tell: Callable[[str], None], fvcore: bool) -> pd.DataFrame:
+    import pandas as pd
+
     from senet_ablate.report.counts import network_lines
     from senet_ablate.spec.network import SEConfig, Variant
 
