@@ -11,7 +11,7 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
@@ -78,6 +78,8 @@ class Subject:
 
     make: Make
     channels: int
+    # Apart from the weights' stream: images drawn from the same numbers are correlated with them.
+    stream: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(1709_01507))
 
     def fresh(self, side: int = SIDE, seed: int = 0) -> nn.Module:
         """As it starts."""
@@ -94,7 +96,7 @@ class Subject:
 
     def images(self, side: int = SIDE, width: int | None = None, count: int = 4) -> Tensor:
         """(count, C, side, width or side); a new draw each time."""
-        return torch.randn(count, self.channels, side, width or side)
+        return torch.randn(count, self.channels, side, width or side, generator=self.stream)
 
     @cached_property
     def constructed(self) -> dict[int, Exception | None]:
@@ -334,12 +336,12 @@ def _cost(make: Make, channels: int) -> BlockCost:
     return BlockCost(channels, params, counted.macs, counted.reads)
 
 
-def _factor(subject: Subject) -> float | None:
+def first_factor(subject: Subject) -> float | None:
     """The least-squares factor from input to output, <y, x> / <x, x>, of the block as it starts."""
     x = subject.images(count=16)
     try:
-        y = subject.fresh().train()(x)
-        return float((y * x).sum() / x.square().sum())
+        with torch.no_grad():
+            return float((subject.fresh().train()(x) * x).sum() / x.square().sum())
     except Exception:
         return None  # what was raised is among the findings
 
@@ -360,4 +362,4 @@ def check_block(make: Make, channels: int = 64) -> ContractReport:
         if SIDE not in subject.sides:
             return ContractReport((built,), (), None)
         findings = (built, *(_judge(subject, *check) for check in CHECKS[1:]))
-        return ContractReport(findings, tuple(_cost(make, width) for width in WIDTHS), _factor(subject))
+        return ContractReport(findings, tuple(_cost(make, width) for width in WIDTHS), first_factor(subject))
