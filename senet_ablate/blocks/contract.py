@@ -162,9 +162,11 @@ def _gradients(subject: Subject, side: int, *, dead: bool = False) -> Iterator[t
 
 
 def _built(subject: Subject) -> Iterator[str]:
+    raised: dict[str, list[str]] = {}
     for side, error in subject.constructed.items():
         if error is not None and (side == SIDE or not isinstance(error, ValueError)):
-            yield f"{_named(side)}: {_one_line(error)}"
+            raised.setdefault(_one_line(error), []).append(_named(side))
+    return (f"{', '.join(sides)}: {error}" for error, sides in raised.items())
 
 
 def _any_side(subject: Subject) -> Iterator[str]:
@@ -235,7 +237,7 @@ def _independent(subject: Subject, *, training: bool) -> Iterator[str]:
     x = subject.images()
     others = torch.cat([x[:1], subject.images()[1:]])
     if not _equal(*(_run(subject.block(training=training), batch)[0] for batch in (x, others))):
-        yield "one image, others beside it"
+        yield "the first of four images"
 
 
 def _batch_of_one(subject: Subject) -> Iterator[str]:

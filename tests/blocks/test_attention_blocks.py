@@ -416,9 +416,9 @@ def test_sk_is_not_negative_so_the_relu_that_follows_changes_nothing():
     ("block", "settings", "message"),
     [
         (CBAM, {"channels": 8}, "reduction = 16 leaves no hidden channel of 8: expected 1 to 8"),
-        (BAM, {"channels": 8, "reduction": 0}, "reduction = 0 leaves"),
+        (BAM, {"channels": 8, "reduction": 0}, "reduction = 0: expected an integer of 1 or more"),
         (CBAM, {"channels": 64, "kernel_size": 4}, "kernel_size = 4: expected an odd number"),
-        (BAM, {"channels": 64, "dilation": 0}, "dilation = 0: expected 1 or more"),
+        (BAM, {"channels": 64, "dilation": 0}, "dilation = 0: expected an integer of 1 or more; the paper has 4"),
         (
             GatherExcite,
             {"channels": 64, "extra": "theta+"},
@@ -432,16 +432,17 @@ def test_sk_is_not_negative_so_the_relu_that_follows_changes_nothing():
             "cannot share 24 channels: expected one of 1, 2, 3, 4, 6, 8, 12",
         ),
         (FrequencyAttention, {"channels": 64, "size": 7, "frequencies": 32}, "frequencies = 32"),
-        (CoordinateAttention, {"channels": 64, "reduction": 0}, "reduction = 0: expected 1 or more"),
-        (MobileNetSE, {"channels": 64, "reduction": 0}, "reduction = 0: expected 1 or more"),
-        (SimAM, {"channels": 64, "e_lambda": 0}, "e_lambda = 0: expected more than 0"),
+        (CoordinateAttention, {"channels": 64, "reduction": 2.5}, "reduction = 2.5: expected an integer"),
+        (MobileNetSE, {"channels": 64, "reduction": "4"}, "reduction = '4': expected an integer"),
+        (SimAM, {"channels": 64, "e_lambda": 0}, "e_lambda = 0: expected a number above 0"),
         (SimAM, {"channels": 64, "size": 1}, "simam on maps of 1x1"),
         (StyleRecalibration, {"channels": 64, "size": 1}, "srm on maps of 1x1"),
         (SEVariant, {"channels": 64, "form": 4}, "form = 4: expected 1"),
         (Constant, {"channels": 64, "factor": math.nan}, "factor = nan: expected a finite number"),
+        (Constant, {"channels": 64, "factor": "half"}, "factor = 'half': expected a finite number"),
         (SelectiveKernel, {"channels": 48}, "groups = 32 does not divide 48 and 48 channels"),
         (SelectiveKernel, {"channels": 64, "branches": 1}, "branches = 1: expected 2 or more"),
-        (SelectiveKernel, {"channels": 64, "reduction": 0}, "reduction = 0: expected 1 or more"),
+        (SelectiveKernel, {"channels": 64, "reduction": True}, "reduction = True: expected an integer"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(block, settings, message):
