@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from studies import ABLATIONS
 
 from senet_ablate.blocks.build import block_names
 from senet_ablate.blocks.contract import CHECKS
@@ -128,3 +129,10 @@ def test_a_mistake_in_the_call_is_told_in_one_line(invoke, arguments, message):
 
 def test_every_check_has_an_explanation_and_no_other():
     assert list(NOT_MET) == [name for name, *_ in CHECKS]
+
+
+def test_the_example_of_an_own_block_passes(invoke, monkeypatch):
+    monkeypatch.chdir(ABLATIONS.parent / "examples")
+    result = invoke("own_block:PeakGate")
+    assert result.exit_code == 0
+    assert line(result.output, "64").startswith("64 128 0 25,088")  # w and b; peak and mean of 64 maps of 14x14
