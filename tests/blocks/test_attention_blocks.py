@@ -55,6 +55,10 @@ def weights_of(module):
     return [weight.detach().double().numpy() for weight in module.parameters()]
 
 
+def count(module):
+    return sum(weight.numel() for weight in module.parameters())
+
+
 def sigmoid(u):
     return 1 / (1 + np.exp(-u))
 
@@ -182,9 +186,7 @@ def test_outputs_and_gradients_are_those_of_the_library(pair, channels, training
         out.square().sum().backward()
         gradients = sorted(float(weight.grad.square().sum()) for weight in block.parameters())
         found.append((out.detach(), own.grad, torch.tensor(gradients)))
-    assert sum(weight.numel() for weight in both[0].parameters()) == sum(
-        weight.numel() for weight in both[1].parameters()
-    )
+    assert count(both[0]) == count(both[1])
     for mine, other in zip(*found, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-7, atol=1e-10)
 
@@ -365,8 +367,50 @@ def test_size_and_cost_are_the_closed_form(name, channels):
         module, x = block(channels, **settings).eval(), torch.zeros(1, channels, SIDE, SIDE)
         with CostCounter() as counted:
             module(x)
-    params = sum(weight.numel() for weight in module.parameters())
-    assert (params, counted.macs, counted.reads) == form(channels, channels // 16, SIDE**2)
+    assert (count(module), counted.macs, counted.reads) == form(channels, channels // 16, SIDE**2)
+
+
+# C, side and number of the ends of branches of a ResNet-50 at 224 px, by stage; its parameters without a block.
+BRANCH_ENDS = ((256, 56, 3), (512, 28, 4), (1024, 14, 6), (2048, 7, 3))
+PLAIN = 25_557_032
+
+# Parameters of the whole as counted on the authors' or timm's modules, each at its paper's place (papers print 28.09M
+# for CBAM, 25.92M for BAM, 28.08M for GC, 25.62M for SRM, 28.07M for FcaNet).
+RESNET_50 = {
+    CBAM: ({}, 28_089_624),
+    GlobalContext: ({}, 28_105_032),
+    StyleRecalibration: ({}, 25_617_448),
+    FrequencyAttention: ({}, 28_071_976),
+    CoordinateAttention: ({}, 27_474_864),
+    EffectiveSE: ({}, 45_691_688),
+    GatherExcite: ({"extra": "theta"}, 31_106_600),
+    BAM: ({}, 25_915_099),
+}
+
+
+@pytest.mark.parametrize(("block", "settings", "whole"), [(block, *rest) for block, rest in RESNET_50.items()])
+def test_a_resnet_50_with_it_has_the_parameters_of_its_paper(block, settings, whole):
+    # BAM: one each after stages 2, 3 and 4.
+    sites = [(c, side, 1) for c, side, _ in BRANCH_ENDS[:3]] if block is BAM else BRANCH_ENDS
+    added = 0
+    for channels, side, number in sites:
+        sized = {"size": side} if block in (FrequencyAttention, GatherExcite) else {}
+        with torch.device("meta"):
+            module = block(channels, **settings, **sized)
+        added += number * count(module)
+    assert PLAIN + added == whole
+
+
+def test_theta_plus_and_sknet_50_have_the_parameters_of_their_papers():
+    with torch.device("meta"):
+        plus = [number * count(GatherExcite(c, extra="theta-plus", size=side)) for c, side, number in BRANCH_ENDS]
+        # In place of the 3x3 convolution (32 groups) and its BN in ResNeXt-50, at half of each stage's width.
+        more = [
+            number * (count(SelectiveKernel(c // 2)) - 9 * (c // 2) ** 2 // 32 - 2 * (c // 2))
+            for c, _, number in BRANCH_ENDS
+        ]
+    assert PLAIN + sum(plus) == 33_637_592
+    assert 25_028_904 + sum(more) == 27_479_784
 
 
 # The mean of sigmoid(t^2 / 4 + 1/2) under t^2 N(0, 1), by which a least-squares factor weighs: SimAM's, by quadrature.
