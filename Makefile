@@ -19,7 +19,7 @@ RUN = $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(JOBS),--jobs '$(JOBS)')
       $(if $(DEVICE),--device '$(DEVICE)') $(if $(DATA),--data '$(DATA)') $(ARGS)
 LOOK = $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(if $(STUDY),--study '$(STUDY)') \
        $(if $(DEVICE),--device '$(DEVICE)') $(if $(DATA),--data '$(DATA)') $(ARGS)
-TABLES := ratio squeeze gate stage integration inner nosqueeze controls pruning ratio-per-stage attention
+TABLES := ratio squeeze gate stage integration inner nosqueeze controls pruning ratio-per-stage gain attention
 
 .DEFAULT_GOAL := help
 .PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate excitation prune latency bench chaos \
@@ -60,6 +60,7 @@ ablate-nosqueeze: ## Table 16: without the squeeze
 ablate-controls: ## Controls: other seeds, constant, random and no gate
 ablate-pruning: ## Ours: SE in stages 2 to 4, none in the last
 ablate-ratio-per-stage: ## Ours: a reduction ratio that grows with the stage
+ablate-gain: ## Tables 2 to 5: SE or no SE in one network, PROTOCOL=cifar10-mobilenet for example
 ablate-attention: ## Ours: ECA, CBAM, BAM, GE, GC, SRM, SimAM, SK, … beside SE, each at its own place
 
 $(TABLES:%=ablate-%): ablate-%: $(VENV)/installed

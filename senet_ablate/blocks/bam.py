@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.blocks.width import hidden_width
+from senet_ablate.blocks.width import check_count, hidden_width
 
 __all__ = ["BAM"]
 
@@ -37,8 +37,7 @@ class BAM(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int = 16, dilation: int = 4) -> None:
         super().__init__()
-        if dilation < 1:
-            raise ValueError(f"dilation = {dilation!r}: expected 1 or more; the paper has 4")
+        check_count("dilation", dilation, 4)
         hidden = hidden_width(channels, reduction)
 
         def normalised(conv: nn.Conv2d) -> list[nn.Module]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.blocks.width import hidden_width
+from senet_ablate.blocks.width import check_count, hidden_width
 
 __all__ = ["CBAM"]
 
@@ -35,7 +35,8 @@ class CBAM(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int = 16, kernel_size: int = 7) -> None:
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        check_count("kernel_size", kernel_size, 7)
+        if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size = {kernel_size!r}: expected an odd number, such as 7 or 3")
         hidden = hidden_width(channels, reduction)
         self.reduce = nn.Conv2d(channels, hidden, 1)

@@ -30,7 +30,7 @@ class Constant(nn.Module):
 
     def __init__(self, channels: int, *, factor: float = 0.5) -> None:
         super().__init__()
-        if not math.isfinite(factor):
+        if not (isinstance(factor, int | float) and math.isfinite(factor)):
             raise ValueError(f"factor = {factor!r}: expected a finite number, such as 0.5")
         self.factor = factor
 

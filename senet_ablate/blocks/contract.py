@@ -11,7 +11,7 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
@@ -78,6 +78,8 @@ class Subject:
 
     make: Make
     channels: int
+    # Apart from the weights' stream: images drawn from the same numbers are correlated with them.
+    stream: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(1709_01507))
 
     def fresh(self, side: int = SIDE, seed: int = 0) -> nn.Module:
         """As it starts."""
@@ -94,7 +96,7 @@ class Subject:
 
     def images(self, side: int = SIDE, width: int | None = None, count: int = 4) -> Tensor:
         """(count, C, side, width or side); a new draw each time."""
-        return torch.randn(count, self.channels, side, width or side)
+        return torch.randn(count, self.channels, side, width or side, generator=self.stream)
 
     @cached_property
     def constructed(self) -> dict[int, Exception | None]:
@@ -105,6 +107,12 @@ class Subject:
     def sides(self) -> list[int]:
         """Where it could be built."""
         return [side for side, error in self.constructed.items() if error is None]
+
+
+def _run(block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What it gives under one seed, so that only what is checked differs; the images stay what they are."""
+    torch.manual_seed(1)
+    return block(x.clone())
 
 
 def _raised(call: Callable[[], object]) -> Exception | None:
@@ -154,9 +162,11 @@ def _gradients(subject: Subject, side: int, *, dead: bool = False) -> Iterator[t
 
 
 def _built(subject: Subject) -> Iterator[str]:
+    raised: dict[str, list[str]] = {}
     for side, error in subject.constructed.items():
         if error is not None and (side == SIDE or not isinstance(error, ValueError)):
-            yield f"{_named(side)}: {_one_line(error)}"
+            raised.setdefault(_one_line(error), []).append(_named(side))
+    return (f"{', '.join(sides)}: {error}" for error, sides in raised.items())
 
 
 def _any_side(subject: Subject) -> Iterator[str]:
@@ -213,31 +223,21 @@ def _gradients_not_zero(subject: Subject) -> Iterator[str]:
 
 def _same_in_eval(subject: Subject) -> Iterator[str]:
     block, x = subject.block(), subject.images()
-    if not torch.equal(block(x), block(x)):
+    if not torch.equal(block(x.clone()), block(x.clone())):
         yield "two calls"
 
 
 def _same_in_training(subject: Subject) -> Iterator[str]:
     x = subject.images()
-    outs = []
-    for _ in range(2):
-        block = subject.block(training=True)
-        torch.manual_seed(1)
-        outs.append(block(x))
-    if not torch.equal(*outs):
+    if not torch.equal(*(_run(subject.block(training=True), x) for _ in range(2))):
         yield "two calls under one seed"
 
 
 def _independent(subject: Subject, *, training: bool) -> Iterator[str]:
     x = subject.images()
-    changed = torch.cat([x[:1], subject.images()[1:]])
-    outs = []
-    for batch in (x, changed):
-        block = subject.block(training=training)
-        torch.manual_seed(1)
-        outs.append(block(batch)[0])
-    if not _equal(*outs):
-        yield "one image, others beside it"
+    others = torch.cat([x[:1], subject.images()[1:]])
+    if not _equal(*(_run(subject.block(training=training), batch)[0] for batch in (x, others))):
+        yield "the first of four images"
 
 
 def _batch_of_one(subject: Subject) -> Iterator[str]:
@@ -248,10 +248,10 @@ def _batch_of_one(subject: Subject) -> Iterator[str]:
 def _autocast(subject: Subject) -> Iterator[str]:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         x = subject.images().requires_grad_()
-        out = subject.block(training=True)(x)
+        out = subject.block(training=True)(x.clone())
     if out.requires_grad:
         out.float().sum().backward()
-    if out.shape != x.shape or not out.isfinite().all() or (x.grad is not None and not x.grad.isfinite().all()):
+    if not all(found.isfinite().all() for found in (out, x.grad) if found is not None):
         yield _named(SIDE)
 
 
@@ -263,13 +263,13 @@ def _not_square(subject: Subject) -> Iterator[str]:
 
 def _channels_last(subject: Subject) -> Iterator[str]:
     block, x = subject.block(), subject.images()
-    if not _equal(block(x), block(x.to(memory_format=torch.channels_last))):
+    if not _equal(_run(block, x), _run(block, x.to(memory_format=torch.channels_last))):
         yield _named(SIDE)
 
 
 def _copied(subject: Subject, duplicate: Callable[[nn.Module], nn.Module]) -> Iterator[str]:
     block, x = subject.block(), subject.images()
-    if not torch.equal(block(x), duplicate(block)(x)):
+    if not torch.equal(_run(block, x), _run(duplicate(block), x)):
         yield "another output"
 
 
@@ -282,7 +282,7 @@ def _loaded(subject: Subject, block: nn.Module) -> nn.Module:
 def _gate(subject: Subject) -> Iterator[str]:
     block, x = subject.block(), subject.images()
     excitation = getattr(block, "excitation", None)
-    if excitation is not None and not _equal(x * excitation(x), block(x)):
+    if excitation is not None and not _equal(x * _run(excitation, x), _run(block, x)):
         yield "x * excitation(x)"
 
 
@@ -334,12 +334,12 @@ def _cost(make: Make, channels: int) -> BlockCost:
     return BlockCost(channels, params, counted.macs, counted.reads)
 
 
-def _factor(subject: Subject) -> float | None:
+def first_factor(subject: Subject) -> float | None:
     """The least-squares factor from input to output, <y, x> / <x, x>, of the block as it starts."""
     x = subject.images(count=16)
     try:
-        y = subject.fresh().train()(x)
-        return float((y * x).sum() / x.square().sum())
+        with torch.no_grad():
+            return float((subject.fresh().train()(x) * x).sum() / x.square().sum())
     except Exception:
         return None  # what was raised is among the findings
 
@@ -360,4 +360,4 @@ def check_block(make: Make, channels: int = 64) -> ContractReport:
         if SIDE not in subject.sides:
             return ContractReport((built,), (), None)
         findings = (built, *(_judge(subject, *check) for check in CHECKS[1:]))
-        return ContractReport(findings, tuple(_cost(make, width) for width in WIDTHS), _factor(subject))
+        return ContractReport(findings, tuple(_cost(make, width) for width in WIDTHS), first_factor(subject))

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from senet_ablate.blocks.width import check_count
+
 __all__ = ["CoordinateAttention"]
 
 
@@ -32,8 +34,7 @@ class CoordinateAttention(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int = 32) -> None:
         super().__init__()
-        if reduction < 1:
-            raise ValueError(f"reduction = {reduction!r}: expected 1 or more; the paper has 32")
+        check_count("reduction", reduction, 32)
         hidden = max(8, channels // reduction)
         self.reduce = nn.Conv2d(channels, hidden, 1)
         self.bn = nn.BatchNorm2d(hidden)

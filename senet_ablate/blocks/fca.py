@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_ablate.blocks.width import hidden_width
+from senet_ablate.blocks.width import check_count, hidden_width
 
 __all__ = ["FrequencyAttention"]
 
@@ -55,7 +55,8 @@ class FrequencyAttention(nn.Module):
 
     def __init__(self, channels: int, *, size: int, reduction: int = 16, frequencies: int = 16) -> None:
         super().__init__()
-        if not 1 <= frequencies <= len(BEST) or channels % frequencies:
+        check_count("frequencies", frequencies, 16)
+        if frequencies > len(BEST) or channels % frequencies:
             fitting = ", ".join(str(n) for n in range(1, len(BEST) + 1) if channels % n == 0)
             raise ValueError(
                 f"frequencies = {frequencies!r} cannot share {channels} channels: expected one of {fitting}"

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from senet_ablate.blocks.width import check_count
+
 __all__ = ["MobileNetSE"]
 
 
@@ -39,8 +41,7 @@ class MobileNetSE(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int = 4) -> None:
         super().__init__()
-        if reduction < 1:
-            raise ValueError(f"reduction = {reduction!r}: expected 1 or more; the paper has 4")
+        check_count("reduction", reduction, 4)
         hidden = round8(channels / reduction)
         self.reduce = nn.Conv2d(channels, hidden, 1)
         self.expand = nn.Conv2d(hidden, channels, 1)

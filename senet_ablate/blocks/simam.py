@@ -9,6 +9,8 @@ A map of one pixel has no variance (NaN): refused where the size is known.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ class SimAM(nn.Module):
         size: side of the map, if known.
 
     Raises:
-        ValueError: lambda is not above 0; or the map is one pixel, which has no variance.
+        ValueError: lambda is no number above 0; or the map is one pixel, which has no variance.
 
     Example:
         >>> SimAM(64)(torch.zeros(2, 64, 8, 8)).shape
@@ -33,8 +35,8 @@ class SimAM(nn.Module):
 
     def __init__(self, channels: int, *, e_lambda: float = 1e-4, size: int | None = None) -> None:
         super().__init__()
-        if not e_lambda > 0:
-            raise ValueError(f"e_lambda = {e_lambda!r}: expected more than 0; the authors' default is 1e-4")
+        if not (isinstance(e_lambda, int | float) and 0 < e_lambda < math.inf):
+            raise ValueError(f"e_lambda = {e_lambda!r}: expected a number above 0; the authors' default is 1e-4")
         if size == 1:
             raise ValueError("simam on maps of 1x1: one pixel has no variance; put it in earlier stages only")
         self.e_lambda = e_lambda

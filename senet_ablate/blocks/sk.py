@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from senet_ablate.blocks.width import check_count
+
 __all__ = ["SelectiveKernel"]
 
 
@@ -48,14 +50,14 @@ class SelectiveKernel(nn.Module):
     ) -> None:
         super().__init__()
         width = out_channels or channels
-        if groups < 1 or channels % groups or width % groups:
+        for name, value, paper in (("groups", groups, 32), ("branches", branches, 2), ("reduction", reduction, 16)):
+            check_count(name, value, paper)
+        if channels % groups or width % groups:
             raise ValueError(
                 f"groups = {groups!r} does not divide {channels} and {width} channels: choose one that does"
             )
-        if branches < 2:
+        if branches == 1:
             raise ValueError(f"branches = {branches!r}: expected 2 or more; the paper has 2")
-        if reduction < 1:
-            raise ValueError(f"reduction = {reduction!r}: expected 1 or more; the paper has 16")
         hidden = max(width // reduction, 32)
         convs = [
             nn.Conv2d(channels, width, 3, stride, padding=i, dilation=i, groups=groups, bias=False)

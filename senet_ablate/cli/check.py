@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from senet_ablate.cli.console import say, show_calibration, show_counts, show_latency, tell
+from senet_ablate.cli.console import say, show_calibration, show_contract, show_counts, show_latency, tell
 from senet_ablate.cli.options import (
     ABLATIONS,
     BLOCKS,
@@ -38,6 +38,7 @@ from senet_ablate.spec.ablation import SEED_SERIES, Ablation, arms, check_arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import Protocol
+from senet_ablate.spec.schema import parse_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -280,3 +281,52 @@ def _count_tables(
             raise UserError(f"{', '.join(rows)}, under {loaded.name}: {error}") from None
     paper = (cost.PAPER_NETWORK, cost.PAPER_CLASSES, cost.PAPER_RESOLUTION)
     return counts.count_table(named, counted, (loaded.network, *shape[1:]) == paper)
+
+
+@click.command("try")
+@options(
+    click.argument("block", type=Word()),
+    click.option(
+        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the block: reduction=8. Repeatable."
+    ),
+    click.option(
+        "--channels", type=click.IntRange(1, 4096), default=64, show_default=True, help="Width at which to check."
+    ),
+)
+def try_command(block: str, settings: Sequence[str], channels: int) -> None:
+    """Try a block, ours or your own: does it keep the contract, what does it cost (a second)?
+
+    BLOCK is a name from senet_ablate/blocks, or package.module:Class of yours, looked for in the working directory.
+    A check that fails would break a study; a note is worth knowing. Exit 1 if any check fails.
+
+    \b
+    senet-ablate try cbam
+    senet-ablate try ge --set extra=theta-plus --channels 256
+    senet-ablate try my_blocks:MyBlock
+    """  # noqa: D301 - click wants the character itself
+    from senet_ablate.blocks.build import build_block
+    from senet_ablate.blocks.contract import SIDE, check_block
+
+    values = dict(_setting(text) for text in settings)
+
+    def make(width: int, side: int) -> Any:
+        return build_block(block, width, size=side, stage=2, index=0, settings=values)
+
+    try:
+        make(channels, SIDE)
+    except UserError:  # there is no such module
+        raise
+    except ValueError as error:  # a name, a setting or a width that the block does not have
+        raise UserError(f"{' '.join(['try', block, *(f'--set {text}' for text in settings)])}: {error}") from None
+    except Exception:  # whatever else a stranger's constructor raises is a finding
+        pass
+    report = check_block(make, channels)
+    show_contract(block, report, channels)
+    sys.exit(0 if report.passed else 1)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {text!r}: expected KEY=VALUE, for example reduction=8")
+    return key.strip(), parse_value(value.strip())

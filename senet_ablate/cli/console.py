@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from senet_ablate.analysis.planner import PlanPreview
+    from senet_ablate.blocks.contract import ContractReport
     from senet_ablate.report.tables import Table
     from senet_ablate.results.records import Latency
 
@@ -191,15 +192,23 @@ def show_counts(frame: DataFrame, convention: str) -> None:
 
     at_paper_scale = "paper_params_m" in frame.columns
     grid = make_grid()
-    headings = ["tab", "row", "params", "+ BN stats", "MACs"]
+    sizes = ["params", "params_with_bn_stats", "macs"]
+    names = {"params": "params", "params_with_bn_stats": "+ BN stats", "macs": "MACs"}
+    if "sites" in frame.columns:  # networks with longer names
+        sizes.remove("params_with_bn_stats")
+    headings = ["tab", "row", *(names[size] for size in sizes)]
     for heading in headings + (["paper M", "paper G"] if at_paper_scale else []):
         grid.add_column(heading, justify="left" if heading == "row" else "right", no_wrap=True)
     for line in frame.to_dict("records"):
-        cells = [f"{line[name]:,}" for name in ("params", "params_with_bn_stats", "macs")]
+        cells = [f"{line[name]:,}" for name in sizes]
         if at_paper_scale:
             met = line["params_met"].split("; ")
-            marks = ("without BN statistics" in met, "with BN statistics" in met, line["gflops_met"] is True)
-            cells = [f"{cell} {'✓' if mark else ' '}" for cell, mark in zip(cells, marks, strict=True)]
+            marks = {
+                "params": "without BN statistics" in met,
+                "params_with_bn_stats": "with BN statistics" in met,
+                "macs": line["gflops_met"] is True,
+            }
+            cells = [f"{cell} {'✓' if marks[size] else ' '}" for cell, size in zip(cells, sizes, strict=True)]
             cells += ["" if isna(line[name]) else f"{line[name]:g}" for name in ("paper_params_m", "paper_gflops")]
         grid.add_row("–" if isna(line["table"]) else f"{line['table']:.0f}", line["row"], *cells)
     _console().print(grid)
@@ -209,6 +218,61 @@ def show_counts(frame: DataFrame, convention: str) -> None:
             printed = f"{line['slug']}:{line['row']}, printed {line['paper_params_m']}M"
             say(f"{printed}, would need another count: {line['params_explained']}.")
     say(f"Convention: {convention}.")
+
+
+NOT_MET = {
+    "is built": "construction fails",
+    "takes every map size": "refuses a size; place it where maps are larger",
+    "first weights by seed": "draw them from torch's generator alone, or no run can be repeated",
+    "keeps shape and dtype": "give back (N, C, H, W) as it came",
+    "leaves its input alone": "writes into its input; use x * gate, not x *= gate",
+    "finite output": "NaN or infinite; refuse the size with a ValueError (ask for `size`), or define the limit",
+    "gradients arrive": "is not trained; use it, drop it, or set requires_grad to False",
+    "finite gradients": "NaN or infinite; add an epsilon under roots and divisions",
+    "no gradient is zero": "does not learn at first",
+    "same output in evaluation": "draws random numbers in evaluation too",
+    "same output in training": "draws from elsewhere than torch's generator",
+    "images apart in evaluation": "an image's output depends on its batch",
+    "images apart in training": "an image's output depends on its batch, as with batch normalisation",
+    "trains on a batch of one": "needs two images or more",
+    "bfloat16 autocast": "fails at `--precision bf16`; cast where the formula needs it",
+    "maps that are not square": "takes square maps only",
+    "channels-last memory": "depends on how memory is laid out; use flatten or reshape, not view",
+    "deepcopy": "a copy is not the same block",
+    "pickle": "cannot be sent to another process; define it in a module, hold no lambda",
+    "state dict": "its state is more than its state dict; register what it holds as a buffer",
+    "excitation is the gate": "x * excitation(x) is not what it gives; pictures of its gates would mislead",
+}
+"""What it means that a check of `blocks/contract.py` is not met, and what would help."""
+
+
+def show_contract(name: str, report: ContractReport, channels: int) -> None:
+    """What a block fails and what is worth knowing, its size and cost by width, and whether it passes."""
+    grid = make_grid(f"{name}, {channels} channels")
+    for heading in ("check", "result", "what and where"):
+        grid.add_column(heading, no_wrap=heading != "what and where", overflow="fold")
+    for finding in report.findings:
+        met = finding.verdict.value == "pass"
+        about = () if met else (f"{NOT_MET[finding.check]}:", "; ".join(finding.where) or finding.error)
+        grid.add_row(finding.check, finding.verdict.value, " ".join(about))
+    _console().print(grid)
+    if report.costs:
+        grid = make_grid("one map of 14x14")
+        for heading in ("channels", "params", "MACs", "reads"):
+            grid.add_column(heading, justify="right", no_wrap=True)
+        grid.add_column("", overflow="fold")
+        for cost in report.costs:
+            counts = ("", "", "") if cost.error else (f"{cost.params:,}", f"{cost.macs:,}", f"{cost.reads:,}")
+            grid.add_row(f"{cost.channels:,}", *counts, cost.error)
+        _console().print(grid)
+        say("MACs: weight uses of convolutions, linear layers, matrix products; reads: elements that reductions read.")
+    if report.factor is not None:
+        say(f"Factor at the first step: {report.factor:.2f} (its output on N(0, 1) images, as a multiple of them).")
+    verdicts = [finding.verdict.value for finding in report.findings]
+    counted = ", ".join(
+        f"{verdicts.count(each)} {word}" for each, word in (("pass", "met"), ("note", "noted"), ("FAIL", "failed"))
+    )
+    say(f"{name} {'passes' if report.passed else 'FAILS'}: {len(verdicts)} checks, {counted}.")
 
 
 def show_text(title: str, frame: DataFrame) -> None:

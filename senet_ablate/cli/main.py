@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from senet_ablate.cli.check import audit, calibrate, count, latency
+from senet_ablate.cli.check import audit, calibrate, count, latency, try_command
 from senet_ablate.cli.console import tell
 from senet_ablate.cli.inspect import excitation, prune
 from senet_ablate.cli.options import INTERRUPTED
@@ -17,8 +17,8 @@ from senet_ablate.cli.run import list_command, plan, run, status
 from senet_ablate.errors import UserError
 
 EPILOG = """
-Exit codes: 0 done; 1 at least one run failed (audit, calibrate, verify: what was checked does not hold; merge: a run
-came out differently or was refused); 2 a mistake in the call, a file or the data; 130 stopped by Ctrl-C or
+Exit codes: 0 done; 1 at least one run failed (audit, calibrate, try, verify: what was checked does not hold; merge: a
+run came out differently or was refused); 2 a mistake in the call, a file or the data; 130 stopped by Ctrl-C or
 SIGTERM (nothing finished is lost: the same command goes on).
 """
 
@@ -66,6 +66,7 @@ def main() -> None:
     senet-ablate count                  parameters and multiply-adds beside the paper's
     senet-ablate excitation gate:tanh   what the SE blocks of a trained network do (Figures 6 and 7)
     senet-ablate prune ratio:r16        its error with the SE blocks of each stage switched off
+    senet-ablate try my_blocks:MyBlock  whether a block of yours can be judged, and what it costs
     """  # noqa: D301 - click wants the character itself
 
 
@@ -83,5 +84,6 @@ for command in (
     merge,
     verify,
     calibrate,
+    try_command,
 ):
     main.add_command(command)

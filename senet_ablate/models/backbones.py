@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.models.resnet import PreActResNet, ResNet, SmallNet
+from senet_ablate.models.resnet import PreActResNet, ResNet
 from senet_ablate.models.sites import run_once
+from senet_ablate.models.vgg import VGG, SmallNet
 from senet_ablate.seeding import initialise, stream_seed
-from senet_ablate.spec.backbones import BACKBONES, is_ours, library
+from senet_ablate.spec.backbones import BACKBONES, Kind, is_ours, library
 from senet_ablate.spec.network import Network
 from senet_ablate.spec.sources import check_source, import_object
 
@@ -41,13 +42,20 @@ def build_backbone(
     return model
 
 
+OURS: dict[Kind, Callable[..., nn.Module]] = {
+    "basic": ResNet,
+    "bottleneck": ResNet,
+    "preact": PreActResNet,
+    "preact-bottleneck": PreActResNet,
+    "vgg": VGG,
+}
+"""The networks of ours that take images of any size, by their kind of unit."""
+
+
 def _ours(network: Network, *, in_channels: int, classes: int, resolution: int) -> nn.Module:
-    stages = len(BACKBONES[network.backbone].depths)
-    if stages == 4:
-        return ResNet(network, in_channels=in_channels, classes=classes)
-    if stages == 3:
-        return PreActResNet(network, in_channels=in_channels, classes=classes)
-    return SmallNet(network, in_channels=in_channels, classes=classes, resolution=resolution)
+    if BACKBONES[network.backbone].kind == "small":
+        return SmallNet(network, in_channels=in_channels, classes=classes, resolution=resolution)
+    return OURS[BACKBONES[network.backbone].kind](network, in_channels=in_channels, classes=classes)
 
 
 def _theirs(network: Network, *, in_channels: int, classes: int) -> nn.Module:

@@ -179,24 +179,3 @@ class PreActResNet(nn.Module):
         """Logits (N, classes) of images (N, in_channels, H, W)."""
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
         return self.fc(torch.flatten(self.avgpool(self.relu(self.bn(x))), 1))
-
-
-class SmallNet(nn.Module):
-    """One 3x3 convolution, ReLU, a 1x1 convolution to one channel and a classifier on its pixels.
-
-    The network in which SE is usually shown on 28x28 grey images: full width is 32, and convolutions have biases. SE's
-    place is after the ReLU, which keeps the map's side, so images of `resolution` alone fit its classifier.
-    """
-
-    def __init__(self, network: Network, *, in_channels: int, classes: int, resolution: int) -> None:
-        super().__init__()
-        width = 32 * network.width // 64
-        self.features = nn.Sequential()
-        self.features.add_module("conv", nn.Conv2d(in_channels, width, 3, padding=1))
-        self.features.add_module("relu", nn.ReLU())
-        self.head = nn.Conv2d(width, 1, 1)
-        self.fc = nn.Linear(resolution**2, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, in_channels, H, W)."""
-        return self.fc(torch.flatten(self.head(self.features(x)), 1))

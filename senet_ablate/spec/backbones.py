@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["basic", "bottleneck", "preact", "preact-bottleneck", "small"]
+Kind = Literal["basic", "bottleneck", "preact", "preact-bottleneck", "vgg", "small"]
 EXPANSION: dict[Kind, int] = {"basic": 1, "bottleneck": 4, "preact": 1, "preact-bottleneck": 4}
 """Output channels of a unit per channel of its 3x3 convolutions."""
 
@@ -45,10 +45,12 @@ BACKBONES: dict[str, Backbone] = {
     "preresnet164": Backbone(kind="preact-bottleneck", depths=(18, 18, 18)),
     "wrn10-2": Backbone(kind="preact", depths=(1, 1, 1), widen=2),
     "wrn16-8": Backbone(kind="preact", depths=(2, 2, 2), widen=8),
+    "vgg11": Backbone(kind="vgg", depths=(1, 1, 2, 2, 2)),
+    "vgg16": Backbone(kind="vgg", depths=(2, 2, 3, 3, 3)),
     "smallnet": Backbone(kind="small", depths=()),
 }
 """Networks of our own, by name. Four stages: the residual networks of Table 1; three: those of Tables 4 and 5 for 32 px
-(`widen` multiplies their widths); none: a convolution, a ReLU, a convolution to one channel and a classifier."""
+(`widen` multiplies their widths); five: VGG; none: a convolution, a ReLU, a 1x1 convolution and a classifier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,7 @@ OURS: dict[Kind, Family] = {
         },
         offset=1,
     ),
+    "vgg": Family(units=r"features\.\d+", of_class="ReLU", places={"standard": ("", "after")}),
     "small": Family(units="features", places={"standard": ("relu", "after")}),
 }
 

@@ -44,6 +44,7 @@ WORK = (
     "analysis.calibration.calibrate",
     "models.survey.count_complexity",
     "models.latency.measure_latency",
+    "blocks.contract.check_block",
     "execution.machine.alone",
     "results.merge.merge",
     "report.write.write_report",
@@ -256,6 +257,7 @@ USUAL = {
     "run": ("ratio", "--protocol", "cifar10-folder", "--data", "images", "--set", "recipe.batch_size=2"),
     "report": ("--study", "first"),
     "count": ("ratio", "--protocol", "digits"),
+    "try": ("constant",),
     "merge": ("results/first", "--into", "second"),
 }
 """What makes a call of a command right, before something wrong is added."""
@@ -356,10 +358,10 @@ RULE_KEYS = list(Rules.model_fields)
 TYPED = (
     Place("every option of every command", 32, st.tuples(st.sampled_from(OPTIONS), typed), answer_option),
     Place(
-        "arguments: tables, networks, studies, sources",
+        "arguments: tables, networks, studies, sources, blocks",
         6,
         st.tuples(
-            st.sampled_from(("plan", "status", "report", "count", "excitation", "prune", "verify", "merge")),
+            st.sampled_from(("plan", "status", "report", "count", "excitation", "prune", "verify", "merge", "try")),
             st.lists(typed, min_size=1, max_size=2),
         ),
         answer_arguments,
