@@ -15,9 +15,9 @@ from collections.abc import Callable
 import torch
 
 from senet_ablate.execution.machine import optimisations_on
+from senet_ablate.models.build import build_network
 from senet_ablate.models.fastconv import speed_up
 from senet_ablate.models.latency import in_turn, stopwatches
-from senet_ablate.models.resnet import ResNet
 from senet_ablate.spec.loading import declarations_dir, load_ablations
 from senet_ablate.spec.network import Network
 
@@ -41,7 +41,9 @@ def watches(network: Network, size: int, batch: int, arm: str) -> dict[str, Call
     """Functions that measure milliseconds of each kind of work for one arm."""
     table, row = ARMS[arm]
     variant = load_ablations(declarations_dir(), [table])[0].row(row).variant
-    model = ResNet(network, variant, in_channels=3, classes=10).to(memory_format=torch.channels_last)
+    model = build_network(network, variant, in_channels=3, classes=10, resolution=size).to(
+        memory_format=torch.channels_last
+    )
     speed_up(model, optimisations_on("cpu"))
 
     def images(count: int) -> torch.Tensor:

@@ -22,10 +22,9 @@ import torch.nn.functional as F
 from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler
 from senet_ablate.execution.machine import optimisations_on
+from senet_ablate.models.build import build_network
 from senet_ablate.models.fastconv import speed_up
-from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.store import Study
-from senet_ablate.seeding import initialise
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.protocol import RunSpec
 from senet_ablate.training.checkpoint import EpochFiles
@@ -39,8 +38,14 @@ def bare(spec: RunSpec, data: Path | None, levers: tuple[str, ...]) -> float:
     """Seconds per epoch of a plain loop: images resident, channels last, one thread, no framework, no file."""
     torch.set_num_threads(1)
     loaded = load_data(spec.data, data, stream=False, announce=lambda text: None)
-    model = ResNet(spec.network, spec.variant, in_channels=loaded.facts.channels, classes=loaded.facts.classes)
-    initialise(model, spec.seed)
+    model = build_network(
+        spec.network,
+        spec.variant,
+        in_channels=loaded.facts.channels,
+        classes=loaded.facts.classes,
+        resolution=spec.data.resolution,
+        seed=spec.seed,
+    )
     model.to(memory_format=torch.channels_last)
     speed_up(model, levers)
     model.train()

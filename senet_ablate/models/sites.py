@@ -226,10 +226,7 @@ def find_sites(
                     dropped=dropped,
                 )
             )
-    if placement.stages != "all":
-        for stage in placement.stages:
-            if stage not in counts:
-                raise ValueError(f"placement.stages: this network has no stage {stage}, but {sorted(counts)}")
+    placement.check_stages(counts)
     if placement.position == "stage-end":
         last = {site.stage: site for site in sites}
         sites = list(last.values())

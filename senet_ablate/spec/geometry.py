@@ -87,7 +87,9 @@ def gated_sites(network: Network, variant: Variant, resolution: int) -> Iterator
     if variant.se is None:
         return
     position = variant.placement.position
-    for shape in block_shapes(network, resolution):
+    shapes = list(block_shapes(network, resolution))
+    variant.placement.check_stages(shape.stage for shape in shapes)
+    for shape in shapes:
         if not variant.placement.covers(shape.stage):
             continue
         if position == "inner-3x3" and shape.kind == "basic":

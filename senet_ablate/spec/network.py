@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from senet_ablate.errors import did_you_mean
 from senet_ablate.spec.backbones import BACKBONES, LIBRARIES, Family, family, is_ours
@@ -49,8 +50,23 @@ Settings = Annotated[tuple[tuple[str, Scalar | Stages], ...], *Frozen]
 
 Places = Annotated[tuple[tuple[Position, Annotated[str, Field(pattern=r"^(before|after)( [\w.]+)?$")]], ...], *Frozen]
 
+
+def _ratios(value: Any) -> Any:
+    """A ratio or a table of ratios by stage; a mistake is told of the key, not of either type that it might have."""
+    value = _freeze(value)
+    table = isinstance(value, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value)
+    if table and not all(type(stage) is int for stage, _ in value):
+        raise ValueError("a table of ratios has stage numbers for keys, as { 2 = 4, 3 = 8, 4 = 16, 5 = 32 }")
+    for ratio in [each for _, each in value] if table else [value]:
+        if type(ratio) is not int:
+            raise PydanticKnownError("int_type")
+        if ratio < 1:
+            raise PydanticKnownError("greater_than_equal", {"ge": 1})
+    return value
+
+
 Reduction = Annotated[
-    Annotated[int, Field(ge=1)] | tuple[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]], ...], *Frozen
+    int | tuple[tuple[int, int], ...], PlainValidator(_ratios), PlainSerializer(_thaw, return_type=Any)
 ]
 
 
@@ -114,6 +130,18 @@ class Placement(Spec):
     def covers(self, stage: int) -> bool:
         """Whether the paper's stage number `stage` carries the block."""
         return self.stages == "all" or stage in self.stages
+
+    def check_stages(self, known: Iterable[int]) -> None:
+        """Refuse a stage that is none of the network's, `known`.
+
+        Raises:
+            ValueError: the message says which it has.
+        """
+        here = sorted(set(known))
+        for stage in () if self.stages == "all" else self.stages:
+            if stage not in here:
+                has = ", ".join(map(str, here))
+                raise ValueError(f"placement.stages: there is no stage {stage}; this network has stages {has}")
 
 
 class Variant(Spec):

@@ -21,7 +21,7 @@ from senet_ablate.analysis.audit import (
     departure_lines,
 )
 from senet_ablate.models import build, diff
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.build import build_network
 from senet_ablate.results.arms import Outcomes, arm_of, load_outcomes
 from senet_ablate.results.records import RunRecord, StudyPin
 from senet_ablate.results.store import Study
@@ -229,7 +229,9 @@ def test_a_block_of_another_kind_may_sit_anywhere_and_beside_any_of_the_papers(
 def test_what_is_declared_of_a_network_is_one_line_with_widths_and_learnt_parameters() -> None:
     table = a_table(a_row("r4", R4), a_row("random", CHANGES["se.gate"]), a_row("s3", CHANGES["placement.stages"]))
     lines = {d.row: d.here for d in audited([table], PROTOCOL, 1, 10) if d.what == "SE blocks"}
-    plain = sum(p.numel() for p in ResNet(PROTOCOL.network, PLAIN, in_channels=1, classes=10).parameters())
+    plain = sum(
+        p.numel() for p in build_network(PROTOCOL.network, PLAIN, in_channels=1, classes=10, resolution=8).parameters()
+    )
     # One unit in each stage, of 64, 128, 256 and 512 channels; two layers of C * C / r weights.
     r4 = plain + 2 * (64**2 + 128**2 + 256**2 + 512**2) // 4
     assert lines == {

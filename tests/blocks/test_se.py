@@ -8,8 +8,8 @@ import torch
 from timm.layers import SEModule
 
 from senet_ablate.blocks.se import GATES, SQUEEZES, SqueezeExcitation, squeeze_avg
-from senet_ablate.models.resnet import ResNet
-from senet_ablate.models.survey import count_complexity
+from senet_ablate.models.build import build_network
+from senet_ablate.models.survey import count, count_complexity
 from senet_ablate.spec.cost import added_cost
 from senet_ablate.spec.network import Gate, Network, SEConfig, Squeeze, Variant
 from senet_ablate.spec.protocol import Complexity
@@ -220,7 +220,7 @@ def test_every_gate_has_the_parameters_and_multiply_adds_of_the_sigmoids_block(g
     block = SqueezeExcitation(64, SEConfig(gate=gate))
     layers = 2 * 64 * 4  # used once per image; the squeeze reads 64 maps of 7 x 7
     by_hand = Complexity(params=layers, params_with_bn_stats=layers, macs=layers + 64 * 49)
-    assert count_complexity(block, in_channels=64, resolution=7) == by_hand
+    assert count(block, [block], in_channels=64, resolution=7) == (by_hand, by_hand)
 
 
 @pytest.mark.parametrize("squeeze", SQUEEZES)
@@ -230,7 +230,9 @@ def test_controls_cost_a_network_what_sigmoid_gates_cost_it(gate, squeeze):
     config = SEConfig(squeeze=squeeze, bias=True)
     control, sigmoid, plain = (Variant(se=se) for se in (config.model_copy(update={"gate": gate}), config, None))
     costs = [
-        count_complexity(ResNet(network, variant, in_channels=1, classes=10), in_channels=1, resolution=8)
+        count_complexity(
+            build_network(network, variant, in_channels=1, classes=10, resolution=8), in_channels=1, resolution=8
+        )
         for variant in (control, sigmoid, plain)
     ]
     assert costs[0] == costs[1]

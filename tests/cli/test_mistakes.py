@@ -24,7 +24,7 @@ from senet_ablate.cli.main import main
 from senet_ablate.data.datasets import load_data
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.build import build_network
 from senet_ablate.models.weights import of_file
 from senet_ablate.report.figures import curves_frame, plot_curves, plot_table, save
 from senet_ablate.report.tables import build_table
@@ -237,7 +237,7 @@ def test_a_file_to_fill_that_is_no_text_is_named(full: Study, invoke: Callable[.
 )
 def test_tensors_that_are_no_weights_are_told(tmp_path: Path, changes: dict[Any, torch.Tensor], words: str) -> None:
     protocol, path = load_protocol(ABLATIONS, "digits"), tmp_path / "weights.pt"
-    state = ResNet(protocol.network, SE, in_channels=1, classes=10).state_dict()
+    state = build_network(protocol.network, SE, in_channels=1, classes=10, resolution=8).state_dict()
     torch.save(dict(state) | changes, path)
     found = refusal(lambda: of_file(path, Arm(variant=SE), protocol))
     assert str(path) in found

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from senet_ablate.execution.machine import optimisations_on
+from senet_ablate.models.build import build_network
 from senet_ablate.models.fastconv import SmallMapConv2d, speed_up
-from senet_ablate.models.resnet import ResNet
 from senet_ablate.seeding import initialise
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.loading import all_ablations, declarations_dir
@@ -21,7 +21,7 @@ def at(position):
 
 
 def built(variant, levers):
-    model = ResNet(NETWORK, variant, in_channels=3, classes=10).double()
+    model = build_network(NETWORK, variant, in_channels=3, classes=10, resolution=8).double()
     initialise(model, 0)
     speed_up(model, levers)
     return model

@@ -65,7 +65,7 @@ def spoil(folder: Path, file: str, old: str, new: str) -> Path:
 T10, T11, T12 = "table10_ratio.toml", "table11_squeeze.toml", "table12_gate.toml"
 T13, T14 = "table13_stage.toml", "table14_integration.toml"
 R2 = "se = { reduction = 2 }"
-LISTED = 'placement.stages = {}: stages must be "all" or a list of stage numbers from 2, 3, 4, 5'
+LISTED = 'placement.stages = {}: stages must be "all" or a list of stage numbers; those of Table 1 are 2, 3, 4, 5'
 NEAR = "unknown key; did you mean"
 BAD_TABLES = {  # what is spoilt, and what the one line says after the file's name
     "key": (T10, "slug =", "colour = 3\nslug =", ": colour = 3: unknown key; allowed: table, slug, title, quest"),
@@ -78,11 +78,18 @@ BAD_TABLES = {  # what is spoilt, and what the one line says after the file's na
     "text": (T10, R2, 'se = { reduction = "2" }', """, row 'r2': se.reduction = "2": it should be a valid integer"""),
     "range": (T10, R2, "se = { reduction = 0 }", ", row 'r2': se.reduction = 0: it should be greater than or eq"),
     "se is true": (T10, R2, "se = true", ", row 'r2': se = true: se must be false (the plain network) or a ta"),
-    "no such stage": (T13, "[2]", "[6]", ", row 'stage2': " + LISTED.format("[6]")),
+    "ratio of a stage": (
+        T10,
+        R2,
+        "se = { reduction = { 2 = 0 } }",
+        ", row 'r2': se.reduction = {\"2\": 0}: it should be g",
+    ),
+    "stage is no number": (T13, "[2]", "[-6]", ", row 'stage2': " + LISTED.format("[-6]")),
     "stage is no list": (T13, "[2]", "2", ", row 'stage2': " + LISTED.format("2")),
     "figure is text": (T10, "45.7", '"45"', """, row 'r2': paper.params_m = "45": it should be a valid number"""),
     "figure is nan": (T10, "45.7", "nan", ", row 'r2': paper.params_m = NaN: it should be a finite number"),
-    "no se": (T10, R2, "", ", row 'r2': se: missing"),
+    "no se": (T10, R2, "", ", row 'r2': se or block is missing: se = false is no SE, se = {} SE, block = "),
+    "two blocks": (T10, R2, f'{R2}\nblock = "eca"', ", row 'r2': se and block are two blocks; choose one"),
     "no figure": (T10, "top1_err = 22.29, ", "", ", row 'r2': paper.top1_err: missing"),
     "no id": (T10, 'id = "r2"', "", ", row 'number 1': id: missing"),
     "no title": (T10, 'title = "Reduction ratio"', "", ": title: missing"),
@@ -216,6 +223,15 @@ def test_reduction_that_leaves_no_hidden_channel_is_refused_for_each_row_that_ha
     ]
     assert "under narrow: se.reduction = 16 leaves no hidden channel in block 2_1, where the pre place" in message
     assert "has 8 channels; use a reduction of at most 8 or a wider network" in message
+
+
+def test_a_stage_that_the_network_does_not_have_is_refused(folder):
+    spoil(folder, T13, "[2]", "[6]")
+    message = refusal(check_arms, load_ablations(folder), Network(backbone="resnet14"), 32, "small")
+    assert message == (
+        "table13_stage.toml, row 'stage2', under small: placement.stages: there is no stage 6; this network has stages "
+        "2, 3, 4, 5"
+    )
 
 
 def test_inner_place_is_refused_on_basic_blocks():
