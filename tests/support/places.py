@@ -358,14 +358,15 @@ RULE_KEYS = list(Rules.model_fields)
 TYPED = (
     Place("every option of every command", 32, st.tuples(st.sampled_from(OPTIONS), typed), answer_option),
     Place(
-        "arguments: tables, networks, studies, sources, blocks",
+        "arguments: tables, networks, studies, sources",
         6,
         st.tuples(
-            st.sampled_from(("plan", "status", "report", "count", "excitation", "prune", "verify", "merge", "try")),
+            st.sampled_from(("plan", "status", "report", "count", "excitation", "prune", "verify", "merge")),
             st.lists(typed, min_size=1, max_size=2),
         ),
         answer_arguments,
     ),
+    Place("a block to try", 3, st.tuples(st.just("try"), st.lists(typed, min_size=1, max_size=1)), answer_arguments),
     Place("--set KEY=VALUE", 10, pairs(PROTOCOL_KEYS), answer_set),
     Place("--rule KEY=VALUE", 4, pairs(RULE_KEYS), answer_rule),
     Place(
