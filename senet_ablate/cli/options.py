@@ -16,7 +16,7 @@ from senet_ablate.errors import UserError, is_plain
 from senet_ablate.results.plan import Selection, declared_tables
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, check_arms
-from senet_ablate.spec.loading import add_blocks, declarations_dir, load_ablations, load_protocol
+from senet_ablate.spec.loading import add_blocks, declarations_dir, keep_rows, load_ablations, load_protocol
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C (as shells have it) or SIGTERM; 1 is a failed run, 2 a mistake in the call or its files."""
@@ -154,7 +154,9 @@ def choose(
         plain_name("--study", study)
     pin = Study(results / study).pin() if study and not protocol and not changes else None
     wanted = [row.strip() for row in rows.split(",")] if rows else []
-    named = add_blocks(load_ablations(directory, tables, wanted), blocks)
+    named = add_blocks(load_ablations(directory, tables), blocks)
+    own = [block_row(with_source(Variant(block=name))).id for name in blocks]
+    named = keep_rows(named, [*wanted, *own] if wanted else [])
     usual = {ablation.protocol for ablation in named}
     default = usual.pop() if len(usual) == 1 else "digits"
     loaded = pin.protocol if pin else load_protocol(directory, protocol or default, changes)

@@ -119,6 +119,15 @@ def load_ablations(directory: Path, slugs: Sequence[str] = (), rows: Sequence[st
             raise UserError(f"no ablation {slug!r}; {did_you_mean(slug, ablations)}")
     wanted = set(slugs) or {slug for slug, ablation in ablations.items() if ablation.table} or set(ablations)
     chosen = [ablation for slug, ablation in ablations.items() if slug in wanted]
+    return keep_rows(chosen, rows)
+
+
+def keep_rows(chosen: list[Ablation], rows: Sequence[str]) -> list[Ablation]:
+    """The tables with these rows alone (a table's reference always stays) and no claims; all of them if none is named.
+
+    Raises:
+        UserError: a row id is unknown.
+    """
     known = [row.id for ablation in chosen for row in ablation.rows]
     for row_id in rows:
         if row_id not in known:
