@@ -248,13 +248,14 @@ def _plan(chosen: Selection, seeds: int | None) -> Plan:
 
 def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engine, ends_at: float, **wish: Any) -> int:
     from senet_ablate.execution import driver
-    from senet_ablate.execution.survey import try_variants
+    from senet_ablate.execution.survey import keep_sources, try_variants
 
     resources = engine.resources
     fingerprint = driver.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     planned = _plan(chosen, seeds)
     shape = (*channels_and_classes(chosen.protocol.data, chosen.study, None), chosen.protocol.data.resolution)
     try_variants(chosen.ablations, chosen.protocol.network, shape, min(8, chosen.protocol.recipe.batch_size))
+    keep_sources(chosen.ablations, chosen.protocol.network, chosen.study.root)
     todo = driver.requests(planned, chosen.study, data, fingerprint, resources, **wish)
     for run_id in planned.done:
         with suppress(OSError):  # somebody else's results, which only he may write

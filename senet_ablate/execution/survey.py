@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from senet_ablate.errors import UserError
+from senet_ablate.files import write_atomic
 from senet_ablate.results.networks import Networks
 from senet_ablate.spec.ablation import Ablation, arms
 from senet_ablate.spec.cost import has_closed_form
 from senet_ablate.spec.network import Network, Variant
+from senet_ablate.spec.sources import source_files
 
 
 def survey_variants(
@@ -44,6 +46,20 @@ def survey_variants(
             known.keep(network, arm.variant, shape, found)
     if mistakes:
         raise UserError("\n".join(mistakes))
+
+
+def keep_sources(ablations: Iterable[Ablation], network: Network, study: Path) -> None:
+    """Keep the text of the user's code in `sources/<digest>/` of a study, to be read there and never imported."""
+    named = {(arm.variant.block or "", arm.variant.source) for arm in arms(ablations)}
+    named.add((network.backbone, network.source.partition("-")[0]))
+    for name, digest in named:
+        if ":" not in name or not digest:
+            continue
+        for module, path in source_files(name).items():
+            kept = study / "sources" / digest / f"{module}.py.txt"
+            if not kept.exists():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(kept, path.read_bytes())
 
 
 def try_variants(ablations: Iterable[Ablation], network: Network, shape: tuple[int, int, int], batch: int) -> None:
