@@ -16,7 +16,16 @@ from senet_ablate.errors import UserError, is_plain
 from senet_ablate.results.plan import Selection, declared_tables
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, check_arms
-from senet_ablate.spec.loading import add_blocks, declarations_dir, keep_rows, load_ablations, load_protocol
+from senet_ablate.spec.loading import (
+    add_blocks,
+    block_row,
+    declarations_dir,
+    keep_rows,
+    load_ablations,
+    load_protocol,
+)
+from senet_ablate.spec.network import Variant
+from senet_ablate.spec.sources import with_source
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C (as shells have it) or SIGTERM; 1 is a failed run, 2 a mistake in the call or its files."""
