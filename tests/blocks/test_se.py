@@ -288,7 +288,8 @@ def test_every_declared_squeeze_and_gate_exists_and_no_other():
 
 def test_printed_block_shows_squeeze_gate_and_reduction():
     block = SqueezeExcitation(8, SEConfig(squeeze="max", gate="tanh", reduction=2))
-    assert "squeeze=max, gate=tanh, reduction=2" in str(block)
+    assert "squeeze=max, gate=tanh, reduction=2)" in str(block).replace("\n", ")")
+    assert "reduction=2, residual=True" in str(SqueezeExcitation(8, reduction=2, residual=True))
 
 
 def test_the_average_is_the_mean_and_its_backward_never_fills_a_map():
