@@ -191,6 +191,10 @@ def _fields(spec: RunSpec, *, variant_whole: bool) -> dict[str, object]:
     fields = spec.model_dump()
     if variant_whole:
         fields["variant"] = {"block": spec.variant.slug}
+    elif spec.variant.se is not None:
+        fields["variant"]["se"]["reduction"] = (
+            spec.variant.se.reduction
+        )  # one value, though it may be a table of stages
     return _flat(fields)
 
 
@@ -201,6 +205,8 @@ def _aspect(path: str) -> tuple[str, str]:
 
 
 def _words(value: object) -> str:
+    if isinstance(value, tuple) and value and all(isinstance(each, tuple) for each in value):
+        return ", ".join(f"{stage} = {each}" for stage, each in value)
     if isinstance(value, frozenset):
         return " and ".join(sorted(map(_words, value)))
     return str(getattr(value, "__name__", value))

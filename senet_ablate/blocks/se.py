@@ -132,4 +132,5 @@ class SqueezeExcitation(nn.Module):
 
     def extra_repr(self) -> str:
         """Show what the parameters alone would not."""
-        return f"squeeze={self.config.squeeze}, gate={self.config.gate}, reduction={self.config.reduction}"
+        settings = f"squeeze={self.config.squeeze}, gate={self.config.gate}, reduction={self.config.reduction}"
+        return f"{settings}, residual=True" if self.config.residual else settings

@@ -194,8 +194,15 @@ def _trace(model: nn.Module, images: Tensor) -> _Trace:
 def _trace_differs(model: nn.Module, plain: _Trace, images: Tensor) -> Iterator[Difference]:
     """(c), (d): with identities for inserts the step is the plain network's; a block in a module's place has none."""
     found = inserts(model)
-    if any(each.site.side == "replace" for each in found.values()):
-        return
+    if not any(each.site.side == "replace" for each in found.values()):
+        yield from _differs_without_blocks(model, found, plain, images)
+    if not torch.equal(_trace(model, images).generator, plain.generator):
+        yield Difference("random draws", "state of the generator after a step with the blocks", "moved", "as it is")
+
+
+def _differs_without_blocks(
+    model: nn.Module, found: Mapping[str, Insert], plain: _Trace, images: Tensor
+) -> Iterator[Difference]:
     blocks = {name: each.block for name, each in found.items()}
     for each in found.values():
         each.block = nn.Identity()

@@ -66,7 +66,7 @@ def told(result: Result) -> str:
         (["status", "--study", "a\nb"], ["--study", "one line"]),
         (["status", "--study", "\udcff"], ["--study", "UTF-8"]),
         (["status", "--results", ""], ["--results", "expected a path"]),
-        (["status", "--ablations", ".."], ["..: no protocols/*.toml"]),
+        (["status", "--ablations", ".."], ["..: no ablation (*.toml) in this folder"]),
         (["run", "--data", ""], ["--data", "expected a path"]),
         (["merge", ".", "--into", ""], ["--into", "expected a text"]),
         (["verify", ""], ["STUDY ''", "plain folder name"]),
@@ -102,7 +102,7 @@ def test_what_does_not_fit_into_memory_is_told(
     def fail(*arguments: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr("senet_ablate.models.survey.count_complexity", fail)
+    monkeypatch.setattr("senet_ablate.models.survey.survey", fail)
     assert "not enough memory" in told(invoke("count", "gate", "--protocol", "digits"))
 
 
