@@ -23,7 +23,7 @@ TABLES := ratio squeeze gate stage integration inner nosqueeze controls pruning 
 
 .DEFAULT_GOAL := help
 .PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate excitation prune latency bench chaos \
-        bad-inputs report readme check lint test test-all test-browser test-cluster clean
+        bad-inputs report docs check lint test test-all test-browser test-cluster clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%$$().:_-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -94,8 +94,8 @@ chaos: $(VENV)/installed ## Does a study survive killed processes, a full disk, 
 report: $(VENV)/installed ## Write tables and plots again from the records
 	@$(CLI) report $(CHOICE) $(ARGS)
 
-readme: $(VENV)/installed ## Write the generated parts of README.md from the committed study
-	@$(CLI) report --study cifar10-lite --fill README.md
+docs: $(VENV)/installed ## Write the generated parts of README.md and docs/ again
+	@$(VENV)/bin/python docs/generate.py
 
 bad-inputs: $(VENV)/installed-dev ## Try 10,000 generated bad inputs wherever one types or a file is read (minutes)
 	@$(VENV)/bin/python tests/stress/bad_inputs.py $(ARGS)

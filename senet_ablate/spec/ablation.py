@@ -44,24 +44,30 @@ class PaperFigures(Spec):
     """What the paper prints for a row: single-crop ImageNet errors in percent, parameters in millions, GFLOPs."""
 
     top1_err: float
+    """Top-1 error in percent."""
     top5_err: float
+    """Top-5 error in percent."""
     params_m: float | None = None
+    """Parameters in millions."""
     gflops: float | None = None
+    """Multiply-adds in billions (the paper's GFLOPs)."""
 
 
 class Row(Spec):
-    """One row of a printed table: its name, the network it stands for and the paper's figures.
-
-    In TOML `se = false` is the plain network and `se = {}` the paper's block with all its defaults. A row of ours has
-    no `paper`. `first_seed = 1000` makes the same network under other seeds an arm of its own: a null comparison.
-    """
+    """One row of a table: its name, its variant, and the paper's figures."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Its name in claims and options."""
     label: str
+    """Its name in reports."""
     se: SEConfig | None
+    """`false` is no SE, `{}` the paper's block with its defaults."""
     placement: Placement = Placement()
+    """Where the block sits."""
     first_seed: Annotated[int, Field(ge=0, le=1_000_000, multiple_of=SEED_SERIES)] = 0
+    """First of the row's seeds; 1000 trains a variant again under other seeds, for a null comparison."""
     paper: PaperFigures | None = None
+    """What the paper prints for the row; none in a table of ours."""
 
     @field_validator("se", mode="before")
     @classmethod
@@ -91,22 +97,28 @@ class Row(Spec):
 
 
 class Ablation(Spec):
-    """One table: rows that differ in `factor` while a protocol is held fixed, and what the paper concludes from it.
-
-    `table` is its number in the paper; a table of ours has none. `plain` has the paper's figures for the network
-    without SE where the table itself does not print it, for the claims are measured against it.
-    """
+    """One table: rows that differ in one factor under one protocol, and what the paper concludes from them."""
 
     table: Annotated[int, Field(ge=1)] | None = None
+    """Its number in the paper; a table of ours has none."""
     slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Its name in commands. The file is called `tableN_SLUG.toml`, or `SLUG.toml` without a number."""
     title: str
+    """Its heading."""
     question: str
+    """The question that it answers."""
     factor: Factor
+    """The one setting in which its rows may differ."""
     reference: str
+    """Row to which the others are compared."""
     source: str
+    """Where its figures come from."""
     plain: PaperFigures | None = None
+    """The paper's figures for the network without SE, where the table does not print it and its claims need it."""
     rows: tuple[Row, ...]
+    """Its variants, at least two."""
     claims: tuple[Claim, ...] = ()
+    """The findings to test."""
 
     @model_validator(mode="after")
     def _rows_are_comparable(self) -> Self:

@@ -52,25 +52,21 @@ UNREAD: dict[Excitation, tuple[str, ...]] = {"fc": (), "eca": ("reduction", "bia
 
 
 class SEConfig(Spec):
-    """What the block computes: squeeze (Eq. 2), then excitation, s = gate(W2 relu(W1 z)) in the paper (Eq. 3).
-
-    `squeeze="none"` keeps the map and turns both layers into 1x1 convolutions (Table 16). `reduction` is
-    r; the hidden width is C // r exactly, never rounded up, and a width of 0 is an error. `bias` is off
-    as in section 6 of the paper (the released models have biases).
-
-    Three gates are controls of ours, each with all parameters of the block: `constant` is 1/2 whatever the image
-    (sigmoid at 0), `random` leaves both layers as they were drawn, `none` adds the excitation instead of
-    multiplying by it.
-
-    `excitation` is what is learnt between squeeze and gate: the paper's two fully connected layers (`fc`), or ECA's
-    convolution over neighbouring channels (`eca`, arXiv 1910.03151), for which reduction and bias have no meaning.
-    """
+    """What the block computes: squeeze (Eq. 2), then excitation, s = gate(W2 relu(W1 z)) in the paper (Eq. 3)."""
 
     squeeze: Squeeze = "avg"
+    """Global pooling by average or maximum; `none` keeps the map and uses 1x1 convolutions (Table 16)."""
     gate: Gate = "sigmoid"
+    """The last non-linearity. Three values are controls with all parameters of the block: `constant` is 1/2 whatever
+    the image, `random` leaves both layers as they were drawn, `none` adds the excitation instead of multiplying by it.
+    """
     reduction: Annotated[int, Field(ge=1)] = 16
+    """Reduction ratio r. The hidden width is C // r exactly; a width of 0 is an error."""
     bias: bool = False
+    """Biases in the two layers: off as in section 6 of the paper (the released models have them)."""
     excitation: Excitation = "fc"
+    """What is learnt between squeeze and gate: the paper's two fully connected layers (`fc`), or ECA's convolution over
+    neighbouring channels (`eca`, arXiv 1910.03151), for which `reduction` and `bias` have no meaning."""
 
     @model_validator(mode="after")
     def _keys_belong_to_the_excitation(self) -> Self:
@@ -81,10 +77,12 @@ class SEConfig(Spec):
 
 
 class Placement(Spec):
-    """Where the block sits: in which stages (Table 13) and at which site of the residual unit (Tables 14, 15)."""
+    """Where the block sits."""
 
     stages: Literal["all"] | tuple[int, ...] = "all"
+    """Stages with a block, named after the convolutions conv2_x to conv5_x (Table 13): a list from 2, 3, 4, 5."""
     position: Position = "standard"
+    """Where in the residual unit (Tables 14 and 15)."""
 
     @field_validator("stages", mode="before")
     @classmethod
@@ -142,20 +140,19 @@ class Variant(Spec):
 
 
 class Network(Spec):
-    """The residual network that carries the variant (Table 1).
-
-    `width` is the width of the stem and of the first 3x3 convolutions (64 in the paper). `stem` is 7x7/2
-    with 3x3/2 max pooling, or 3x3/1 for small images. `stride_in` says which convolution of a bottleneck
-    halves the map: the first 1x1 (the paper; its GFLOPs confirm it) or the 3x3 (torchvision, timm). `stem_pool` says
-    how the pooling of the stem meets the map's edge: padded all around (torchvision), or as Caffe and the released
-    models have it, without padding and with a last window that may hang over the edge.
-    """
+    """The residual network that carries the variant (Table 1)."""
 
     backbone: str
+    """`resnet14`, `resnet18`, `resnet26`, `resnet34`, `resnet50`, `resnet101` or `resnet152`."""
     width: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Channels of the stem and of the first 3x3 convolutions (64 in the paper)."""
     stem: Literal["imagenet", "small"] = "imagenet"
+    """`imagenet`: a 7x7 convolution with stride 2, then max pooling; `small`: a 3x3 convolution, for small images."""
     stride_in: Literal["1x1", "3x3"] = "1x1"
+    """Which convolution of a bottleneck halves the map: the first 1x1 (the paper) or the 3x3 (torchvision, timm)."""
     stem_pool: Literal["padded", "ceil"] = "padded"
+    """How the stem's pooling meets the edge: `padded` all around (torchvision), or `ceil`, without padding and with a
+    last window that may hang over the edge (Caffe, the released models)."""
 
     @field_validator("backbone")
     @classmethod
