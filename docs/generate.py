@@ -27,7 +27,7 @@ ROOT = DOCS.parent
 STUDY = "cifar10-lite"
 """The study whose tables the pages name without a study."""
 
-PROTOCOL = {
+PROTOCOL: dict[str, type[BaseModel]] = {
     "Top level": protocol.Protocol,
     "`[network]`": network.Network,
     "`[data]`": protocol.DataConfig,
@@ -35,7 +35,7 @@ PROTOCOL = {
     "`[recipe.schedule]`": protocol.Schedule,
     "`[recipe.augmentation]`": protocol.Augmentation,
 }
-TABLE = {
+TABLE: dict[str, type[BaseModel]] = {
     "Top level": ablation.Ablation,
     "`[[rows]]`": ablation.Row,
     "`se = { … }`": network.SEConfig,
@@ -57,8 +57,8 @@ def protocols_page() -> str:
         "# Protocols and tables in TOML",
         "A study is declared in two kinds of files. A *protocol* (`ablations/protocols/*.toml`) is what all variants "
         "share. A *table* (`ablations/*.toml`) lists variants that differ in one factor, and the findings to test. "
-        "Unknown keys, wrong types and values out of range are refused with file, row, key and value, before anything is "
-        "trained.",
+        "Unknown keys, wrong types and values out of range are refused with file, row, key and value, before anything "
+        "is trained.",
         "To use a protocol of your own, copy one and name it: `--protocol path/to/mine.toml`, or `make ablate-ratio "
         "PROTOCOL=path/to/mine.toml`. To change one key, use `--set recipe.epochs=60`. To add a table, put a file "
         "beside the others, or name your own folder with `--ablations`.",
