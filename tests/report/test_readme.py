@@ -8,6 +8,7 @@ import pytest
 
 from senet_ablate.analysis.study import assess
 from senet_ablate.cli.console import show_table
+from senet_ablate.cli.main import main as cli
 from senet_ablate.errors import UserError
 from senet_ablate.report.tables import build_table
 from senet_ablate.report.write import fill
@@ -35,6 +36,21 @@ def test_every_make_target_and_file_exists():
             assert (one or other) in targets, f"{page.name}: make {one or other}"
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
             assert link.startswith("https://") or (page.parent / link).is_file() or (page.parent / link).is_dir(), link
+
+
+def test_every_command_and_its_options_exist():
+    found = set()
+    for page, text in PAGES.items():
+        for line in re.findall(
+            r"^ *`?senet-ablate ([a-z][^`\n]*)", text.replace("`senet-ablate", "\n`senet-ablate"), re.M
+        ):
+            name, *words = line.split("   ")[0].split()
+            assert name in cli.commands, f"{page.name}: senet-ablate {line}"
+            options = {option for parameter in cli.commands[name].params for option in (*parameter.opts, "--help")}
+            for word in words:
+                assert not word.startswith("--") or word.partition("=")[0] in options, f"{page.name}: {line}"
+            found.add(name)
+    assert found >= set(cli.commands), "docs/commands.md has an example of each"
 
 
 def test_every_protocol_is_described():
