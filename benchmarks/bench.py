@@ -49,7 +49,7 @@ def block(count: int) -> dict[str, Any]:
 
 
 def measure(part: str, settings: list[Setting], count: int, output: Path) -> dict[str, Any]:
-    """One part of the benchmark. Keys end with the name of the data set; the last one's results also stand without it."""
+    """One part of the benchmark. Keys end with the data set's name; those of the last also stand without it."""
     if part == "growth":
         return {"growth": growth(), "start_up_s": start_up(count)}
     if part == "ablate":

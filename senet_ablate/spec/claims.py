@@ -184,7 +184,7 @@ class Claim(Digested):
     def _arms_differ(self) -> Self:
         for atom in self.atoms:
             if len(set(atom.arms)) < len(atom.arms):
-                raise ValueError(f"an arm is compared with itself in {atom}; name two different rows")
+                raise ValueError(f"a row is compared with itself in {atom}; name two different rows")
         return self
 
     @property
