@@ -8,9 +8,10 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 import click
@@ -87,7 +88,7 @@ def _keys(model: type[BaseModel]) -> str:
     for name, info in model.model_fields.items():
         if get_origin(info.annotation) is Literal and len(get_args(info.annotation)) == 1:
             continue  # the heading has it
-        cells = (f"`{name}`", _values(info), _default(info), meanings[name])
+        cells = (f"`{name}`", _values(info.annotation, info.metadata), _default(info), meanings[name])
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines)
 
@@ -114,30 +115,28 @@ def _default(info: FieldInfo) -> str:
     return f"`{json.dumps(value)}`"
 
 
-def _values(info: FieldInfo) -> str:
-    annotation, metadata = info.annotation, list(info.metadata)
-    some = [part for part in get_args(annotation) if part is not NoneType]
-    if get_origin(annotation) is not Literal and NoneType in get_args(annotation) and len(some) == 1:
-        (annotation,) = some
-        if hasattr(annotation, "__metadata__"):
-            annotation, metadata = annotation.__origin__, [*annotation.__metadata__[0].metadata]
-    return _kind(annotation) + _bounds(metadata)
-
-
-def _kind(annotation: Any) -> str:
+def _values(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    """A field's type and bounds in words; None, which TOML does not have, is left out."""
+    if get_origin(annotation) is Annotated:
+        inner, *more = get_args(annotation)
+        return _values(
+            inner, [part for each in more for part in (each.metadata if isinstance(each, FieldInfo) else ())]
+        )
+    if get_origin(annotation) in (Union, UnionType):
+        parts = dict.fromkeys(_values(part) for part in get_args(annotation) if part is not NoneType)
+        return " or ".join(parts) + _bounds(metadata)
     if get_origin(annotation) is Literal:
         return ", ".join(f'`"{value}"`' for value in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        words = _values(get_args(annotation)[0]).partition(",")[0]
+        is_table = get_origin(get_args(annotation)[0]) is tuple  # pairs of a key and a value
+        return "table" if is_table else f"list of {words}s"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "table"
-    if get_origin(annotation) is tuple:
-        inner = get_args(annotation)[0]
-        return {int: "list of whole numbers", str: "list of texts"}.get(inner, "list of tables")
-    if annotation in (names := {int: "whole number", float: "number", bool: "true, false", str: "text"}):
-        return names[annotation]
-    return " or ".join(_kind(part) for part in get_args(annotation) if part is not NoneType)
+    return {int: "whole number", float: "number", bool: "true, false", str: "text"}[annotation] + _bounds(metadata)
 
 
-def _bounds(metadata: list[Any]) -> str:
+def _bounds(metadata: Sequence[Any]) -> str:
     words = {
         annotated_types.Ge: ("ge", "at least {}"),
         annotated_types.Gt: ("gt", "above {}"),
@@ -145,12 +144,8 @@ def _bounds(metadata: list[Any]) -> str:
         annotated_types.Lt: ("lt", "below {}"),
         annotated_types.MultipleOf: ("multiple_of", "a multiple of {}"),
     }
-    said = [
-        words[type(each)][1].format(f"{getattr(each, words[type(each)][0]):,}")
-        for each in metadata
-        if type(each) in words
-    ]
-    return "".join(f", {text}" for text in said)
+    known = [(each, *words[type(each)]) for each in metadata if type(each) in words]
+    return "".join(f", {text.format(f'{getattr(each, name):,}')}" for each, name, text in known)
 
 
 def commands_page() -> str:
