@@ -22,6 +22,7 @@ from senet_ablate.cli.main import main as cli
 from senet_ablate.files import write_atomic
 from senet_ablate.report.write import fill
 from senet_ablate.spec import ablation, claims, network, protocol
+from senet_ablate.spec.loading import load_protocol
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -63,6 +64,8 @@ def protocols_page() -> str:
         "To use a protocol of your own, copy one and name it: `--protocol path/to/mine.toml`, or `make ablate-ratio "
         "PROTOCOL=path/to/mine.toml`. To change one key, use `--set recipe.epochs=60`. To add a table, put a file "
         "beside the others, or name your own folder with `--ablations`.",
+        "## The protocols of the suite",
+        _protocols(),
         "## Protocol",
         *_sections(PROTOCOL),
         "## Table",
@@ -72,6 +75,17 @@ def protocols_page() -> str:
         _keys(claims.Rules),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _protocols() -> str:
+    """Every protocol in a line; digits, the default, first."""
+    declared = ROOT / "ablations"
+    names = sorted((path.stem for path in (declared / "protocols").glob("*.toml")), key=lambda name: name != "digits")
+    lines = ["| name | description | network | epochs | seeds |", "| --- | --- | --- | --- | --- |"]
+    for each in (load_protocol(declared, name) for name in names):
+        network = f"{each.network.backbone}, width {each.network.width}"
+        lines.append(f"| `{each.name}` | {each.description} | {network} | {each.recipe.epochs} | {each.seeds} |")
+    return "\n".join(lines)
 
 
 def _sections(models: dict[str, type[BaseModel]]) -> list[str]:

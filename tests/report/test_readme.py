@@ -54,8 +54,12 @@ def test_every_command_and_its_options_exist():
 
 
 def test_every_protocol_is_described():
+    page = PAGES[ROOT / "docs" / "protocols.md"]
     for path in (ROOT / "ablations" / "protocols").glob("*.toml"):
-        assert f"`{load_protocol(ROOT / 'ablations', path.stem).name}`" in README
+        described = load_protocol(ROOT / "ablations", path.stem)
+        assert f"| `{described.name}` | {described.description} |" in page
+    for name in re.findall(r"`([^`]+)`", README.partition("Protocols: ")[2].partition("\n\n")[0]):
+        assert (ROOT / "ablations" / "protocols" / f"{name}.toml").is_file(), name
 
 
 def test_the_quick_start_prints_what_the_command_prints(capsys):
