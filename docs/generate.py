@@ -80,11 +80,15 @@ def protocols_page() -> str:
 def _protocols() -> str:
     """Every protocol in a line; digits, the default, first."""
     declared = ROOT / "ablations"
-    names = sorted((path.stem for path in (declared / "protocols").glob("*.toml")), key=lambda name: name != "digits")
+    names = sorted(
+        (path.stem for path in (declared / "protocols").glob("*.toml")), key=lambda name: (name != "digits", name)
+    )
     lines = ["| name | description | network | epochs | seeds |", "| --- | --- | --- | --- | --- |"]
     for each in (load_protocol(declared, name) for name in names):
-        network = f"{each.network.backbone}, width {each.network.width}"
-        lines.append(f"| `{each.name}` | {each.description} | {network} | {each.recipe.epochs} | {each.seeds} |")
+        width = f", width {each.network.width}" if "width" in each.network.model_fields_set else ""
+        lines.append(
+            f"| `{each.name}` | {each.description} | {each.network.backbone}{width} | {each.recipe.epochs} | {each.seeds} |"
+        )
     return "\n".join(lines)
 
 
