@@ -86,9 +86,8 @@ def _protocols() -> str:
     lines = ["| name | description | network | epochs | seeds |", "| --- | --- | --- | --- | --- |"]
     for each in (load_protocol(declared, name) for name in names):
         width = f", width {each.network.width}" if "width" in each.network.model_fields_set else ""
-        lines.append(
-            f"| `{each.name}` | {each.description} | {each.network.backbone}{width} | {each.recipe.epochs} | {each.seeds} |"
-        )
+        cells = (f"`{each.name}`", each.description, f"{each.network.backbone}{width}", each.recipe.epochs, each.seeds)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
