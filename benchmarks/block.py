@@ -1,8 +1,9 @@
-"""(d) What the SE block costs in time, by place and squeeze: networks with it beside the plain one, in turn.
+"""(d) The time of the SE block by position and squeeze: networks with it and without SE, measured in turn.
 
     python benchmarks/block.py --network small|paper --rounds 5
 
-Inference at batch 1 and large and a training step, one thread, eager, float32. Prints milliseconds by round as JSON.
+Inference at batch 1 and at a large batch, and a training step, on one thread, eager, float32. Prints milliseconds by
+round as JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The script one would usually write for a row of the table: the fair, readable baseline of `bench.py`.
+"""A usual script for one row of the table: the fair, readable baseline of `bench.py`.
 
 Lightning, torchvision transforms on PIL images in a DataLoader with workers, float32, torch's default threads, one run
 after the other, each in a process of its own. Network and recipe are the suite's, so only the way of running differs.

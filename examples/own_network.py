@@ -1,4 +1,4 @@
-"""A network of your own, judged with and without SE by the same protocol, without a line in the suite.
+r"""A network of your own, judged with and without SE by the same protocol, without a line in the suite.
 
 In this folder, with `own_network.toml` beside it (a copy of a protocol whose [network] has the three lines below):
 
@@ -7,7 +7,7 @@ senet-ablate run gain --protocol own_network.toml --report
 
 [network]
 backbone = "own_network:make"
-units = 'stages\\.\\d+'
+units = 'stages\.\d+'
 places = { standard = "after norm2", post = "after" }
 """
 

@@ -1,4 +1,4 @@
-"""The shell's commands that train nothing and check: parameters and multiply-adds, honest arms, deserved confidence."""
+"""The commands `audit`, `latency`, `calibrate` and `count`, which check and measure but train nothing."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from senet_ablate.cli.options import (
     ABLATIONS,
     BLOCKS,
     CLASSES,
+    DEVICE,
     MANY,
     MOST_CLASSES,
     PRECISION,
@@ -53,9 +54,14 @@ BUSY = 0.3
 @click.command()
 @options(TABLES, PROTOCOL, SET, PRECISION, BLOCKS, STUDY, CLASSES, RESULTS, ABLATIONS)
 def audit(classes: int | None, **choice: Any) -> None:
-    """Show what differs between each arm and its table's reference: run, modules, shapes, first weights, and records.
+    """Check that each variant differs from its table's reference only as declared.
 
-    Exit 1 if anything differs that the row does not declare.
+    Modules, shapes, first weights, recipe, data, precision, versions and hardware are compared. Exit 1 if anything
+    differs that the row does not declare.
+
+    \b
+    senet-ablate audit
+    senet-ablate audit gate --study digits-reference
     """
     from senet_ablate.analysis.audit import (
         audit_declarations,
@@ -82,7 +88,7 @@ def audit(classes: int | None, **choice: Any) -> None:
     runs = f"{len(outcomes.records)} runs of study {chosen.study.name}" if outcomes else "no run yet"
     say(
         f"{sum(len(table.rows) for table in chosen.ablations)} rows under {chosen.protocol.name}, {runs}: "
-        f"{len(found) - others} declared differences, {others} others."
+        f"{len(found) - others} declared differences, {others} undeclared."
     )
     sys.exit(1 if others else 0)
 
@@ -95,15 +101,19 @@ def audit(classes: int | None, **choice: Any) -> None:
     PRECISION,
     STUDY,
     CLASSES,
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+    DEVICE,
     click.option("--threads", type=MANY, default=1, show_default=True, help="Processor threads."),
     RESULTS,
     ABLATIONS,
 )
 def latency(classes: int | None, device: str, threads: int, **choice: Any) -> None:
-    """Measure how long each network takes: one image, a batch, a training step (minutes). Reports then show it.
+    """Measure the time of one image, a batch and a training step of each variant (minutes).
 
-    Networks are measured in turn, for several rounds, and only while no study trains on this machine.
+    Variants are measured in turn, for several rounds, and only while no study trains on this machine. Reports of the
+    study then show the times.
+
+    \b
+    senet-ablate latency ratio --study digits-reference
     """
     from senet_ablate.execution.machine import find_machine, optimisations_on
     from senet_ablate.models.latency import ROUNDS, measure_latency
@@ -118,8 +128,8 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
     with machine.alone(), Progress(console=console, disable=not console.is_terminal) as display:
         busy = machine.load_of_others()
         if busy is not None and busy > BUSY:
-            tell(f"caution: other processes keep this machine busy (load {busy:.1f} per core); times will be longer")
-        task = display.add_task(f"{len(variants)} networks in turn", total=ROUNDS)
+            tell(f"warning: other processes use this machine (load {busy:.1f} per core); measured times will be longer")
+        task = display.add_task(f"{len(variants)} variants in turn", total=ROUNDS)
         found = measure_latency(
             chosen.protocol,
             variants,
@@ -136,17 +146,24 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
 @click.command()
 @options(
     click.option(
-        "--studies", type=click.IntRange(1, 1_000_000), default=400, show_default=True, help="Simulated studies a line."
+        "--studies",
+        type=click.IntRange(1, 1_000_000),
+        default=400,
+        show_default=True,
+        help="Simulated studies per scenario and number of seeds.",
     ),
-    click.option("--seeds", default="3,5,10", show_default=True, metavar="N,N", help="Seeds of each network."),
-    click.option("--jobs", type=MANY, help="Processes.  [default: one per core]"),
+    click.option("--seeds", default="3,5,10", show_default=True, metavar="N,N", help="Numbers of seeds to simulate."),
+    click.option("--jobs", type=MANY, help="Parallel processes.  [default: one per core]"),
     REPORTS,
     ABLATIONS,
 )
 def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablations: Path | None) -> None:
-    """Simulate studies whose truth is known, judge them as real ones, and count what is wrong (minutes).
+    """Judge simulated studies with known true effects, and count wrong intervals and verdicts (minutes).
 
-    Exit 1 if intervals cover less, or findings are false more often, than the tables promise.
+    Exit 1 if intervals cover the truth less often, or verdicts are false more often, than reports promise.
+
+    \b
+    senet-ablate calibrate --studies 100 --seeds 3,5
     """
     from senet_ablate.analysis.calibration import calibrate as simulate
     from senet_ablate.files import write_atomic
@@ -176,14 +193,14 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
 @options(
     TABLES,
     click.option(
-        "--protocol", type=Word(), default="imagenet-resnet50", show_default=True, help="Whose network to count."
+        "--protocol", type=Word(), default="imagenet-resnet50", show_default=True, help="Count this protocol's network."
     ),
     SET,
     click.option(
-        "--classes", type=click.IntRange(2, MOST_CLASSES), default=1000, show_default=True, help="Classes of a folder."
+        "--classes", type=click.IntRange(2, MOST_CLASSES), default=1000, show_default=True, help="Number of classes."
     ),
-    click.option("--fvcore", is_flag=True, help="Let fvcore trace each network, too, and compare (seconds for each)."),
-    click.option("--csv", "csv_file", type=Place(dir_okay=False), help="Write the counts here."),
+    click.option("--fvcore", is_flag=True, help="Trace each network with fvcore, too, and compare (seconds each)."),
+    click.option("--csv", "csv_file", type=Place(dir_okay=False), help="Also write the counts to this file."),
     ABLATIONS,
 )
 def count(
@@ -195,16 +212,15 @@ def count(
     csv_file: Path | None,
     ablations: Path | None,
 ) -> None:
-    r"""Count parameters and multiply-adds of every variant beside the paper's figures; trains nothing.
+    """Count parameters and multiply-adds of every variant, beside the paper's figures.
 
-    A tick marks each count that rounds to the printed figure; where none does, the conventions that would are named.
-    The tables `table2` to `table5` have networks of their own, whatever the protocol.
+    A tick marks each count that rounds to the printed figure; where none does, the command names the way of counting
+    that would. The tables `table2` to `table5` have networks of their own, whatever the protocol.
 
     \b
-    Examples:
-      senet-ablate count
-      senet-ablate count table2 table3 table4 table5 --csv networks.csv
-      senet-ablate count attention --set network.backbone=resnet18 --set network.stride_in=3x3
+    senet-ablate count
+    senet-ablate count ratio --protocol cifar10 --csv counts.csv
+    senet-ablate count table2 table3 table4 table5 --csv networks.csv
     """
     import pandas as pd
 
@@ -303,7 +319,7 @@ def try_command(block: str, settings: Sequence[str], channels: int) -> None:
     senet-ablate try cbam
     senet-ablate try ge --set extra=theta-plus --channels 256
     senet-ablate try my_blocks:MyBlock
-    """  # noqa: D301 - click wants the character itself
+    """
     from senet_ablate.blocks.build import build_block
     from senet_ablate.blocks.contract import SIDE, check_block
 

@@ -1,4 +1,4 @@
-"""What the commands print: grids that read well in a narrow terminal and in a file."""
+"""What the commands print: tables that fit a narrow terminal and a file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _console() -> Console:
 
 
 def tell(text: str) -> None:
-    """Say on standard error what happens, so that standard output holds results alone."""
+    """Print a message to standard error, so that standard output has results alone."""
     say(text, error=True)
 
 
@@ -66,7 +66,7 @@ def show_declarations(tables: Sequence[Ablation], protocols: Sequence[Protocol])
     """The tables with their rows, and the protocols."""
     printed = [table for table in tables if table.table]
     grid = make_grid(
-        f"the paper's {sum(len(t.rows) for t in printed)} rows are {len(arms(printed))} distinct networks; "
+        f"the paper's {sum(len(t.rows) for t in printed)} rows are {len(arms(printed))} distinct variants; "
         f"{sum(not claim.secondary for table in printed for claim in table.claims)} findings"
     )
     for heading in ("table", "name", "factor", "rows"):
@@ -76,17 +76,17 @@ def show_declarations(tables: Sequence[Ablation], protocols: Sequence[Protocol])
     _console().print(grid)
     grid = make_grid("protocols")
     grid.add_column("name", no_wrap=True)
-    grid.add_column("held fixed")
+    grid.add_column("description")
     for protocol in protocols:
         grid.add_row(protocol.name, protocol.description)
     _console().print(grid)
 
 
 def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
-    """The networks of a plan, what they serve and cost, and the time left."""
+    """The variants of a plan, the rows that they fill, their cost, and the time left."""
     grid = make_grid(title)
-    grid.add_column("network", no_wrap=True)
-    grid.add_column("serves", overflow="fold")
+    grid.add_column("variant", no_wrap=True)
+    grid.add_column("rows", overflow="fold")
     for heading in ("params", "MACs", "runs", "done"):
         grid.add_column(heading, justify="right")
     for planned in plan.arms:
@@ -94,18 +94,18 @@ def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
         counts = (f"{planned.complexity.params:,}", f"{planned.complexity.macs:,}", str(len(planned.runs)), str(done))
         grid.add_row(planned.arm.slug, ", ".join(planned.rows), *counts)
     _console().print(grid)
-    say(f"{len(plan.arms)} networks, {plan.runs} runs, {len(plan.done)} finished, {len(plan.todo)} to do.")
+    say(f"{len(plan.arms)} variants, {plan.runs} runs, {len(plan.done)} finished, {len(plan.todo)} to do.")
     if plan.todo and found is None:
-        say("Time: unknown, no finished run in results/ to learn from; finish one and plan again.")
+        say("Time: unknown until a run is finished; train one and plan again.")
     elif plan.todo and found is not None:
-        say(f"Time: about {duration(found.worker_s)} of one worker, shared by as many as run at once ({found.basis}).")
+        say(f"Time: about {duration(found.worker_s)} on one worker, divided by the parallel runs ({found.basis}).")
 
 
 def show_power(preview: PlanPreview) -> None:
-    """Which findings a plan can decide: smallest effect found, the paper's, chances, and what 80 % would take."""
+    """Which findings a plan can decide: minimum detectable effect, the paper's, power, and what 80 % would take."""
     if preview.claims:
-        grid = make_grid("chance of being reproduced if the paper's effects, or half of them, are true")
-        for heading in ("finding", "finds", "paper", "chance", "at half", "80 % takes"):
+        grid = make_grid("power if the paper's effects, or half of them, are true; MDE: minimum detectable effect")
+        for heading in ("finding", "MDE", "paper", "power", "at half", "80 % takes"):
             grid.add_column(heading, justify="left" if heading == "finding" else "right", no_wrap=True)
         for claim in preview.claims:
             grid.add_row(
@@ -122,11 +122,11 @@ def show_power(preview: PlanPreview) -> None:
 
 
 def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-    """What became of each network's runs: `states` has, per network, what `planning.row_states` tells."""
+    """The state of each variant's runs; `states` has, per variant, the run ids by state (`worklist.row_states`)."""
     grid = make_grid(title)
-    grid.add_column("network", no_wrap=True)
+    grid.add_column("variant", no_wrap=True)
     grid.add_column("finished", justify="right")
-    grid.add_column("others", overflow="fold")
+    grid.add_column("not finished", overflow="fold")
     total = planned = 0
     for name, found in states.items():
         finished = len(found["finished"]) + len(found["diverged"])
@@ -146,8 +146,8 @@ def show_table(table: Table, study: str) -> None:
 
     grid = make_grid(f"{table.ablation.heading}, study {study}")
     text = printed(table, compact=True)
-    for name in text.columns:
-        grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=name == "network")
+    for number, name in enumerate(text.columns):
+        grid.add_column(name, justify="right" if number else "left", no_wrap=not number)
     for line in text.itertuples(index=False):
         grid.add_row(*line)
     _console().print(grid)
@@ -158,10 +158,10 @@ def show_table(table: Table, study: str) -> None:
 
 
 def show_calibration(frame: DataFrame) -> None:
-    """Coverage, false findings and findings right of each simulated world."""
-    grid = make_grid(f"{frame['studies'].iloc[0]} simulated studies a line")
-    grid.add_column("world", overflow="fold")
-    for heading in ("seeds", "coverage", "false", "right", "holds"):
+    """Coverage, false findings and correct findings of each simulated scenario."""
+    grid = make_grid(f"{frame['studies'].iloc[0]} simulated studies per line")
+    grid.add_column("scenario", overflow="fold")
+    for heading in ("seeds", "coverage", "false", "correct", "holds"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for line in frame.to_dict("records"):
         grid.add_row(
@@ -176,9 +176,9 @@ def show_calibration(frame: DataFrame) -> None:
 
 
 def show_latency(latency: Latency) -> None:
-    """Milliseconds of each network and kind of work, with the range of the rounds."""
+    """Milliseconds of each variant and kind of work, with the range of the rounds."""
     grid = make_grid(latency.setting)
-    grid.add_column("network", no_wrap=True)
+    grid.add_column("variant", no_wrap=True)
     for heading in ("1 image, ms", f"batch of {latency.batch}", "training step"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for slug, times in latency.networks.items():
@@ -187,7 +187,7 @@ def show_latency(latency: Latency) -> None:
 
 
 def show_counts(frame: DataFrame, convention: str) -> None:
-    """Counts of every arm; at the paper's scale beside its figures, with a tick on each that rounds to print."""
+    """Counts of every variant; at the paper's scale beside its figures, with a tick where they agree as rounded."""
     from pandas import isna
 
     at_paper_scale = "paper_params_m" in frame.columns

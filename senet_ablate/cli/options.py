@@ -85,27 +85,33 @@ TABLES = click.argument("tables", nargs=-1, metavar="[TABLE]...")
 ABLATIONS = click.option(
     "--ablations",
     type=Place(file_okay=False, exists=True),
-    help="Folder of the declarations.  [default: ./ablations, else the ones that ship with the package]",
+    help="Folder of tables and protocols.  [default: ./ablations, else the package's own]",
 )
 PROTOCOL = click.option(
     "--protocol",
     type=Word(),
-    help="What is held fixed: a name from `list`, or a .toml file.  [default: the study's, else digits]",
+    help="Network, data and recipe: a name from `list`, or a .toml file.  [default: the study's, else digits]",
 )
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the protocol: recipe.epochs=60."
 )
-ROWS = click.option("--rows", type=Word(), metavar="ID,ID", help="Only these rows (and each table's reference).")
+ROWS = click.option("--rows", type=Word(), metavar="ID,ID", help="Only these rows, and each table's reference.")
 SEEDS = click.option(
-    "--seeds", type=click.IntRange(1, SEED_SERIES), help="Runs per network, seeds 0, 1, …  [default: the protocol's]"
+    "--seeds",
+    type=click.IntRange(1, SEED_SERIES),
+    help="Runs per variant, with seeds 0, 1, …  [default: the protocol's]",
 )
 STUDY = click.option(
     "--study",
     type=Word(),
-    help="Folder under results/ and reports/.  [default: the protocol's name, and a hash if --set changes it]",
+    help="Name of the folder in results/ and reports/.  [default: the protocol's, with a hash if --set changes it]",
 )
-RESULTS = click.option("--results", type=Place(file_okay=False), default=Path("results"), show_default=True)
-REPORTS = click.option("--reports", type=Place(file_okay=False), default=Path("reports"), show_default=True)
+RESULTS = click.option(
+    "--results", type=Place(file_okay=False), default=Path("results"), show_default=True, help="Folder of all studies."
+)
+REPORTS = click.option(
+    "--reports", type=Place(file_okay=False), default=Path("reports"), show_default=True, help="Folder of all reports."
+)
 BLOCKS = click.option(
     "--block",
     "blocks",
@@ -115,10 +121,18 @@ BLOCKS = click.option(
 )
 PRECISION = click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Short for --set precision=…")
 CLASSES = click.option(
-    "--classes", type=click.IntRange(2, MOST_CLASSES), help="Number of classes of a folder that no run has read yet."
+    "--classes",
+    type=click.IntRange(2, MOST_CLASSES),
+    help="Number of classes of an image folder that no run has read yet.",
 )
-DATA = click.option("--data", type=Place(), help="The image folder, or where torchvision's sets lie.")
-DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+DATA = click.option("--data", type=Place(), help="Image folder, or the folder of torchvision's data sets.")
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Device to compute on.",
+)
 MANY = click.IntRange(1, 1024)
 """Workers, threads or devices."""
 

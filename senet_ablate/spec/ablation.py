@@ -45,28 +45,36 @@ class PaperFigures(Spec):
     """What the paper prints for a row: single-crop ImageNet errors in percent, parameters in millions, GFLOPs."""
 
     top1_err: float
+    """Top-1 error in percent."""
     top5_err: float
+    """Top-5 error in percent."""
     params_m: float | None = None
+    """Parameters in millions."""
     gflops: float | None = None
+    """Multiply-adds in billions (the paper's GFLOPs)."""
 
 
 class Row(Spec):
-    """One row of a printed table: its name, the network it stands for and the paper's figures.
-
-    In TOML `se = false` is the network without SE and `se = {}` the paper's block with all its defaults; instead of it
-    `block = "cbam"` is another block, with `settings`. A row of ours has no `paper`. `first_seed = 1000` makes the same
-    network under other seeds an arm of its own: a null comparison. `source` is found when a user's block is loaded.
-    """
+    """One row of a table: its name, its variant, and the paper's figures."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Its name in claims and options."""
     label: str
+    """Its name in reports."""
     se: SEConfig | None = None
+    """The paper's block: `false` is no SE, `{}` the block with its defaults."""
     block: str | None = None
+    """Another block instead: a name such as `cbam`, or your own as `package.module:Class`."""
     settings: Settings = ()
+    """Settings of `block`. A value by stage is a table: `{ 2 = 4, 3 = 8, 4 = 16, 5 = 32 }`."""
     source: str = ""
+    """Digest of your own block's code. Leave it out; it is computed when the block is loaded."""
     placement: Placement = Placement()
+    """Where the block sits."""
     first_seed: Annotated[int, Field(ge=0, le=1_000_000, multiple_of=SEED_SERIES)] = 0
+    """First of the row's seeds; 1000 trains a variant again under other seeds, for a null comparison."""
     paper: PaperFigures | None = None
+    """What the paper prints for the row; none in a table of ours."""
 
     @field_validator("se", mode="before")
     @classmethod
@@ -100,24 +108,30 @@ class Row(Spec):
 
 
 class Ablation(Spec):
-    """One table: rows that differ in `factor` while a protocol is held fixed, and what the paper concludes from it.
-
-    `table` is its number in the paper; a table of ours has none. `plain` has the paper's figures for the network
-    without SE where the table itself does not print it, for the claims are measured against it. `protocol` is the one
-    taken when a call names none.
-    """
+    """One table: rows that differ in one factor under one protocol, and what the paper concludes from them."""
 
     table: Annotated[int, Field(ge=1)] | None = None
+    """Its number in the paper; a table of ours has none."""
     slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Its name in commands. The file is called `tableN_SLUG.toml`, or `SLUG.toml` without a number."""
     title: str
+    """Its heading."""
     question: str
+    """The question that it answers."""
     factor: Factor
+    """The one setting in which its rows may differ."""
     reference: str
+    """Row to which the others are compared."""
     source: str
+    """Where its figures come from."""
     protocol: str = "digits"
+    """The protocol of a command that names none."""
     plain: PaperFigures | None = None
+    """The paper's figures for the network without SE, where the table does not print it and its claims need it."""
     rows: tuple[Row, ...]
+    """Its variants, at least two."""
     claims: tuple[Claim, ...] = ()
+    """The findings to test."""
 
     @model_validator(mode="after")
     def _rows_are_comparable(self) -> Self:

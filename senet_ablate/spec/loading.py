@@ -41,7 +41,7 @@ def all_ablations(directory: Path) -> list[Ablation]:
             raise UserError(f"{path}: slug = {ablation.slug!r} is also that of {ablations[ablation.slug].name}.toml")
         ablations[ablation.slug] = ablation
     if not ablations:
-        raise UserError(f"{directory}: no ablation (*.toml) in this folder")
+        raise UserError(f"{directory}: no table (*.toml) in this folder")
     return sorted(ablations.values(), key=lambda a: (a.table is None, a.table or 0, a.slug))
 
 
@@ -116,7 +116,7 @@ def load_ablations(directory: Path, slugs: Sequence[str] = (), rows: Sequence[st
     ablations = {ablation.slug: ablation for ablation in all_ablations(directory)}
     for slug in slugs:
         if slug not in ablations:
-            raise UserError(f"no ablation {slug!r}; {did_you_mean(slug, ablations)}")
+            raise UserError(f"no table {slug!r}; {did_you_mean(slug, ablations)}")
     wanted = set(slugs) or {slug for slug, ablation in ablations.items() if ablation.table} or set(ablations)
     chosen = [ablation for slug, ablation in ablations.items() if slug in wanted]
     return keep_rows(chosen, rows)

@@ -88,32 +88,30 @@ def at_stage(value: Any, stage: int, what: str) -> Any:
 
 
 class SEConfig(Spec):
-    """What the block computes: squeeze (Eq. 2), then excitation, s = gate(W2 relu(W1 z)) in the paper (Eq. 3).
-
-    `squeeze="none"` keeps the map and turns both layers into 1x1 convolutions (Table 16). `reduction` is
-    r; the hidden width is C // r exactly, never rounded up, and a width of 0 is an error. It may be a table by stage
-    (section 6.1). `bias` is off as in section 6 of the paper (the released models have biases).
-
-    `gate="double-sigmoid"` is twice the sigmoid, which starts at 1 instead of 1/2; `residual` returns x + SE(x), whose
-    factor starts at 3/2. Both are ours.
-
-    Three gates are controls of ours, each with all parameters of the block: `constant` is 1/2 whatever the image
-    (sigmoid at 0), `random` leaves both layers as they were drawn, `none` adds the excitation instead of
-    multiplying by it.
-    """
+    """What the block computes: squeeze (Eq. 2), then excitation, s = gate(W2 relu(W1 z)) in the paper (Eq. 3)."""
 
     squeeze: Squeeze = "avg"
+    """Global pooling by average or maximum; `none` keeps the map and uses 1x1 convolutions (Table 16)."""
     gate: Gate = "sigmoid"
+    """The last non-linearity. `double-sigmoid` (ours) is twice the sigmoid and starts at 1 instead of 1/2. Three values are
+    controls with all parameters of the block: `constant` is 1/2 whatever the image, `random` leaves both layers as they
+    were drawn, `none` adds the excitation instead of multiplying by it."""
     reduction: Reduction = 16
+    """Reduction ratio r, or a table of ratios by stage, `{ 2 = 4, 3 = 8, 4 = 16, 5 = 32 }` (section 6.1). The hidden width
+    is C // r exactly; a width of 0 is an error."""
     bias: bool = False
+    """Biases in the two layers: off as in section 6 of the paper (the released models have them)."""
     residual: bool = False
+    """x + SE(x) instead of SE(x) (ours): the factor starts at 3/2."""
 
 
 class Placement(Spec):
-    """Where the block sits: in which stages (Table 13) and at which site of the residual unit (Tables 14, 15)."""
+    """Where the block sits."""
 
     stages: Literal["all"] | tuple[int, ...] = "all"
+    """Stages with a block, named after the convolutions conv2_x to conv5_x (Table 13): a list from 2, 3, 4, 5."""
     position: Position = "standard"
+    """Where in the residual unit (Tables 14 and 15)."""
 
     @field_validator("stages", mode="before")
     @classmethod
@@ -211,39 +209,41 @@ def _word(text: str) -> str:
 
 
 class Network(Spec):
-    """The network that carries the variant: one of ours, of a library, or the user's own.
-
-    `backbone` is a name of ours (`resnet50`), `torchvision:`, `timm:` or `pytorchcv:` and a name there, or
-    `package.module:function` of the user's, called as `function(num_classes=…, in_channels=…)`. `arguments` go to
-    that function. `unstrided` undoes the first so many halvings of the map: layers with a stride get a stride of 1, so
-    that a network made for large images keeps the maps of small ones.
-
-    Of ours, `width` is the width of the stem and of the first 3x3 convolutions (64 in the paper; 64 is the full width
-    of the networks for 32 px, too). `stem` is 7x7/2 with 3x3/2 max pooling, or 3x3/1 for small images. `stride_in` says
-    which convolution of a bottleneck halves the map: the first 1x1 (the paper; its GFLOPs confirm it) or the 3x3
-    (torchvision, timm). `stem_pool` says how the pooling of the stem meets the map's edge: padded all around
-    (torchvision), or as Caffe and the released models have it, without padding and with a last window that may hang
-    over the edge. `groups` of `base_width` make a ResNeXt (32 and 4 in the paper).
-
-    A network that no library names says where blocks go: `units` is a pattern of module names, `places` names for
-    each position `before` or `after` and a module within the unit, e.g. `{ standard = "after bn2" }`; `unit_stages`, if
-    the side of the maps does not tell, which stage each unit is in.
-    """
+    """The network that carries the variant: one of ours (Table 1 and others), of a library, or your own."""
 
     backbone: str
+    """One of ours (`resnet14`, `resnet18`, `resnet26`, `resnet34`, `resnet50`, `resnet101`, `resnet152` of Table 1's kind;
+    `preresnet20`, `preresnet110`, `preresnet164`, `wrn10-2`, `wrn16-8`, `vgg11`, `vgg16`, `smallnet`); `torchvision:`,
+    `timm:` or `pytorchcv:` and a name there; or your own `package.module:function`, called with `num_classes` and
+    `in_channels`."""
     width: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Channels of the stem and of the first 3x3 convolutions (64 in the paper). 64 is the full width of all of ours."""
     stem: Literal["imagenet", "small"] = "imagenet"
+    """`imagenet`: a 7x7 convolution with stride 2, then max pooling; `small`: a 3x3 convolution, for small images."""
     stride_in: Literal["1x1", "3x3"] = "1x1"
+    """Which convolution of a bottleneck halves the map: the first 1x1 (the paper) or the 3x3 (torchvision, timm)."""
     stem_pool: Literal["padded", "ceil"] = "padded"
+    """How the stem's pooling meets the edge: `padded` all around (torchvision), or `ceil`, without padding and with a
+    last window that may hang over the edge (Caffe, the released models)."""
     groups: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Groups of a bottleneck's 3x3 convolution: 32 in the paper's ResNeXt."""
     base_width: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Width of each group at the full width of 64: 4 in the paper's ResNeXt (32x4d)."""
     arguments: Settings = ()
+    """Arguments for the function that builds a library's network or your own."""
     unstrided: Annotated[int, Field(ge=0, le=100)] = 0
+    """How many halvings of the map are undone, from the first: layers with a stride get a stride of 1, so that a network
+    made for large images keeps the maps of small ones."""
     units: str = ""
+    """Of a network that no family knows: pattern of the names of the modules to which a block belongs."""
     places: Places = ()
+    """With `units`: `before` or `after` a module within the unit, by position, `{ standard = "after bn2" }`."""
     unit_stages: tuple[Annotated[int, Field(ge=0, le=100)], ...] = ()
+    """The stage of each unit, where neither its name nor the side of its map tells."""
     pretrained: bool | str = False
+    """Start from the weights that torchvision or timm publish (`true`), or from a file with the network's state dict."""
     source: str = ""
+    """Digest of your own code and of the file of weights. It is found when the protocol is read; leave it out."""
 
     @field_validator("backbone")
     @classmethod

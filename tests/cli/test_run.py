@@ -48,14 +48,14 @@ def test_list_names_all_tables_rows_and_protocols(invoke):
         assert ablation.slug in output
     for path in Path(ABLATIONS, "protocols").glob("*.toml"):
         assert load_protocol(Path(ABLATIONS), path.stem).name in output
-    assert "the paper's 25 rows are 17 distinct networks; 15 findings" in " ".join(output.split())
+    assert "the paper's 25 rows are 17 distinct variants; 15 findings" in " ".join(output.split())
 
 
 def test_plan_tells_what_tables_share(invoke):
     output = invoke("plan").output
-    assert "17 networks, 51 runs, 0 finished, 51 to do." in output
+    assert "17 variants, 51 runs, 0 finished, 51 to do." in output
     assert "Time: unknown" in output
-    assert "8 networks, 16 runs" in invoke("plan", "ratio", "gate", "--seeds", "2").output
+    assert "8 variants, 16 runs" in invoke("plan", "ratio", "gate", "--seeds", "2").output
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_study_killed_in_the_middle_ends_with_the_tables_of_an_undisturbed_one
     assert "3 of 3 runs were finished; nothing to train" in third.stderr
     assert {path.name for path in finished[0].parent.iterdir()} == {"curve.csv", "predictions.npz", "record.json"}
     gate = call("plan", "gate", *SMALL, cwd=cut)
-    assert "4 networks, 4 runs, 2 finished, 2 to do." in gate.stdout, "the three gates, and the network without SE"
+    assert "4 variants, 4 runs, 2 finished, 2 to do." in gate.stdout, "the three gates, and the network without SE"
     assert "from 3 finished runs of this protocol" in " ".join(gate.stdout.split())
     changed = call("run", "gate", *SMALL, "--set", "recipe.lr=0.1", cwd=cut)
     assert changed.returncode == 2
@@ -184,7 +184,7 @@ def test_two_drivers_divide_a_study_between_them(tmp_path):
     trained = [int(re.search(r"trained (\d) runs", text)[1]) for text in told]
     assert sum(trained) == 3, "each run once"
     assert min(trained) >= 1, "and nobody idle"
-    assert any("done by another driver" in text for text in told)
+    assert any("done by another process" in text for text in told)
     folders = [path.parent for path in tmp_path.glob("results/small/*/record.json")]
     assert len(folders) == 3
     assert all(len(list(folder.iterdir())) == 3 for folder in folders)

@@ -116,9 +116,9 @@ def test_the_same_seed_with_another_result_is_kept_beside_and_told(ours: Study, 
     result = call(ours, theirs.root)
     assert result.exit_code == 1
     text = result.stdout
-    assert "the same seed twice with different results" in text
+    assert "same seed, different result" in text
     assert f"{here.path.name}: 10.00 % and 11.50 %; {sum(one != other)} test images differ" in text
-    assert "2 differ (by at most 1.50 points of error)" in text
+    assert "2 with a different result (by at most 1.50 points of error)" in text
     after = content(ours)
     assert {name: after[name] for name in before} == before
     kept = [path for path in (ours.root / "conflicts").iterdir() if path.name.startswith(here.path.name + "-")]
@@ -253,13 +253,13 @@ def test_versions_and_hardware_that_differ_are_cautions(ours: Study, theirs: Stu
     result = call(ours, theirs.root)
     assert result.exit_code == 0
     for line in (
-        "caution: versions.torch: 2.6 in 2 runs, 2.7 in 1 runs",
-        "caution: hardware.name: old in 2 runs, new in 1 runs",
-        "caution: precision.used: fp32 in 2 runs, bf16 in 1 runs",
-        "caution: execution.threads: 1 in 2 runs, 2 in 1 runs",
+        "warning: versions.torch: 2.6 in 2 runs, 2.7 in 1 runs",
+        "warning: hardware.name: old in 2 runs, new in 1 runs",
+        "warning: precision.used: fp32 in 2 runs, bf16 in 1 runs",
+        "warning: execution.threads: 1 in 2 runs, 2 in 1 runs",
     ):
         assert line in result.stdout
-    assert result.stdout.count("caution") == 4
+    assert result.stdout.count("warning") == 4
 
 
 def test_what_is_damaged_there_or_here_is_left_as_it_is(ours: Study, theirs: Study) -> None:

@@ -137,7 +137,7 @@ def test_two_files_with_one_slug_are_refused(folder):
         (
             ["ration"],
             [],
-            "no ablation 'ration'; did you mean 'ratio'? allowed: ratio, squeeze, gate, stage, ",
+            "no table 'ration'; did you mean 'ratio'? allowed: ratio, squeeze, gate, stage, ",
         ),
         (["gate"], ["r2"], "no row 'r2' in gate; allowed: relu, tanh, sigmoid"),
         (["ratio"], ["r23"], "no row 'r23' in ratio; did you mean 'r2'? allowed: r2, r4, r8, r16, r32, original"),
@@ -148,7 +148,7 @@ def test_unknown_table_or_row_is_refused_with_the_known_ones(slugs, rows, text):
 
 
 def test_folder_without_tables_is_refused(tmp_path):
-    assert refusal(load_ablations, tmp_path) == f"{tmp_path}: no ablation (*.toml) in this folder"
+    assert refusal(load_ablations, tmp_path) == f"{tmp_path}: no table (*.toml) in this folder"
 
 
 # --- protocols ---
