@@ -93,12 +93,12 @@ class SEConfig(Spec):
     squeeze: Squeeze = "avg"
     """Global pooling by average or maximum; `none` keeps the map and uses 1x1 convolutions (Table 16)."""
     gate: Gate = "sigmoid"
-    """The last non-linearity. `double-sigmoid` (ours) is twice the sigmoid and starts at 1 instead of 1/2. Three values are
-    controls with all parameters of the block: `constant` is 1/2 whatever the image, `random` leaves both layers as they
-    were drawn, `none` adds the excitation instead of multiplying by it."""
+    """The last non-linearity. `double-sigmoid` (ours) is twice the sigmoid and starts at 1 instead of 1/2. Three values
+    are controls with all parameters of the block: `constant` is 1/2 whatever the image, `random` leaves both layers as
+    they were drawn, `none` adds the excitation instead of multiplying by it."""
     reduction: Reduction = 16
-    """Reduction ratio r, or a table of ratios by stage, `{ 2 = 4, 3 = 8, 4 = 16, 5 = 32 }` (section 6.1). The hidden width
-    is C // r exactly; a width of 0 is an error."""
+    """Reduction ratio r, or a table of ratios by stage, `{ 2 = 4, 3 = 8, 4 = 16, 5 = 32 }` (section 6.1). The hidden
+    width is C // r exactly; a width of 0 is an error."""
     bias: bool = False
     """Biases in the two layers: off as in section 6 of the paper (the released models have them)."""
     residual: bool = False
@@ -212,10 +212,10 @@ class Network(Spec):
     """The network that carries the variant: one of ours (Table 1 and others), of a library, or your own."""
 
     backbone: str
-    """One of ours (`resnet14`, `resnet18`, `resnet26`, `resnet34`, `resnet50`, `resnet101`, `resnet152` of Table 1's kind;
-    `preresnet20`, `preresnet110`, `preresnet164`, `wrn10-2`, `wrn16-8`, `vgg11`, `vgg16`, `smallnet`); `torchvision:`,
-    `timm:` or `pytorchcv:` and a name there; or your own `package.module:function`, called with `num_classes` and
-    `in_channels`."""
+    """One of ours (`resnet14`, `resnet18`, `resnet26`, `resnet34`, `resnet50`, `resnet101`, `resnet152` of Table 1's
+    kind; `preresnet20`, `preresnet110`, `preresnet164`, `wrn10-2`, `wrn16-8`, `vgg11`, `vgg16`, `smallnet`);
+    `torchvision:`, `timm:` or `pytorchcv:` and a name there; or your own `package.module:function`, called with
+    `num_classes` and `in_channels`."""
     width: Annotated[int, Field(ge=1, le=1024)] = 64
     """Channels of the stem and of the first 3x3 convolutions (64 in the paper). 64 is the full width of all of ours."""
     stem: Literal["imagenet", "small"] = "imagenet"
@@ -232,8 +232,8 @@ class Network(Spec):
     arguments: Settings = ()
     """Arguments for the function that builds a library's network or your own."""
     unstrided: Annotated[int, Field(ge=0, le=100)] = 0
-    """How many halvings of the map are undone, from the first: layers with a stride get a stride of 1, so that a network
-    made for large images keeps the maps of small ones."""
+    """How many halvings of the map are undone, from the first: layers with a stride get a stride of 1, so that a
+    network made for large images keeps the maps of small ones."""
     units: str = ""
     """Of a network that no family knows: pattern of the names of the modules to which a block belongs."""
     places: Places = ()
@@ -241,8 +241,8 @@ class Network(Spec):
     unit_stages: tuple[Annotated[int, Field(ge=0, le=100)], ...] = ()
     """The stage of each unit, where neither its name nor the side of its map tells."""
     pretrained: bool | str = False
-    """Start from the weights that torchvision or timm publish (`true`), or from a file with the network's state dict."""
-    source: str = ""
+    """Start from the weights that torchvision or timm publish (`true`), or from a file with the network's state
+    dict.""" source: str = ""
     """Digest of your own code and of the file of weights. It is found when the protocol is read; leave it out."""
 
     @field_validator("backbone")
