@@ -241,8 +241,8 @@ class Network(Spec):
     unit_stages: tuple[Annotated[int, Field(ge=0, le=100)], ...] = ()
     """The stage of each unit, where neither its name nor the side of its map tells."""
     pretrained: bool | str = False
-    """Start from the weights that torchvision or timm publish (`true`), or from a file with the network's state
-    dict.""" source: str = ""
+    """Start from the weights that torchvision or timm publish (`true`), or from those in a file, a state dict."""
+    source: str = ""
     """Digest of your own code and of the file of weights. It is found when the protocol is read; leave it out."""
 
     @field_validator("backbone")
