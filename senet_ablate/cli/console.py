@@ -151,9 +151,13 @@ def show_table(table: Table, study: str) -> None:
     for line in text.itertuples(index=False):
         grid.add_row(*line)
     _console().print(grid)
-    for finding in table.findings:
+    missing = [all(reason.kind is Reason.NOT_RUN for reason in each.reasons) and each.reasons for each in table.findings]
+    findings = [each for each, lacking in zip(table.findings, missing, strict=True) if not lacking]
+    for finding in findings:
         reason = reason_in_words(finding)
         say(f"{finding.claim.id} {finding.claim.statement}: {finding.verdict}{f' ({reason})' if reason else ''}")
+    if len(findings) < len(table.findings):
+        say(f"{len(table.findings) - len(findings)} more findings are about variants that were not run.")
     say("")
 
 
