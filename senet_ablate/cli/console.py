@@ -141,7 +141,8 @@ def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -
 
 def show_table(table: Table, study: str) -> None:
     """A filled table, as much of it as fits into 80 columns, and the verdict on each of its findings."""
-    from senet_ablate.report.findings import reason_in_words  # pandas
+    from senet_ablate.analysis.verdicts import Reason  # pandas
+    from senet_ablate.report.findings import reason_in_words
     from senet_ablate.report.tables import printed
 
     grid = make_grid(f"{table.ablation.heading}, study {study}")
@@ -151,8 +152,7 @@ def show_table(table: Table, study: str) -> None:
     for line in text.itertuples(index=False):
         grid.add_row(*line)
     _console().print(grid)
-    missing = [all(reason.kind is Reason.NOT_RUN for reason in each.reasons) and each.reasons for each in table.findings]
-    findings = [each for each, lacking in zip(table.findings, missing, strict=True) if not lacking]
+    findings = [each for each in table.findings if {reason.kind for reason in each.reasons} != {Reason.NOT_RUN}]
     for finding in findings:
         reason = reason_in_words(finding)
         say(f"{finding.claim.id} {finding.claim.statement}: {finding.verdict}{f' ({reason})' if reason else ''}")
