@@ -23,8 +23,8 @@ from senet_ablate.report.figures import (
     save,
     table_points,
 )
+from senet_ablate.report.overview import overview_markdown
 from senet_ablate.report.page import Page, Picture
-from senet_ablate.report.summary import summary_markdown
 from senet_ablate.report.tables import Table, build_table, cost_markdown, table_in_words, to_csv, to_latex, to_markdown
 from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.claims import PLAIN
@@ -82,7 +82,7 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
         write(f"tables/{name}.tex", to_latex(table))
     networks, shown = plot_networks(tables)
     pictures["networks"] = picture("networks", networks, shown, "Error of every network against what it costs.")
-    write("tables/summary.md", summary_markdown(assessment))
+    write("tables/overview.md", overview_markdown(assessment))
     write("tables/cost.md", cost_markdown(ablations, assessment.outcomes))
     write("tables/findings.md", findings.to_markdown(assessment))
     write("tables/findings.csv", findings.to_csv(assessment))

@@ -24,7 +24,7 @@ PAGES = {page: page.read_text(encoding="utf-8") for page in (ROOT / "README.md",
 def test_the_readme_is_short_and_has_its_table_of_studies():
     assert len(README.splitlines()) <= 160
     assert re.findall(r"<!-- generated: (\S+) -->", README) == [
-        "cifar10-lite/summary+cifar10-lite-controls/summary+digits-reference/summary"
+        "cifar10-lite/overview+cifar10-lite-controls/overview+digits-reference/overview"
     ]
 
 

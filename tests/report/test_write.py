@@ -22,7 +22,7 @@ def test_report_writes_tables_figures_and_page_the_same_bytes_each_time(full: St
     expected |= {f"figures/{name}.{suffix}" for name in figures for suffix in ("svg", "png", "csv")}
     expected |= {f"figures/table10_ratio_column.{suffix}" for suffix in ("svg", "png")}
     expected |= {"index.html", "REPORT.md"}
-    expected |= {f"tables/{name}" for name in ("cost.md", "findings.md", "findings.csv", "summary.md")}
+    expected |= {f"tables/{name}" for name in ("cost.md", "findings.md", "findings.csv", "overview.md")}
     for name, report in zip(("one", "two"), runs, strict=True):
         written = {path.relative_to(tmp_path / name / "first").as_posix() for path in report.files}
         assert written == expected

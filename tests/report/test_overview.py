@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from senet_ablate.analysis.study import assess
-from senet_ablate.report.summary import summary_markdown
+from senet_ablate.report.overview import overview_markdown
 from senet_ablate.results.store import Study
 from senet_ablate.spec.loading import load_ablations
 
@@ -26,7 +26,7 @@ def test_runs_variants_gain_and_verdicts_are_those_of_the_records(name: str, not
         errors.setdefault(stem[0] + series, []).append(record["metrics"]["top1_err"])
     gain = statistics.mean(errors["plain"]) - statistics.mean(errors["se-r16"])
     study = Study(ROOT / "results" / name)
-    heading, _, line = summary_markdown(assess(load_ablations(ROOT / "ablations"), study)).splitlines()
+    heading, _, line = overview_markdown(assess(load_ablations(ROOT / "ablations"), study)).splitlines()
     cells = dict(zip(heading.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=True))
     assert cells["study"] == f"`{name}`"
     assert int(cells["runs"]) == len(records)

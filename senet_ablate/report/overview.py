@@ -10,7 +10,7 @@ from senet_ablate.report.findings import deciding
 NO_RUNS = "not run"
 
 
-def summary_markdown(assessment: Assessment) -> str:
+def overview_markdown(assessment: Assessment) -> str:
     """The line under its headings, as a Markdown table. `senet-ablate report --fill` puts those of several together."""
     protocol, outcomes = assessment.pin.protocol, assessment.outcomes
     verdicts = Counter(
