@@ -238,7 +238,7 @@ class Network(Spec):
     groups: Annotated[int, Field(ge=1, le=1024)] = 1
     base_width: Annotated[int, Field(ge=1, le=1024)] = 64
     arguments: Settings = ()
-    unstrided: Annotated[int, Field(ge=0, le=100)] = 0
+    unstrided: Annotated[int, Field(ge=0, le=8)] = 0
     units: str = ""
     places: Places = ()
     unit_stages: tuple[Annotated[int, Field(ge=0, le=100)], ...] = ()

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from senet_ablate.errors import UserError
 from senet_ablate.models.backbones import build_backbone, remove_strides
@@ -112,7 +111,9 @@ KNOWN = {
     "ShuffleNet": Known(
         network={"backbone": "pytorchcv:shufflenet_g3_w1"}, params=1_865_728, stats=1_890_208, macs=137_460_672,
         se_params=610_416, se_macs=2_214_480,
-        sites=((1, 216, 28, 1), (1, 240, 28, 3), (2, 480, 14, 8), (3, 960, 7, 4)),
+        sites=(
+            (1, 216, 28, 1), (1, 240, 28, 3), (2, 240, 14, 1), (2, 480, 14, 7), (3, 480, 7, 1), (3, 960, 7, 3),
+        ),
     ),
     "pre-activation ResNet-110": Known(
         network={"backbone": "preresnet110"}, resolution=32, classes=10,
@@ -271,15 +272,22 @@ def test_first_weights_follow_the_seed_alone_and_the_shared_generator_stays(back
         assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_removing_strides_keeps_the_first_maps_large():
+@pytest.mark.parametrize(
+    ("count", "sides"), [(0, [8, 4, 2, 1]), (1, [16, 8, 4, 2]), (2, [32, 16, 8, 4]), (3, [32, 32, 16, 8])]
+)
+def test_removing_strides_keeps_the_first_maps_large(count, sides):
     model = build_backbone(Network(backbone="torchvision:resnet18"), in_channels=3, classes=10, resolution=32)
-    strides = [module.stride for module in model.modules() if isinstance(module, (nn.Conv2d, nn.MaxPool2d))]
-    remove_strides(model, 2)
-    after = [module.stride for module in model.modules() if isinstance(module, (nn.Conv2d, nn.MaxPool2d))]
-    assert (strides[0], strides[1]) == ((2, 2), 2)
-    assert after == [(1, 1), (1, 1), *strides[2:]]
-    with pytest.raises(ValueError, match="unstrided = 99, but the network has 6 layers with a stride"):
-        remove_strides(model, 99)
+    remove_strides(model, count, in_channels=3, resolution=32)
+    found = []
+    for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+        stage.register_forward_hook(lambda module, inputs, output: found.append(output.shape[-1]))
+    model.eval()(torch.zeros(1, 3, 32, 32))
+    assert found == sides
+
+
+def test_more_strides_than_a_network_has_cannot_be_removed():
+    with pytest.raises(ValueError, match=r"network.unstrided = 6, but the network halves its maps 5 times"):
+        build_backbone(Network(backbone="torchvision:resnet18", unstrided=6), in_channels=3, classes=10, resolution=32)
 
 
 @pytest.mark.parametrize(
