@@ -110,9 +110,7 @@ def build_model(
         network.setdefault("stride_in", "3x3")
     chosen = Network.model_validate({"backbone": backbone} | network)
     config = SEConfig.model_validate(dict(se)) if se is not None and block is None else None
-    placement: dict[str, Any] = {}
-    if config is not None or block is not None:
-        placement = {"stages": "all" if stages == "all" else tuple(stages), "position": position}
+    placement = {"stages": "all" if stages == "all" else tuple(stages), "position": position}
     variant = Variant.model_validate(
         {
             "se": config,

@@ -133,7 +133,8 @@ def fitting_family(model: nn.Module) -> Family:
     Raises:
         ValueError: none fits.
     """
-    for family in (*reversed(OURS.values()), *reversed(FAMILIES.values())):
+    known = OURS if type(model).__module__.startswith(f"{__package__}.") else FAMILIES
+    for family in reversed(known.values()):
         units = [unit for unit, _ in _units(model, family)]
         pattern, _ = family.places["standard"]
         if units and all(any(re.fullmatch(pattern, inner) for inner in _inside(model, unit)) for unit in units):

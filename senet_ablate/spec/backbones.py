@@ -88,6 +88,7 @@ OURS: dict[Kind, Family] = {
     "bottleneck": Family(units=_RESIDUAL, places=_BOTTLENECK, offset=1, child="se"),
     "preact": Family(
         units=_RESIDUAL,
+        of_class="PreActBlock",
         places={
             "standard": ("conv2", "after"),
             "pre": ("bn1", "before"),
@@ -98,6 +99,7 @@ OURS: dict[Kind, Family] = {
     ),
     "preact-bottleneck": Family(
         units=_RESIDUAL,
+        of_class="PreActBottleneck",
         places={
             "standard": ("conv3", "after"),
             "pre": ("bn1", "before"),

@@ -231,7 +231,7 @@ class Network(Spec):
     """Width of each group at the full width of 64: 4 in the paper's ResNeXt (32x4d)."""
     arguments: Settings = ()
     """Arguments for the function that builds a library's network or your own."""
-    unstrided: Annotated[int, Field(ge=0, le=100)] = 0
+    unstrided: Annotated[int, Field(ge=0, le=8)] = 0
     """How many halvings of the map are undone, from the first: layers with a stride get a stride of 1, so that a
     network made for large images keeps the maps of small ones."""
     units: str = ""

@@ -121,7 +121,7 @@ FORMULAS = {
 def assert_acts_as_its_formula(
     backbone: str, index: int, formulas: dict[str, Callable[..., Tensor]], **network
 ) -> None:
-    """In unit `index` of stage 3, with formulas of the plain unit and its input, each place is told from the others."""
+    """Try each place in unit `index` of stage 3; a formula is of the plain unit and its input."""
     for position in formulas:
         variant = Variant(se=SEConfig(reduction=1), placement=Placement(position=position))
         model, plain = scrambled(build(backbone, variant, **network)), build(backbone, **network)
