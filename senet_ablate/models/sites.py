@@ -115,9 +115,24 @@ def run_once(model: nn.Module, *, in_channels: int, resolution: int) -> dict[str
             with suppress(RuntimeError, ValueError):
                 return _run(copy.deepcopy(model), in_channels, resolution)  # code that makes tensors of its own
         raise ValueError(
-            f"the network does not take images of {resolution}x{resolution} ({error}); use a larger data.resolution, "
-            "or keep its maps larger with network.unstrided"
+            f"the network does not take images of {resolution}x{resolution} ({error}); use "
+            f"{_smallest(model, in_channels, resolution)}, or keep its maps larger with network.unstrided"
         ) from error
+
+
+SIDES = (8, 12, 16, 24, 32, 48, 64, 75, 96, 128, 160, 192, 224, 299)
+"""Sides of images that are tried where one is too small."""
+
+
+def _smallest(model: nn.Module, in_channels: int, above: int) -> str:
+    """The smallest side of images above one that a network takes, as a setting."""
+    bare = copy.deepcopy(model).to("meta")
+    for side in SIDES:
+        if side > above:
+            with suppress(RuntimeError, ValueError, NotImplementedError):
+                _run(bare, in_channels, side)
+                return f"data.resolution = {side}, the smallest of those tried that it takes"
+    return "a larger data.resolution"
 
 
 def _run(model: nn.Module, in_channels: int, resolution: int) -> dict[str, _Seen]:

@@ -24,7 +24,7 @@ from torch import nn
 
 from senet_ablate.blocks.counter import CostCounter
 from senet_ablate.models.build import build_network
-from senet_ablate.models.sites import inserts
+from senet_ablate.models.sites import inserts, run_once
 from senet_ablate.results.networks import SiteShape, Survey
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import Complexity
@@ -120,6 +120,7 @@ def survey(network: Network, variant: Variant, *, in_channels: int, classes: int
             model = build_network(bare, variant, classes=classes, **task)
     except (NotImplementedError, RuntimeError):  # constructors that look at their own numbers
         model = build_network(bare, variant, classes=classes, **task)
+    run_once(model, **task)
     found = inserts(model)
     whole, added = count(model, [each.block for each in found.values()], **task)
     sites = [
