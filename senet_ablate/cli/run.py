@@ -226,7 +226,7 @@ def run(
     if executor == "local" and (chosen.study.pin() is None or _plan(chosen, seeds).todo):
         driver.warm_up()
     engine = driver.set_up(call, tell)
-    with machine.shared() if executor == "local" else nullcontext():
+    with machine.shared(tell) if executor == "local" else nullcontext():
         if executor == "local":  # jobs elsewhere go on without their driver
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         code = _train(chosen, seeds, data, engine, ends_at, keep_weights=keep_weights, trackers=trackers)

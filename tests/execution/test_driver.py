@@ -1,6 +1,10 @@
 """Sharing out a machine, and the study around an executor."""
 
+import errno
 import io
+import os
+import tempfile
+from contextlib import ExitStack
 
 import pytest
 from rich.console import Console
@@ -48,6 +52,54 @@ def test_a_device_that_is_not_there_is_an_error_that_says_what_is(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match=r"--device cuda: not on this machine; present: .*cpu"):
         machine.find_machine("cuda")
+
+
+@pytest.fixture
+def lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"senet-ablate-uid{os.getuid()}.lock"
+
+
+@pytest.mark.parametrize("there", ["a folder", "a pipe", "a link", "no temporary folder"])
+def test_training_and_measuring_go_on_where_the_lock_cannot_be_had(lock, monkeypatch, there):
+    if there == "a folder":
+        lock.mkdir()
+    elif there == "a pipe":
+        os.mkfifo(lock)
+    elif there == "a link":
+        lock.symlink_to("somewhere")
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", "/nowhere/at/all")
+    with machine.shared(print):
+        pass
+    with machine.alone():
+        pass
+    assert not (lock.parent / "somewhere").exists()
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(lock, monkeypatch):
+    def refuse(handle, kind):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with machine.shared(print), machine.alone():
+        pass
+
+
+def test_who_waits_for_a_measurement_is_told(lock, monkeypatch):
+    monkeypatch.setattr(machine, "WAIT_S", 0.01)
+    told = []
+    with ExitStack() as measuring:
+        measuring.enter_context(machine.alone())
+
+        def say(text):
+            told.append(text)
+            measuring.close()
+
+        with machine.shared(say):
+            pass
+    assert len(told) == 1
+    assert "waiting" in told[0]
 
 
 class Scripted:
