@@ -224,6 +224,12 @@ def code_state() -> tuple[str | None, bool | None]:
         return None, None
 
 
+def other_checkout() -> Path | None:
+    """The folder of the code that runs, if it is not that of the checkout one stands in: it came with a copied .venv."""
+    here, ours = Path("senet_ablate"), Path(__file__).parent
+    return ours.parent if (here / Path(__file__).name).is_file() and not here.samefile(ours) else None
+
+
 @functools.cache
 def cpu_model() -> str:
     """The processor's name."""

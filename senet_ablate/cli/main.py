@@ -14,6 +14,7 @@ from senet_ablate.cli.inspect import excitation, prune
 from senet_ablate.cli.options import INTERRUPTED
 from senet_ablate.cli.results import merge, report, verify
 from senet_ablate.cli.run import list_command, plan, run, status
+from senet_ablate.environment import other_checkout
 from senet_ablate.errors import UserError
 
 EPILOG = """
@@ -31,6 +32,8 @@ class Shell(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal without ± still gets its table
+        if there := other_checkout():
+            tell(f"caution: this runs the code in {there}, not that of this folder; `make` runs this folder's")
         try:
             return super().invoke(ctx)
         except (UserError, OSError) as error:

@@ -135,7 +135,7 @@ class RunFolder:
             )
         for name in record.files:
             if _digest_of(self.path / name) != record.sha256.get(name, ""):
-                raise UserError(f"{self.path / name}: not what its record says; remove the folder to run it again")
+                raise UserError(f"{self.path / name}: {_what_changed(self.path / name, record.sha256.get(name, ''))}")
         return record
 
     def failure(self) -> Failure | None:
@@ -163,6 +163,16 @@ def _digest_of(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def _what_changed(path: Path, digest: str) -> str:
+    """What became of a file that had another checksum when it was written, and what to do."""
+    if path.is_file() and hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == digest:
+        return (
+            "sound but for its line ends, which git turns under core.autocrlf; turn them back (dos2unix), or say "
+            "`git config core.autocrlf false` and check the files out again"
+        )
+    return "not what its record says; remove the folder to run it again"
 
 
 def _read(model: type[SpecT], path: Path) -> SpecT | None:
