@@ -225,7 +225,7 @@ def code_state() -> tuple[str | None, bool | None]:
 
 
 def other_checkout() -> Path | None:
-    """The folder of the code that runs, if it is not that of the checkout one stands in: it came with a copied .venv."""
+    """The folder of the code that runs, if it is not that of the checkout one stands in: a .venv was copied with it."""
     here, ours = Path("senet_ablate"), Path(__file__).parent
     return ours.parent if (here / Path(__file__).name).is_file() and not here.samefile(ours) else None
 

@@ -44,8 +44,9 @@ def make_grid(title: str = "") -> SafeGrid:
     )
 
 
-def _console() -> Console:
-    return Console(markup=False)  # a user's text may hold brackets
+def show_grid(grid: Grid) -> None:
+    """Print a grid to standard output."""
+    Console(markup=False).print(grid)  # a user's text may hold brackets
 
 
 def tell(text: str) -> None:
@@ -72,13 +73,13 @@ def show_declarations(tables: Sequence[Ablation], protocols: Sequence[Protocol])
         grid.add_column(heading, overflow="fold")
     for table in tables:
         grid.add_row(str(table.table or "–"), table.slug, table.factor, ", ".join(row.id for row in table.rows))
-    _console().print(grid)
+    show_grid(grid)
     grid = make_grid("protocols")
     grid.add_column("name", no_wrap=True)
     grid.add_column("held fixed")
     for protocol in protocols:
         grid.add_row(protocol.name, protocol.description)
-    _console().print(grid)
+    show_grid(grid)
 
 
 def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
@@ -92,7 +93,7 @@ def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
         done = sum(run.run_id in plan.done for run in planned.runs)
         counts = (f"{planned.complexity.params:,}", f"{planned.complexity.macs:,}", str(len(planned.runs)), str(done))
         grid.add_row(planned.arm.slug, ", ".join(planned.rows), *counts)
-    _console().print(grid)
+    show_grid(grid)
     say(f"{len(plan.arms)} networks, {plan.runs} runs, {len(plan.done)} finished, {len(plan.todo)} to do.")
     if plan.todo and found is None:
         say("Time: unknown, no finished run in results/ to learn from; finish one and plan again.")
@@ -115,7 +116,7 @@ def show_power(preview: PlanPreview) -> None:
                 f"{claim.power_at_half:.2f}",
                 preview.takes(claim),
             )
-        _console().print(grid)
+        show_grid(grid)
     for line in preview.remarks:
         say(line)
 
@@ -134,7 +135,7 @@ def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -
         wanted = sum(map(len, found.values()))
         planned += wanted
         grid.add_row(name, f"{finished} of {wanted}", "; ".join(others))
-    _console().print(grid)
+    show_grid(grid)
     say(f"{total} of {planned} runs finished")
 
 
@@ -149,7 +150,7 @@ def show_table(table: Table, study: str) -> None:
         grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=name == "network")
     for line in text.itertuples(index=False):
         grid.add_row(*line)
-    _console().print(grid)
+    show_grid(grid)
     for finding in table.findings:
         reason = reason_in_words(finding)
         say(f"{finding.claim.id} {finding.claim.statement}: {finding.verdict}{f' ({reason})' if reason else ''}")
@@ -171,7 +172,7 @@ def show_calibration(frame: DataFrame) -> None:
             f"{line['right']:.1f}",
             "yes" if line["holds"] else "NO",
         )
-    _console().print(grid)
+    show_grid(grid)
 
 
 def show_latency(latency: Latency) -> None:
@@ -182,7 +183,7 @@ def show_latency(latency: Latency) -> None:
         grid.add_column(heading, justify="right", no_wrap=True)
     for slug, times in latency.networks.items():
         grid.add_row(slug, *(f"{each.median:.3g} ({each.low:.3g}–{each.high:.3g})" for each in times.values()))
-    _console().print(grid)
+    show_grid(grid)
 
 
 def show_counts(frame: DataFrame, convention: str) -> None:
@@ -202,7 +203,7 @@ def show_counts(frame: DataFrame, convention: str) -> None:
             cells = [f"{cell} {'✓' if mark else ' '}" for cell, mark in zip(cells, marks, strict=True)]
             cells += ["" if isna(line[name]) else str(line[name]) for name in ("paper_params_m", "paper_gflops")]
         grid.add_row("–" if isna(line["table"]) else f"{line['table']:.0f}", line["row"], *cells)
-    _console().print(grid)
+    show_grid(grid)
     if at_paper_scale:
         say("✓ rounds to the printed figure (millions to one place, GFLOPs to two).")
         for line in frame[frame["params_explained"] != ""].to_dict("records"):
@@ -218,4 +219,4 @@ def show_text(title: str, frame: DataFrame) -> None:
         grid.add_column(str(name), justify="right" if number else "left", overflow="fold")
     for line in frame.itertuples(index=False):
         grid.add_row(*line)
-    _console().print(grid)
+    show_grid(grid)

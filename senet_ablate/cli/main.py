@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from senet_ablate.cli.cache import cache
 from senet_ablate.cli.check import audit, calibrate, count, latency
 from senet_ablate.cli.console import tell
 from senet_ablate.cli.inspect import excitation, prune
@@ -86,5 +87,6 @@ for command in (
     merge,
     verify,
     calibrate,
+    cache,
 ):
     main.add_command(command)

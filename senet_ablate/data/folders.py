@@ -165,7 +165,7 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
         announce(f"decoding {total:,} images of {folder.root} (once; kept in {place})")
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(dir=cache))
+            scratch = Path(tempfile.mkdtemp(dir=cache, prefix=".decoding-"))
         except OSError as error:
             raise UserError(
                 f"{cache}: decoded images cannot be kept there ({error.strerror}); name another folder with "
@@ -176,7 +176,7 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
                 name: _decode_part(listing, folder.class_names, config, scratch / name)
                 for name, listing in (("train", folder.train), ("test", folder.test))
             }
-            (scratch / "complete.json").write_text(json.dumps(notes))
+            (scratch / "complete.json").write_text(json.dumps(notes | {"root": str(folder.root.resolve())}))
             if not place.exists():
                 scratch.replace(place)
         finally:
