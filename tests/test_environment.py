@@ -272,6 +272,16 @@ def run_digits(place: Path, variables: dict[str, str]) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=place, env=variables, capture_output=True, text=True, timeout=300)
 
 
+def test_a_command_prints_the_same_where_the_shell_says_it_has_no_width(tmp_path: Path) -> None:
+    def printed(**more: str) -> str:
+        variables = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "senet_ablate", "list"]
+        return subprocess.run(command, env=variables | more, capture_output=True, text=True, cwd=tmp_path).stdout
+
+    assert "ratio" in printed()
+    assert printed(COLUMNS="0") == printed(COLUMNS="1") == printed(COLUMNS="80") == printed()
+
+
 @pytest.mark.slow
 def test_a_study_from_the_worst_of_shells_is_the_study_from_a_clean_one(tmp_path: Path) -> None:
     clean = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}

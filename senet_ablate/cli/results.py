@@ -26,6 +26,7 @@ from senet_ablate.cli.options import (
     plain_name,
 )
 from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.files import decode, rewrite
 from senet_ablate.results.plan import Selection
 from senet_ablate.results.store import Study
 
@@ -50,17 +51,17 @@ from senet_ablate.results.store import Study
 )
 def report(reports: Path, filled: Path | None, **choice: Any) -> None:
     """Write tables (Markdown, CSV, LaTeX) and plots (SVG, PNG) from the records, finished or half-way."""
-    from senet_ablate.files import write_atomic
     from senet_ablate.report.write import fill
 
     chosen = choose(**choice)
     _report(chosen, reports, choice["tables"])
     if filled:
+        old = filled.read_bytes()
         try:
-            text = fill(filled.read_text(encoding="utf-8"), reports, chosen.study.name)
+            text = fill(decode(old)[0], reports, chosen.study.name)
         except (UserError, UnicodeDecodeError) as error:
             raise UserError(f"--fill {filled}: {error}") from None
-        write_atomic(filled, text)
+        rewrite(filled, old, text)
 
 
 def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
@@ -83,12 +84,11 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
         metavar="SOURCE...",
         type=Place(exists=True, file_okay=False),
     ),
-    click.option(
-        "--into", required=True, type=Word(), metavar="STUDY", help="The study that gets the runs; a new one is begun."
-    ),
+    click.option("--into", required=True, type=Word(), metavar="STUDY", help="The study that gets the runs."),
+    click.option("--new", is_flag=True, help="Begin the study, which does not exist yet."),
     RESULTS,
 )
-def merge(sources: tuple[Path, ...], into: str, results: Path) -> None:
+def merge(sources: tuple[Path, ...], into: str, new: bool, results: Path) -> None:
     """Join finished runs of other machines or people into a study: of study folders, or of results folders with it.
 
     Protocol and images must agree. A run that is there already stays; one that came out differently is kept in
@@ -98,7 +98,13 @@ def merge(sources: tuple[Path, ...], into: str, results: Path) -> None:
     """
     from senet_ablate.results.merge import merge as join
 
-    merged = join(sources, Study(results / plain_name("--into", into)))
+    target = Study(results / plain_name("--into", into))
+    if not new and not target.root.is_dir():
+        try:
+            target.pinned()
+        except UserError as error:
+            raise UserError(f"--into {into}: {error}; to begin it here, add --new") from None
+    merged = join(sources, target)
     for conflict in merged.conflicts:
         errors = " and ".join("diverged" if err is None else f"{err:.2f} %" for err in (conflict.here, conflict.there))
         images = "" if conflict.images is None else f"; {conflict.images} test images differ"

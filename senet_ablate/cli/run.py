@@ -273,6 +273,8 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
 def status(seeds: int | None, **choice: Any) -> None:
     """Show for each network which runs are finished, unfinished, failed (with the cause) or not begun."""
     chosen = choose(**choice)
+    if choice["study"] and not chosen.study.root.is_dir():  # a typo; one that is planned has no run yet
+        chosen.study.pinned()
     states = {
         arm.slug: row_states([chosen.protocol.run_spec(arm.variant, seed) for seed in arm.seeds(count)], chosen.study)
         for arm, count in planned_seeds(chosen, seeds)[0].items()

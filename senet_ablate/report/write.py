@@ -99,7 +99,7 @@ def fill(text: str, reports: Path, study: str) -> str:
     """Put generated tables into a Markdown text, between `<!-- generated: NAME -->` and `<!-- /generated -->`.
 
     NAME is a file of the study's `tables/` without its suffix, or `STUDY/NAME` one of another study's report; what is
-    put in begins with its first table line and ends before the next heading.
+    put in begins with its first table line and ends before the next heading, with the line ends of its block.
 
     Raises:
         UserError: a block names a table that was not written, does not end, or there is none.
@@ -112,10 +112,13 @@ def fill(text: str, reports: Path, study: str) -> str:
             raise UserError(f"a block wants {match[2]!r}; {did_you_mean(match[2], written)}")
         content = written[match[2]].read_text(encoding="utf-8")
         first_part = content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
-        return f"{match[1]}\n{first_part}\n{match[3]}"
+        return "\n".join((match[1], first_part, match[4])).replace("\n", match[3])
 
     filled, blocks = re.subn(
-        r"(<!-- generated: (\S+) -->)\n(?:(?!<!-- generated:).)*?(<!-- /generated -->)", block, text, flags=re.DOTALL
+        r"(<!-- generated: (\S[^\r\n]*?) -->)(\r?\n)(?:(?!<!-- generated:).)*?(<!-- /generated -->)",
+        block,
+        text,
+        flags=re.DOTALL,
     )
     begun, ended = text.count("<!-- generated:"), text.count("<!-- /generated -->")
     if not blocks or {begun, ended} != {blocks}:
