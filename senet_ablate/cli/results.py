@@ -72,7 +72,8 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
     written = write_report(assess(chosen.declared, chosen.study), reports, slugs)
     for table in written.tables:
         show_table(table, chosen.study.name)
-    say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")
+    page = reports / chosen.study.name / "index.html"
+    say(f"wrote {len(written.files)} files; the page to open: {page}")
 
 
 @click.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 import sys
 import time
@@ -41,6 +42,7 @@ from senet_ablate.execution import machine
 from senet_ablate.execution.coordination import ExecutorKind
 from senet_ablate.execution.machine import OPTIMISATIONS
 from senet_ablate.results.plan import Selection, planned_seeds
+from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import Plan, channels_and_classes, duration, make_plan, row_states
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
 from senet_ablate.training.request import TrackerKind
@@ -213,14 +215,16 @@ def run(
     Runs go seed by seed, so that a study that ends early (--for, a machine that is taken away) is a whole one with
     fewer seeds; results from elsewhere are joined by `merge`.
     """
-    from senet_ablate.execution import driver
+    began = time.monotonic()
+    if time_s is not None and executor != "local":
+        raise UserError(f"--for is for runs on this machine; with --executor {executor} each job has its own limit")
+    ends_at = began + (time_s or math.inf)
+    chosen = choose(**choice)
+    tell(f"study {chosen.study.name}, protocol {chosen.protocol.name}, results in {chosen.study.root}; loading")
+    from senet_ablate.execution import driver  # a second
     from senet_ablate.training.trackers import check_trackers
 
     check_trackers(trackers)
-    if time_s is not None and executor != "local":
-        raise UserError(f"--for is for runs on this machine; with --executor {executor} each job has its own limit")
-    ends_at = time.monotonic() + (time_s or math.inf)
-    chosen = choose(**choice)
     left_out = list(OPTIMISATIONS) if "all" in without else without
     call = driver.Call(executor, executor_options, device, jobs, devices_per_run, threads, left_out)
     if executor == "local" and (chosen.study.pin() is None or _plan(chosen, seeds).todo):
@@ -232,7 +236,17 @@ def run(
         code = _train(chosen, seeds, data, engine, ends_at, keep_weights=keep_weights, trackers=trackers)
     if report:
         _report(chosen, reports, choice["tables"])
+    elif code != INTERRUPTED:
+        tell(f"for the page with tables and figures: {report_command(chosen.study)}")
     sys.exit(code)
+
+
+def report_command(study: Study) -> str:
+    """What to type for a study's report."""
+    words = ["senet-ablate", "report", "--study", study.name]
+    if study.root.parent != Path("results"):
+        words += ["--results", str(study.root.parent)]
+    return shlex.join(words)
 
 
 def _plan(chosen: Selection, seeds: int | None) -> Plan:
