@@ -6,14 +6,17 @@ from datetime import datetime
 
 import click
 
+from senet_ablate.cli.completion import completing
 from senet_ablate.cli.console import make_grid, say, show_grid
 from senet_ablate.data.copies import drop, kept_copies
 from senet_ablate.environment import cache_dir
 from senet_ablate.errors import UserError, did_you_mean
 
+complete_copies = completing(lambda context, typed: (copy.path.name for copy in kept_copies(cache_dir())))
+
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_copies)
 @click.option("--drop", "away", is_flag=True, help="Remove them; they are made again when they are needed.")
 def cache(names: tuple[str, ...], away: bool) -> None:
     """List the kept copies of decoded image folders, or remove those named, or all.

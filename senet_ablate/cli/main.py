@@ -15,6 +15,7 @@ from senet_ablate.cli.inspect import excitation, prune
 from senet_ablate.cli.options import INTERRUPTED
 from senet_ablate.cli.results import merge, report, verify
 from senet_ablate.cli.run import list_command, plan, run, status
+from senet_ablate.cli.show import show
 from senet_ablate.environment import other_checkout
 from senet_ablate.errors import UserError
 
@@ -22,6 +23,8 @@ EPILOG = """
 Exit codes: 0 done; 1 at least one run failed (audit, calibrate, verify: what was checked does not hold; merge: a run
 came out differently or was refused); 2 a mistake in the call, a file or the data; 130 stopped by Ctrl-C or
 SIGTERM (nothing finished is lost: the same command goes on).
+
+Completion in bash (or zsh, fish): eval "$(_SENET_ABLATE_COMPLETE=bash_source senet-ablate)"
 """
 
 
@@ -66,6 +69,7 @@ def main() -> None:
     senet-ablate list                   what there is
     senet-ablate plan --budget 2h       which findings two hours can decide, with how many seeds of what
     senet-ablate run ratio --report     train (or go on); write table, plot and verdicts
+    senet-ablate show se-r16-s0         one run of it
     senet-ablate audit                  what differs between the arms, and whether it is declared
     senet-ablate count                  parameters and multiply-adds beside the paper's
     senet-ablate excitation gate:tanh   what the SE blocks of a trained network do (Figures 6 and 7)
@@ -78,6 +82,7 @@ for command in (
     plan,
     run,
     status,
+    show,
     report,
     audit,
     count,

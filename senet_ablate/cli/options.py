@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from senet_ablate.cli.completion import complete_protocols, complete_rows, complete_studies, complete_tables
 from senet_ablate.errors import UserError, is_plain
 from senet_ablate.results.plan import Selection, declared_tables
 from senet_ablate.results.store import Study
@@ -71,7 +72,7 @@ class Finite(click.FloatRange):
         return number
 
 
-TABLES = click.argument("tables", nargs=-1, metavar="[TABLE]...")
+TABLES = click.argument("tables", nargs=-1, metavar="[TABLE]...", shell_complete=complete_tables)
 ABLATIONS = click.option(
     "--ablations",
     type=Place(file_okay=False, exists=True),
@@ -80,18 +81,26 @@ ABLATIONS = click.option(
 PROTOCOL = click.option(
     "--protocol",
     type=Word(),
+    shell_complete=complete_protocols,
     help="What is held fixed: a name from `list`, or a .toml file.  [default: the study's, else digits]",
 )
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the protocol: recipe.epochs=60."
 )
-ROWS = click.option("--rows", type=Word(), metavar="ID,ID", help="Only these rows (and each table's reference).")
+ROWS = click.option(
+    "--rows",
+    type=Word(),
+    shell_complete=complete_rows,
+    metavar="ID,ID",
+    help="Only these rows (and each table's reference).",
+)
 SEEDS = click.option(
     "--seeds", type=click.IntRange(1, SEED_SERIES), help="Runs per network, seeds 0, 1, …  [default: the protocol's]"
 )
 STUDY = click.option(
     "--study",
     type=Word(),
+    shell_complete=complete_studies,
     help="Folder under results/ and reports/.  [default: the protocol's name, and a hash if --set changes it]",
 )
 RESULTS = click.option("--results", type=Place(file_okay=False), default=Path("results"), show_default=True)

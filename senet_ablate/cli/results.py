@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from senet_ablate.cli.completion import complete_studies
 from senet_ablate.cli.console import say, show_table
 from senet_ablate.cli.options import (
     ABLATIONS,
@@ -85,7 +86,14 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
         metavar="SOURCE...",
         type=Place(exists=True, file_okay=False),
     ),
-    click.option("--into", required=True, type=Word(), metavar="STUDY", help="The study that gets the runs."),
+    click.option(
+        "--into",
+        required=True,
+        type=Word(),
+        shell_complete=complete_studies,
+        metavar="STUDY",
+        help="The study that gets the runs.",
+    ),
     click.option("--new", is_flag=True, help="Begin the study, which does not exist yet."),
     RESULTS,
 )
@@ -127,7 +135,7 @@ def merge(sources: tuple[Path, ...], into: str, new: bool, results: Path) -> Non
 
 
 @click.command()
-@options(click.argument("names", nargs=-1, metavar="[STUDY]..."), RESULTS)
+@options(click.argument("names", nargs=-1, metavar="[STUDY]...", shell_complete=complete_studies), RESULTS)
 def verify(names: tuple[str, ...], results: Path) -> None:
     """Check every finished run: identity, checksums, protocol and images, and whether its figures are possible.
 
