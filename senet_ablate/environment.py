@@ -29,6 +29,7 @@ FOREIGN = re.compile(
     | TORCH_ALLOW_TF32_CUBLAS_OVERRIDE | NVIDIA_TF32_OVERRIDE | TORCH_FORCE_(NO_)?WEIGHTS_ONLY_LOAD
     | OMP_PROC_BIND | OMP_PLACES | GOMP_CPU_AFFINITY | KMP_AFFINITY
     | MATPLOTLIBRC
+    | FORCE_COLOR | TTY_COMPATIBLE
     | GIT_.*
     """,
     re.VERBOSE,
@@ -37,7 +38,8 @@ FOREIGN = re.compile(
 
 By line: a launcher's processes (a run makes its own group, on a port of its own); arguments of Lightning's Trainer;
 precision and trust in files, of which the protocol and this code decide; cores, to which they would bind all workers
-alike; styles of figures; another repository, which would be taken for that of the code.
+alike; styles of figures; a terminal where there is a file; another repository, which would be taken for that of the
+code.
 """
 
 PLACES = re.compile(

@@ -55,6 +55,7 @@ STRANGE = {
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
     "OMP_PROC_BIND": "true",
+    "FORCE_COLOR": "1",
     "GIT_DIR": "/elsewhere/.git",
     "GIT_INDEX_FILE": "/elsewhere/index",
     "XDG_CACHE_HOME": "",
@@ -212,7 +213,8 @@ def test_a_containers_quota_counts_as_its_cores(
 
 
 def git(where: Path, *words: str) -> str:
-    command = ["git", "-C", str(where), "-c", "user.name=n", "-c", "user.email=e", *words]
+    settings = ("user.name=n", "user.email=e", f"safe.directory={where}")
+    command = ["git", "-C", str(where), *(word for setting in settings for word in ("-c", setting)), *words]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return subprocess.run(command, capture_output=True, text=True, check=True, env=clean).stdout.strip()
 

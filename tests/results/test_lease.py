@@ -156,6 +156,18 @@ def test_another_process_with_the_id_of_a_dead_one_does_not_keep_its_lease(forei
         assert lease.held()
 
 
+@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="needs /proc")
+def test_a_process_with_any_name_can_be_asked_for(run: Path) -> None:
+    comm = Path("/proc/self/comm")
+    before = comm.read_bytes()
+    comm.write_bytes(b"\xff) Z (")
+    try:
+        with leased(run):
+            assert seems_held(run)
+    finally:
+        comm.write_bytes(before)
+
+
 @posix
 def test_a_lease_of_before_the_birth_was_noted_is_judged_by_the_id_alone(foreign: Path, run: Path) -> None:
     foreign.write_bytes(holder(node=this_node(), pid=os.getpid()).content(0))
