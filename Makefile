@@ -2,23 +2,28 @@
 
 PYTHON ?= python3
 VENV := .venv
-CLI := $(VENV)/bin/senet-ablate
+# The code of this folder, also where it was copied or moved with its .venv, whose commands run that of the other one.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+PY := $(VENV)/bin/python
+CLI := $(PY) -m senet_ablate
 
 # Passed through to the program, for example: make ablate-ratio PROTOCOL=cifar10 SEEDS=5 DEVICE=cuda
-PROTOCOL ?=
-SEEDS ?=
-JOBS ?=
-DEVICE ?=
-DATA ?=
-STUDY ?=
-ROWS ?=
-ARGS ?=
+# Not taken from the environment, where DATA and DEVICE may mean anything.
+PROTOCOL =
+SEEDS =
+JOBS =
+DEVICE =
+DATA =
+STUDY =
+ROWS =
+ARGS =
 
-CHOICE = $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(if $(ROWS),--rows '$(ROWS)') $(if $(STUDY),--study '$(STUDY)')
-RUN = $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(if $(JOBS),--jobs '$(JOBS)') \
-      $(if $(DEVICE),--device '$(DEVICE)') $(if $(DATA),--data '$(DATA)') $(ARGS)
-LOOK = $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(if $(STUDY),--study '$(STUDY)') \
-       $(if $(DEVICE),--device '$(DEVICE)') $(if $(DATA),--data '$(DATA)') $(ARGS)
+# An option with the value of a variable as it was typed, apostrophes and all; nothing where it is empty.
+option = $(if $(value $(2)),--$(1) '$(subst ','\'',$(value $(2)))')
+CHOICE = $(call option,protocol,PROTOCOL) $(call option,rows,ROWS) $(call option,study,STUDY)
+HERE = $(call option,device,DEVICE) $(call option,data,DATA)
+RUN = $(CHOICE) $(call option,seeds,SEEDS) $(call option,jobs,JOBS) $(HERE) $(ARGS)
+LOOK = $(call option,protocol,PROTOCOL) $(call option,study,STUDY) $(HERE) $(ARGS)
 TABLES := ratio squeeze gate stage integration inner nosqueeze controls pruning ratio-per-stage gain attention
 
 .DEFAULT_GOAL := help
@@ -30,20 +35,26 @@ help: ## Show this list
 	@echo
 	@echo "  Variables: PROTOCOL= SEEDS= JOBS= DEVICE= DATA= STUDY= ROWS= (see senet-ablate run --help)"
 
-# A stamp newer than its inputs means installed: a later call costs a file comparison.
+MADE_IN := $(shell cat $(VENV)/installed 2>/dev/null)
+ifneq ($(MADE_IN),$(if $(MADE_IN),$(CURDIR)))
+$(warning $(VENV) was made in $(MADE_IN); make runs the code of this folder, but $(VENV)/bin/senet-ablate runs that. \
+To have a .venv of this folder: make clean install)
+endif
+
+# A stamp newer than its inputs means installed: a later call costs a file comparison. It says where.
 $(VENV)/installed: pyproject.toml constraints.txt
-	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (torch is large: some minutes)"
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
-	@touch $@
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@pwd -P > $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	@touch $@
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@pwd -P > $@
 
 $(VENV)/installed-cluster: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,slurm,ray]'
-	@touch $@
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,slurm,ray]'
+	@pwd -P > $@
 
 install: $(VENV)/installed ## Create .venv and install (the other targets do it when needed)
 
@@ -67,16 +78,16 @@ $(TABLES:%=ablate-%): ablate-%: $(VENV)/installed
 	@$(CLI) run $* $(RUN) --report
 
 plan: $(VENV)/installed ## Show what would be trained, how long it takes and what it can decide
-	@$(CLI) plan $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(ARGS)
+	@$(CLI) plan $(CHOICE) $(call option,seeds,SEEDS) $(ARGS)
 
 status: $(VENV)/installed ## Show which runs are finished, unfinished or failed
-	@$(CLI) status $(CHOICE) $(if $(SEEDS),--seeds '$(SEEDS)') $(ARGS)
+	@$(CLI) status $(CHOICE) $(call option,seeds,SEEDS) $(ARGS)
 
 count: $(VENV)/installed ## Count parameters and multiply-adds, beside the paper's; no training, no data
-	@$(CLI) count $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(ARGS)
+	@$(CLI) count $(call option,protocol,PROTOCOL) $(ARGS)
 
 audit: $(VENV)/installed ## Check that variants differ only as declared
-	@$(CLI) audit $(if $(PROTOCOL),--protocol '$(PROTOCOL)') $(if $(STUDY),--study '$(STUDY)') $(ARGS)
+	@$(CLI) audit $(call option,protocol,PROTOCOL) $(call option,study,STUDY) $(ARGS)
 
 calibrate: $(VENV)/installed ## Check error rates and intervals on simulated studies with known truth (minutes)
 	@$(CLI) calibrate $(ARGS)
@@ -88,19 +99,19 @@ prune: $(VENV)/installed ## Show the error with the SE blocks of each stage swit
 	@$(CLI) prune $(LOOK)
 
 bench: $(VENV)/installed ## Measure speed relative to a usual script and a bare loop (with DATA= also on images)
-	@$(VENV)/bin/python benchmarks/bench.py $(if $(DATA),--data '$(DATA)') $(ARGS)
+	@$(PY) benchmarks/bench.py $(call option,data,DATA) $(ARGS)
 
 chaos: $(VENV)/installed ## Inject 200 faults: killed processes, a full disk, damaged files (a quarter of an hour)
-	@$(VENV)/bin/python tests/stress/chaos.py $(ARGS)
+	@$(PY) tests/stress/chaos.py $(ARGS)
 
 report: $(VENV)/installed ## Write the report again
 	@$(CLI) report $(CHOICE) $(ARGS)
 
 docs: $(VENV)/installed ## Write the generated parts of README.md and docs/ again
-	@$(VENV)/bin/python docs/generate.py
+	@$(PY) docs/generate.py
 
 bad-inputs: $(VENV)/installed-dev ## Try 10,000 generated bad inputs on every option and file (minutes)
-	@$(VENV)/bin/python tests/stress/bad_inputs.py $(ARGS)
+	@$(PY) tests/stress/bad_inputs.py $(ARGS)
 
 check: lint test ## Run lint, format, types and tests
 
@@ -111,17 +122,17 @@ lint: $(VENV)/installed-dev ## Check lint, format, types and the order of import
 	$(VENV)/bin/lint-imports
 
 test: $(VENV)/installed-dev ## Run the tests (minutes)
-	$(VENV)/bin/python -m pytest
+	$(PY) -m pytest
 
 test-all: $(VENV)/installed-dev ## Run all tests, the slow ones included
-	$(VENV)/bin/python -m pytest -m 'not browser and not cluster'
+	$(PY) -m pytest -m 'not browser and not cluster'
 
 test-browser: $(VENV)/installed-dev ## Test the report's page in Chromium, which must be installed
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
-	$(VENV)/bin/python -m pytest -m browser
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
+	$(PY) -m pytest -m browser
 
 test-cluster: $(VENV)/installed-cluster ## Test studies on real Ray nodes and Slurm daemons (apt: slurm-wlm, munge)
-	$(VENV)/bin/python -m pytest -m cluster
+	$(PY) -m pytest -m cluster
 
 latency: $(VENV)/installed ## Measure the time of each variant on this machine, for the report
 	@$(CLI) latency $(CHOICE) $(if $(DEVICE),--device '$(DEVICE)') $(ARGS)

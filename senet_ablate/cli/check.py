@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from senet_ablate.cli.completion import complete_protocols
 from senet_ablate.cli.console import say, show_calibration, show_contract, show_counts, show_latency, tell
 from senet_ablate.cli.options import (
     ABLATIONS,
@@ -193,7 +194,12 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
 @options(
     TABLES,
     click.option(
-        "--protocol", type=Word(), default="imagenet-resnet50", show_default=True, help="Count this protocol's network."
+        "--protocol",
+        type=Word(),
+        shell_complete=complete_protocols,
+        default="imagenet-resnet50",
+        show_default=True,
+        help="Count this protocol's network.",
     ),
     SET,
     click.option(

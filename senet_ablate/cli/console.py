@@ -45,8 +45,9 @@ def make_grid(title: str = "") -> SafeGrid:
     )
 
 
-def _console() -> Console:
-    return Console(markup=False)  # a user's text may hold brackets
+def show_grid(grid: Grid) -> None:
+    """Print a grid to standard output."""
+    Console(markup=False).print(grid)  # a user's text may hold brackets
 
 
 def tell(text: str) -> None:
@@ -73,13 +74,13 @@ def show_declarations(tables: Sequence[Ablation], protocols: Sequence[Protocol])
         grid.add_column(heading, overflow="fold")
     for table in tables:
         grid.add_row(str(table.table or "–"), table.slug, table.factor, ", ".join(row.id for row in table.rows))
-    _console().print(grid)
+    show_grid(grid)
     grid = make_grid("protocols")
     grid.add_column("name", no_wrap=True)
     grid.add_column("description")
     for protocol in protocols:
         grid.add_row(protocol.name, protocol.description)
-    _console().print(grid)
+    show_grid(grid)
 
 
 def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
@@ -93,7 +94,7 @@ def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
         done = sum(run.run_id in plan.done for run in planned.runs)
         counts = (f"{planned.complexity.params:,}", f"{planned.complexity.macs:,}", str(len(planned.runs)), str(done))
         grid.add_row(planned.arm.slug, ", ".join(planned.rows), *counts)
-    _console().print(grid)
+    show_grid(grid)
     say(f"{len(plan.arms)} variants, {plan.runs} runs, {len(plan.done)} finished, {len(plan.todo)} to do.")
     if plan.todo and found is None:
         say("Time: unknown until a run is finished; train one and plan again.")
@@ -116,7 +117,7 @@ def show_power(preview: PlanPreview) -> None:
                 f"{claim.power_at_half:.2f}",
                 preview.takes(claim),
             )
-        _console().print(grid)
+        show_grid(grid)
     for line in preview.remarks:
         say(line)
 
@@ -135,7 +136,7 @@ def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -
         wanted = sum(map(len, found.values()))
         planned += wanted
         grid.add_row(name, f"{finished} of {wanted}", "; ".join(others))
-    _console().print(grid)
+    show_grid(grid)
     say(f"{total} of {planned} runs finished")
 
 
@@ -151,7 +152,7 @@ def show_table(table: Table, study: str) -> None:
         grid.add_column(name, justify="right" if number else "left", no_wrap=not number)
     for line in text.itertuples(index=False):
         grid.add_row(*line)
-    _console().print(grid)
+    show_grid(grid)
     findings = [each for each in table.findings if {reason.kind for reason in each.reasons} != {Reason.NOT_RUN}]
     for finding in findings:
         reason = reason_in_words(finding)
@@ -176,7 +177,7 @@ def show_calibration(frame: DataFrame) -> None:
             f"{line['right']:.1f}",
             "yes" if line["holds"] else "NO",
         )
-    _console().print(grid)
+    show_grid(grid)
 
 
 def show_latency(latency: Latency) -> None:
@@ -187,7 +188,7 @@ def show_latency(latency: Latency) -> None:
         grid.add_column(heading, justify="right", no_wrap=True)
     for slug, times in latency.networks.items():
         grid.add_row(slug, *(f"{each.median:.3g} ({each.low:.3g}–{each.high:.3g})" for each in times.values()))
-    _console().print(grid)
+    show_grid(grid)
 
 
 def show_counts(frame: DataFrame, convention: str) -> None:
@@ -215,7 +216,7 @@ def show_counts(frame: DataFrame, convention: str) -> None:
             cells = [f"{cell} {'✓' if marks[size] else ' '}" for cell, size in zip(cells, sizes, strict=True)]
             cells += ["" if isna(line[name]) else f"{line[name]:g}" for name in ("paper_params_m", "paper_gflops")]
         grid.add_row("–" if isna(line["table"]) else f"{line['table']:.0f}", line["row"], *cells)
-    _console().print(grid)
+    show_grid(grid)
     if at_paper_scale:
         say("✓ rounds to the printed figure (millions to one place, GFLOPs to two).")
         for line in frame[frame["params_explained"] != ""].to_dict("records"):
@@ -259,7 +260,7 @@ def show_contract(name: str, report: ContractReport, channels: int) -> None:
         met = finding.verdict.value == "pass"
         about = () if met else (f"{NOT_MET[finding.check]}:", "; ".join(finding.where) or finding.error)
         grid.add_row(finding.check, finding.verdict.value, " ".join(about))
-    _console().print(grid)
+    show_grid(grid)
     if report.costs:
         grid = make_grid("one map of 14x14")
         for heading in ("channels", "params", "MACs", "reads"):
@@ -268,7 +269,7 @@ def show_contract(name: str, report: ContractReport, channels: int) -> None:
         for cost in report.costs:
             counts = ("", "", "") if cost.error else (f"{cost.params:,}", f"{cost.macs:,}", f"{cost.reads:,}")
             grid.add_row(f"{cost.channels:,}", *counts, cost.error)
-        _console().print(grid)
+        show_grid(grid)
         say("MACs: weight uses of convolutions, linear layers, matrix products; reads: elements that reductions read.")
     if report.factor is not None:
         say(f"Factor at the first step: {report.factor:.2f} (its output on N(0, 1) images, as a multiple of them).")
@@ -286,4 +287,4 @@ def show_text(title: str, frame: DataFrame) -> None:
         grid.add_column(str(name), justify="right" if number else "left", overflow="fold")
     for line in frame.itertuples(index=False):
         grid.add_row(*line)
-    _console().print(grid)
+    show_grid(grid)

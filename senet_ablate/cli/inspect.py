@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
+from senet_ablate.cli.completion import complete_networks
 from senet_ablate.cli.console import say, show_text
 from senet_ablate.cli.options import (
     ABLATIONS,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 USUAL = ("se-r16",)
 """The paper's block, where no variant is named."""
 
-ARMS = click.argument("names", nargs=-1, metavar="[ROW_OR_VARIANT]...")
+ARMS = click.argument("names", nargs=-1, metavar="[ROW_OR_VARIANT]...", shell_complete=complete_networks)
 SEED = click.option(
     "--seed", type=click.IntRange(0), help="Seed of the run to look into.  [default: the variant's first]"
 )

@@ -8,18 +8,23 @@ from typing import Any
 
 import click
 
+from senet_ablate.cli.cache import cache
 from senet_ablate.cli.check import audit, calibrate, count, latency, try_command
 from senet_ablate.cli.console import tell
 from senet_ablate.cli.inspect import excitation, prune
 from senet_ablate.cli.options import INTERRUPTED
 from senet_ablate.cli.results import merge, report, verify
 from senet_ablate.cli.run import list_command, plan, run, status
+from senet_ablate.cli.show import show
+from senet_ablate.environment import other_checkout
 from senet_ablate.errors import UserError
 
 EPILOG = """
 Exit codes: 0 success; 1 a run failed (audit, calibrate, try, verify: the check failed; merge: a run differs or was
 refused); 2 a mistake in the call, a file or the data; 130 stopped by Ctrl-C or SIGTERM (finished runs are kept, and the
 same command continues).
+
+Completion in bash (or zsh, fish): eval "$(_SENET_ABLATE_COMPLETE=bash_source senet-ablate)"
 """
 
 
@@ -31,6 +36,8 @@ class Shell(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal without ± still gets its table
+        if there := other_checkout():
+            tell(f"caution: this runs the code in {there}, not that of this folder; `make` runs this folder's")
         try:
             return super().invoke(ctx)
         except (UserError, OSError) as error:
@@ -62,6 +69,7 @@ def main() -> None:
     senet-ablate list                   list tables, rows and protocols
     senet-ablate plan --budget 2h       show which findings two hours can decide
     senet-ablate run ratio --report     train or continue; write table, figure and verdicts
+    senet-ablate show se-r16-s0         show one run of it
     senet-ablate audit                  check that variants differ only as declared
     senet-ablate count                  count parameters and multiply-adds, beside the paper's
     senet-ablate excitation gate:tanh   show what the SE blocks of a trained network do (Figures 6 and 7)
@@ -75,6 +83,7 @@ for command in (
     plan,
     run,
     status,
+    show,
     report,
     audit,
     count,
@@ -85,5 +94,6 @@ for command in (
     verify,
     calibrate,
     try_command,
+    cache,
 ):
     main.add_command(command)

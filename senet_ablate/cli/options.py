@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from senet_ablate.cli import console
+from senet_ablate.cli.completion import complete_protocols, complete_rows, complete_studies, complete_tables
 from senet_ablate.errors import UserError, is_plain
 from senet_ablate.results.plan import Selection, declared_tables
 from senet_ablate.results.store import Study
@@ -81,7 +82,7 @@ class Finite(click.FloatRange):
         return number
 
 
-TABLES = click.argument("tables", nargs=-1, metavar="[TABLE]...")
+TABLES = click.argument("tables", nargs=-1, metavar="[TABLE]...", shell_complete=complete_tables)
 ABLATIONS = click.option(
     "--ablations",
     type=Place(file_okay=False, exists=True),
@@ -90,12 +91,19 @@ ABLATIONS = click.option(
 PROTOCOL = click.option(
     "--protocol",
     type=Word(),
+    shell_complete=complete_protocols,
     help="Network, data and recipe: a name from `list`, or a .toml file.  [default: the study's, else digits]",
 )
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the protocol: recipe.epochs=60."
 )
-ROWS = click.option("--rows", type=Word(), metavar="ID,ID", help="Only these rows, and each table's reference.")
+ROWS = click.option(
+    "--rows",
+    type=Word(),
+    shell_complete=complete_rows,
+    metavar="ID,ID",
+    help="Only these rows, and each table's reference.",
+)
 SEEDS = click.option(
     "--seeds",
     type=click.IntRange(1, SEED_SERIES),
@@ -104,6 +112,7 @@ SEEDS = click.option(
 STUDY = click.option(
     "--study",
     type=Word(),
+    shell_complete=complete_studies,
     help="Name of the folder in results/ and reports/.  [default: the protocol's, with a hash if --set changes it]",
 )
 RESULTS = click.option(

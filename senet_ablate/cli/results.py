@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from senet_ablate.cli.completion import complete_studies
 from senet_ablate.cli.console import say, show_table
 from senet_ablate.cli.options import (
     ABLATIONS,
@@ -28,6 +29,7 @@ from senet_ablate.cli.options import (
     survey_networks,
 )
 from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.files import decode, rewrite
 from senet_ablate.results.plan import Selection
 from senet_ablate.results.store import Study
 
@@ -56,17 +58,17 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
     \b
     senet-ablate report --study digits-reference
     """
-    from senet_ablate.files import write_atomic
     from senet_ablate.report.write import fill
 
     chosen = choose(**choice)
     _report(chosen, reports, choice["tables"])
     if filled:
+        old = filled.read_bytes()
         try:
-            text = fill(filled.read_text(encoding="utf-8"), reports, chosen.study.name)
+            text = fill(decode(old)[0], reports, chosen.study.name)
         except (UserError, UnicodeDecodeError) as error:
             raise UserError(f"--fill {filled}: {error}") from None
-        write_atomic(filled, text)
+        rewrite(filled, old, text)
 
 
 def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
@@ -81,7 +83,8 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
     written = write_report(assess(chosen.declared, chosen.study), reports, slugs)
     for table in written.tables:
         show_table(table, chosen.study.name)
-    say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")
+    page = reports / chosen.study.name / "index.html"
+    say(f"wrote {len(written.files)} files; the page to open: {page}")
 
 
 @click.command()
@@ -97,12 +100,14 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
         "--into",
         required=True,
         type=Word(),
+        shell_complete=complete_studies,
         metavar="STUDY",
-        help="Study that gets the runs; created if it does not exist.",
+        help="Study that gets the runs.",
     ),
+    click.option("--new", is_flag=True, help="Begin the study, which does not exist yet."),
     RESULTS,
 )
-def merge(sources: tuple[Path, ...], into: str, results: Path) -> None:
+def merge(sources: tuple[Path, ...], into: str, new: bool, results: Path) -> None:
     """Copy finished runs from other machines or people into a study.
 
     A SOURCE is a study's folder, or a results folder that contains the study. Protocol and images must agree. Nothing
@@ -116,7 +121,13 @@ def merge(sources: tuple[Path, ...], into: str, results: Path) -> None:
     """
     from senet_ablate.results.merge import merge as join
 
-    merged = join(sources, Study(results / plain_name("--into", into)))
+    target = Study(results / plain_name("--into", into))
+    if not new and not target.root.is_dir():
+        try:
+            target.pinned()
+        except UserError as error:
+            raise UserError(f"--into {into}: {error}; to begin it here, add --new") from None
+    merged = join(sources, target)
     for conflict in merged.conflicts:
         errors = " and ".join("diverged" if err is None else f"{err:.2f} %" for err in (conflict.here, conflict.there))
         images = "" if conflict.images is None else f"; {conflict.images} test images differ"
@@ -138,7 +149,7 @@ def merge(sources: tuple[Path, ...], into: str, results: Path) -> None:
 
 
 @click.command()
-@options(click.argument("names", nargs=-1, metavar="[STUDY]..."), RESULTS)
+@options(click.argument("names", nargs=-1, metavar="[STUDY]...", shell_complete=complete_studies), RESULTS)
 def verify(names: tuple[str, ...], results: Path) -> None:
     """Check every finished run: identity, checksums, protocol, images, and whether its numbers are possible.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 import sys
 import time
@@ -43,6 +44,7 @@ from senet_ablate.execution import machine
 from senet_ablate.execution.coordination import ExecutorKind
 from senet_ablate.execution.machine import OPTIMISATIONS
 from senet_ablate.results.plan import Selection, earlier_blocks, planned_seeds
+from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import Plan, channels_and_classes, duration, make_plan, row_states
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
 from senet_ablate.training.request import TrackerKind
@@ -236,28 +238,40 @@ def run(
     senet-ablate run --protocol cifar10-lite --seeds 5 --for 2h
     senet-ablate run gate --protocol cifar10 --executor slurm --executor-option partition=gpu
     """
-    from senet_ablate.execution import driver
-    from senet_ablate.training.trackers import check_trackers
-
-    check_trackers(trackers)
+    began = time.monotonic()
     if time_s is not None and executor != "local":
         raise UserError(
             f"--for limits runs on this machine; with --executor {executor} each job has its own time limit"
         )
-    ends_at = time.monotonic() + (time_s or math.inf)
+    ends_at = began + (time_s or math.inf)
     chosen = choose(**choice)
+    tell(f"study {chosen.study.name}, protocol {chosen.protocol.name}, results in {chosen.study.root}; loading")
+    from senet_ablate.execution import driver  # a second
+    from senet_ablate.training.trackers import check_trackers
+
+    check_trackers(trackers)
     left_out = list(OPTIMISATIONS) if "all" in without else without
     call = driver.Call(executor, executor_options, device, jobs, devices_per_run, threads, left_out)
     if executor == "local" and (chosen.study.pin() is None or _plan(chosen, seeds).todo):
         driver.warm_up()
     engine = driver.set_up(call, tell)
-    with machine.shared() if executor == "local" else nullcontext():
+    with machine.shared(tell) if executor == "local" else nullcontext():
         if executor == "local":  # jobs elsewhere go on without their driver
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         code = _train(chosen, seeds, data, engine, ends_at, keep_weights=keep_weights, trackers=trackers)
     if report:
         _report(chosen, reports, choice["tables"])
+    elif code != INTERRUPTED:
+        tell(f"for the page with tables and figures: {report_command(chosen.study)}")
     sys.exit(code)
+
+
+def report_command(study: Study) -> str:
+    """What to type for a study's report."""
+    words = ["senet-ablate", "report", "--study", study.name]
+    if study.root.parent != Path("results"):
+        words += ["--results", str(study.root.parent)]
+    return shlex.join(words)
 
 
 def _plan(chosen: Selection, seeds: int | None) -> Plan:
@@ -307,6 +321,8 @@ def status(seeds: int | None, **choice: Any) -> None:
     senet-ablate status --study digits-reference
     """
     chosen = choose(**choice)
+    if choice["study"] and not chosen.study.root.is_dir():  # a typo; one that is planned has no run yet
+        chosen.study.pinned()
     states = {
         arm.slug: row_states([chosen.protocol.run_spec(arm.variant, seed) for seed in arm.seeds(count)], chosen.study)
         for arm, count in planned_seeds(chosen, seeds)[0].items()

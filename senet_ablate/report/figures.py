@@ -26,7 +26,10 @@ from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.cost import PAPER_NETWORK, PAPER_RESOLUTION, added_cost
 
 MARKERS = "osD^vPX*<"
-STYLE: dict[Any, Any] = {
+OWN = ("backend", "interactive")
+"""What a session decides for itself."""
+
+STYLE: dict[Any, Any] = {name: value for name, value in mpl.rcParamsDefault.items() if name not in OWN} | {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,

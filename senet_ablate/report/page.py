@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -287,7 +288,7 @@ class Page:
         return {
             "seed": record.spec.seed,
             "run_id": record.run_id,
-            "link": Path(os.path.relpath(folder.resolve(), self.here.resolve())).as_posix(),
+            "link": quote(Path(os.path.relpath(folder.resolve(), self.here.resolve())).as_posix()),
             "cells": [
                 record.status,
                 f"{metrics.top1_err:.2f}" if metrics else "–",

@@ -101,8 +101,8 @@ def fill(text: str, reports: Path, study: str) -> str:
     """Put generated tables into a Markdown text, between `<!-- generated: NAME -->` and `<!-- /generated -->`.
 
     NAME is a file of the study's `tables/` without its suffix, or `STUDY/NAME` one of another study's report; what is
-    put in begins with its first table line and ends before the next heading. `ONE+OTHER` is one table with the lines of
-    both.
+    put in begins with its first table line and ends before the next heading, with the line ends of its block.
+    `ONE+OTHER` is one table with the lines of both.
 
     Raises:
         UserError: a block names a table that was not written, does not end, or there is none.
@@ -119,10 +119,13 @@ def fill(text: str, reports: Path, study: str) -> str:
     def block(match: re.Match[str]) -> str:
         first, *others = map(first_part, match[2].split("+"))
         rows = [first, *("\n".join(other.splitlines()[2:]) for other in others)]  # below heading and rule
-        return "\n".join((match[1], *rows, match[3]))
+        return "\n".join((match[1], *rows, match[4])).replace("\n", match[3])
 
     filled, blocks = re.subn(
-        r"(<!-- generated: (\S+) -->)\n(?:(?!<!-- generated:).)*?(<!-- /generated -->)", block, text, flags=re.DOTALL
+        r"(<!-- generated: (\S[^\r\n]*?) -->)(\r?\n)(?:(?!<!-- generated:).)*?(<!-- /generated -->)",
+        block,
+        text,
+        flags=re.DOTALL,
     )
     begun, ended = text.count("<!-- generated:"), text.count("<!-- /generated -->")
     if not blocks or {begun, ended} != {blocks}:

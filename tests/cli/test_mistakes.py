@@ -310,3 +310,12 @@ def test_crops_without_a_pixel_of_the_image_are_refused() -> None:
     facts = load_data(PROTOCOL.data, None).facts
     with pytest.raises(UserError, match="crop_padding = 8"):
         check_fit(padded, PROTOCOL.data, facts, devices=1)
+
+
+def test_the_status_of_a_study_that_does_not_exist_is_a_mistake_and_of_a_planned_one_is_not(call, study):
+    result = call("status", "--study", "frist")
+    assert result.exit_code == 2
+    assert result.stderr == "error: no study 'frist' in results; studies there: first\n"
+    assert call("status").exit_code == 0
+    (study.root.parent / "planned").mkdir()
+    assert "0 of 51 runs finished" in call("status", "--study", "planned", "--protocol", "digits").stdout

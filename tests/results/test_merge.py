@@ -246,6 +246,19 @@ def test_sources_that_are_none_are_told(ours: Study, tmp_path: Path) -> None:
         assert "plain folder name" in result.stderr
 
 
+def test_a_study_is_begun_only_when_it_is_said_to_be_new(ours: Study, theirs: Study) -> None:
+    write_sound(theirs, SE, 0)
+    frist = Study(ours.root.with_name("frist"))
+    result = call(frist, theirs.root)
+    assert result.exit_code == 2
+    assert "--into frist: no study 'frist' in " in result.stderr
+    assert "studies there: first; to begin it here, add --new" in result.stderr
+    assert not frist.root.exists()
+    for _ in range(2):
+        assert call(frist, theirs.root, "--new").exit_code == 0
+    assert len(frist.records()) == 1
+
+
 def test_versions_and_hardware_that_differ_are_cautions(ours: Study, theirs: Study) -> None:
     write_sound(ours, SE, 0, libraries={"torch": "2.6"}, cpu="old")
     write_sound(ours, SE, 1, libraries={"torch": "2.6"}, cpu="old")

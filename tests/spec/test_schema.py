@@ -11,6 +11,7 @@ from senet_ablate.spec.ablation import check_arms
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.network import Network
+from senet_ablate.spec.schema import read_toml
 
 PROTOCOLS = sorted(path.stem for path in (ABLATIONS / "protocols").glob("*.toml"))
 
@@ -249,3 +250,20 @@ def test_a_field_added_later_changes_no_digest_of_old_plans_and_claims() -> None
 
     assert Later().model_dump_json() == Rules().model_dump_json()
     assert Later(studied_by="us").model_dump()["studied_by"] == "us"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_toml_is_read_as_windows_writes_it(tmp_path: Path, encoding: str, end: str) -> None:
+    """Notepad sets a byte order mark, PowerShell's `>` makes UTF-16."""
+    path = tmp_path / "file.toml"
+    path.write_bytes(f'# µ{end}word = """a{end}b"""{end}'.encode(encoding))
+    assert read_toml(path) == {"word": "a\nb"}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"word = '\xe4'", "word = 1".encode("utf-16-le")])
+def test_toml_that_is_no_text_is_a_mistake_in_its_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file.toml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"file\.toml: (cannot be read|not valid TOML)"):
+        read_toml(path)

@@ -153,7 +153,7 @@ def answer_source(typed_in: tuple[tuple[str, bytes], bool]) -> str | None:
         write_sound(study, SE, 0)
         spoil(study, name, content, vouched=vouched)
         without_merge = [place for place in WORK if place not in ("results.merge.merge", "results.store.Study.begin")]
-        words = ("merge", str(study.root), "--into", "new", "--results", str(folder / "ours"))
+        words = ("merge", str(study.root), "--into", "new", "--new", "--results", str(folder / "ours"))
         return named(shell(*words, work=without_merge), name, str(study.root))
 
 
