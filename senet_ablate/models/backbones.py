@@ -129,7 +129,9 @@ MAKERS = {"torchvision": _torchvision, "timm": _timm, "pytorchcv": _pytorchcv}
 
 
 def remove_strides(model: nn.Module, count: int, *, in_channels: int, resolution: int) -> None:
-    """Undo the first `count` halvings of the map: layers with a stride that see maps of those sides get a stride of 1.
+    """Undo the first `count` halvings of the map: layers that see maps of those sides get a stride of 1.
+
+    A pooling of windows side by side becomes an identity.
 
     Raises:
         ValueError: the network halves its maps fewer times.
@@ -147,5 +149,11 @@ def remove_strides(model: nn.Module, count: int, *, in_channels: int, resolution
     if count > len(largest):
         raise ValueError(f"network.unstrided = {count}, but the network halves its maps {len(largest)} times")
     for name, side in sides.items():
-        if side in largest[:count]:
-            model.get_submodule(name).stride = (1, 1)  # type: ignore[assignment]  # one of `layers`
+        layer = model.get_submodule(name)
+        if side not in largest[:count]:
+            continue
+        if not isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride:
+            parent, _, child = name.rpartition(".")  # windows side by side: with a stride of 1 they would eat the edge
+            setattr(model.get_submodule(parent), child, nn.Identity())
+        else:
+            layer.stride = (1, 1)  # type: ignore[assignment]  # one of `layers`
