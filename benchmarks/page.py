@@ -6,10 +6,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from senet_ablate.report.figures import STYLE
+from senet_ablate.report.figures.style import style
 
 HEADINGS = {
     "epoch_vs_usual_script": "An epoch, times as fast as the usual script",
@@ -150,7 +149,7 @@ def _to_plain(arms: dict[str, list[float]], arm: str) -> list[float]:
 
 def draw(result: dict[str, Any], folder: Path) -> None:
     """Draw what has been measured: growth.svg and block.svg."""
-    with mpl.rc_context(STYLE):
+    with style():
         if "growth" in result:
             _draw_growth(result["growth"]).savefig(folder / "growth.svg", metadata={"Date": None})
         if "block_ms" in result:

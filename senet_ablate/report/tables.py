@@ -14,26 +14,34 @@ import pandas as pd
 from senet_ablate.analysis.evidence import cost, summarise_errors
 from senet_ablate.analysis.judge import TableJudge, may_be_best, smallest_effect
 from senet_ablate.analysis.study import Assessment
+from senet_ablate.analysis.summary import seed_values
 from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.report.findings import in_words, percent
+from senet_ablate.report.render import render
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.records import Latency, RunRecord, StudyPin
 from senet_ablate.results.store import read_latency
 from senet_ablate.results.worklist import row_states
 from senet_ablate.spec.ablation import Ablation, Row, arms
-from senet_ablate.spec.claims import PLAIN
+from senet_ablate.spec.claims import PLAIN, Metric
 from senet_ablate.spec.cost import added_cost
 
 MISSING = "–"
+UNITS_OF: dict[Metric, str] = {"top1_err": "%", "top5_err": "%", "cross_entropy": "nats"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """One filled table: its declaration, what was held fixed, a line per row, its findings, and remarks under it."""
+    """One filled table: its declaration, what was held fixed, a line per row, its findings, and remarks under it.
+
+    `seeds` has the score of each run by row, in the metric of the means.
+    """
 
     ablation: Ablation
     pin: StudyPin
+    metric: Metric
     frame: pd.DataFrame
+    seeds: Mapping[str, tuple[float, ...]]
     findings: tuple[FindingVerdict, ...]
     remarks: tuple[str, ...]
 
@@ -91,7 +99,9 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
             }
         )
     findings = tuple(assessment.findings[ablation.slug])
-    return Table(ablation, pin, pd.DataFrame(lines), findings, tuple(_remarks(ablation, assessment)))
+    scores = {row.id: tuple(seed_values(evidence, judge.contrasts.mean(row.id)).values()) for row in ablation.rows}
+    remarks = tuple(_remarks(ablation, assessment))
+    return Table(ablation, pin, assessment.rules.metric, pd.DataFrame(lines), scores, findings, remarks)
 
 
 def _times(latency: Latency | None, row: Row) -> dict[str, float | None]:
@@ -264,16 +274,7 @@ def table_in_words(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """The whole table as a Markdown page: title, question, cells, remarks, findings."""
-    text = printed(table).map(lambda cell: cell.replace("|", r"\|"))
-    sides = ["left" if name in ("network", "note") else "right" for name in text.columns]
-    rows = text.to_markdown(index=False, disable_numparse=True, colalign=sides)
-    remarks = "\n".join(f"- {remark}" for remark in table.remarks)
-    ablation = table.ablation
-    findings = "\n".join(f"- {in_words(finding)}" for finding in table.findings)
-    return (
-        f"# {ablation.heading} ({table.pin.protocol.name})\n\n{ablation.question}\n\n{rows}\n\n"
-        f"{remarks}\n- {ablation.source}.\n" + (f"\n## Findings\n\n{findings}\n" if findings else "")
-    )
+    return render("table.md.j2", table=table, text=printed(table), findings=list(map(in_words, table.findings)))
 
 
 def cost_markdown(ablations: Sequence[Ablation], outcomes: Outcomes) -> str:
@@ -289,12 +290,14 @@ def cost_markdown(ablations: Sequence[Ablation], outcomes: Outcomes) -> str:
                 "one worker, min": f"{sum(record.provenance.wall_s for record in records) / 60:.1f}",
             }
         )
-    sides = ("left", "right", "right", "right")
-    rows = pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True, colalign=sides)
     hardware = sorted({_hardware(record) for arm in arms(ablations) for record in outcomes.runs.get(arm, ())})
-    study = outcomes.study.name
-    note = f"- Sum of the runs' own wall time, study {study}, on {'; '.join(hardware) or 'no machine yet'}."
-    return f"# What each table costs ({outcomes.pin.protocol.name})\n\n{rows}\n\n{note}\n"
+    return render(
+        "cost.md.j2",
+        protocol=outcomes.pin.protocol.name,
+        text=pd.DataFrame(lines),
+        study=outcomes.study.name,
+        hardware="; ".join(hardware) or "no machine yet",
+    )
 
 
 LATEX = str.maketrans(

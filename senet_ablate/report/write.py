@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,17 +15,23 @@ from senet_ablate.analysis.study import Assessment
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.files import write_atomic
 from senet_ablate.report import findings, page
-from senet_ablate.report.figures import (
-    curves_frame,
-    plot_column,
-    plot_curves,
-    plot_networks,
-    plot_table,
-    save,
-    table_points,
-)
+from senet_ablate.report.figures.curves import curves_frame, plot_curves
+from senet_ablate.report.figures.forest import forest_frame, forest_in_words, plot_forest
+from senet_ablate.report.figures.pareto import pareto_frame, plot_pareto
+from senet_ablate.report.figures.style import COLUMN, PAGE, save
+from senet_ablate.report.figures.table import plot_table, table_frame
+from senet_ablate.report.findings import METRIC_NAMES
 from senet_ablate.report.page import Page, Picture
-from senet_ablate.report.tables import Table, build_table, cost_markdown, table_in_words, to_csv, to_latex, to_markdown
+from senet_ablate.report.tables import (
+    UNITS_OF,
+    Table,
+    build_table,
+    cost_markdown,
+    table_in_words,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.claims import PLAIN
 
@@ -54,33 +61,39 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
         write_atomic(home / name, content)
         files.append(home / name)
 
-    def picture(name: str, figure: Figure, shown: pd.DataFrame, alt: str) -> Picture:
-        svg = save(figure, "svg")
-        write(f"figures/{name}.svg", svg)
-        write(f"figures/{name}.png", save(figure, "png"))
-        write(f"figures/{name}.csv", shown.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-        return Picture(name, svg.decode(), alt)
+    def picture(name: str, shown: pd.DataFrame, alt: str, draw: Callable[[float], Figure]) -> None:
+        if shown.empty:
+            return
+        svgs = []
+        for form, width in (("", PAGE), ("_column", COLUMN)):
+            figure = draw(width)
+            svgs.append(save(figure, "svg"))
+            write(f"figures/{name}{form}.svg", svgs[-1])
+            write(f"figures/{name}{form}.png", save(figure, "png"))
+        data = shown.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        write(f"figures/{name}.csv", data)
+        pictures[name] = Picture(name, svgs[0].decode(), svgs[1].decode(), data, alt)
 
     every = [judge.ablation for judge in assessment.judges.values()]
     ablations = [each for each in every if each.slug in slugs or _has_runs_of_its_own(each, assessment)] or every
     tables = [build_table(ablation, assessment) for ablation in ablations]
-    pictures = {}
+    pictures: dict[str, Picture] = {}
+    metric = assessment.rules.metric
+    what = f"difference of {METRIC_NAMES[metric]}, {'points' if UNITS_OF[metric] == '%' else UNITS_OF[metric]}"
+    compared = forest_frame(assessment, ablations)
+    picture("forest", compared, forest_in_words(compared), lambda width: plot_forest(compared, what, width))
     for table in tables:
-        ablation = table.ablation
-        name = ablation.name
-        pictures[name] = picture(name, plot_table(table), table_points(table), table_in_words(table))
-        curves = curves_frame(ablation, assessment.outcomes)
-        if not curves.empty:
-            drawn, alt = f"{name}_curves", f"Learning curves of {ablation.heading}."
-            pictures[drawn] = picture(drawn, plot_curves(curves, ablation.heading), curves, alt)
-        column = plot_column(table)
-        write(f"figures/{name}_column.svg", save(column, "svg"))
-        write(f"figures/{name}_column.png", save(column, "png"))
+        name = table.ablation.name
+        picture(name, table_frame(table), table_in_words(table), partial(plot_table, table))
+        curves = curves_frame(table.ablation, assessment.outcomes)
+        alt = f"Learning curves of {table.ablation.heading}."
+        picture(f"{name}_curves", curves, alt, partial(plot_curves, curves))
         write(f"tables/{name}.md", to_markdown(table))
         write(f"tables/{name}.csv", to_csv(table))
         write(f"tables/{name}.tex", to_latex(table))
-    networks, shown = plot_networks(tables)
-    pictures["networks"] = picture("networks", networks, shown, "Error of every network against what it costs.")
+    networks = pareto_frame(tables)
+    alt = "Error of every network against latency, parameters and multiply-adds, with the Pareto front."
+    picture("pareto", networks, alt, partial(plot_pareto, networks, metric))
     write("tables/cost.md", cost_markdown(ablations, assessment.outcomes))
     write("tables/findings.md", findings.to_markdown(assessment))
     write("tables/findings.csv", findings.to_csv(assessment))
