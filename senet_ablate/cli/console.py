@@ -141,12 +141,12 @@ def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -
 def show_table(table: Table, study: str) -> None:
     """A filled table, as much of it as fits into 80 columns, and the verdict on each of its findings."""
     from senet_ablate.report.findings import reason_in_words  # pandas
-    from senet_ablate.report.tables import printed
+    from senet_ablate.report.tables import COMPACT, printed
 
     grid = make_grid(f"{table.ablation.heading}, study {study}")
-    text = printed(table, compact=True)
+    text = printed(table, COMPACT)
     for name in text.columns:
-        grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=name == "network")
+        grid.add_column(name, justify="left" if name == "variant" else "right", no_wrap=name == "variant")
     for line in text.itertuples(index=False):
         grid.add_row(*line)
     _console().print(grid)

@@ -44,17 +44,24 @@ from senet_ablate.results.store import Study
         help="Put tables between <!-- generated: table10_ratio --> and <!-- /generated --> of this Markdown file; "
         "STUDY/table10_ratio is another study's.",
     ),
+    click.option(
+        "--columns",
+        type=Word(),
+        metavar="NAME,NAME",
+        help="Columns of the LaTeX tables: n, err, best, diff, top5, params, macs, latency, step, paper_err, "
+        "paper_diff, paper_top5, paper_params, paper_gflops, note.  [default: all that are not empty]",
+    ),
     RESULTS,
     REPORTS,
     ABLATIONS,
 )
-def report(reports: Path, filled: Path | None, **choice: Any) -> None:
-    """Write tables (Markdown, CSV, LaTeX) and plots (SVG, PNG) from the records, finished or half-way."""
+def report(reports: Path, filled: Path | None, columns: str | None, **choice: Any) -> None:
+    """Write the page, tables (Markdown, CSV, LaTeX) and figures (SVG, PNG) from the records, finished or half-way."""
     from senet_ablate.files import write_atomic
     from senet_ablate.report.write import fill
 
     chosen = choose(**choice)
-    _report(chosen, reports, choice["tables"])
+    _report(chosen, reports, choice["tables"], columns)
     if filled:
         try:
             text = fill(filled.read_text(encoding="utf-8"), reports, chosen.study.name)
@@ -63,12 +70,15 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
         write_atomic(filled, text)
 
 
-def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
+def _report(chosen: Selection, reports: Path, slugs: Sequence[str], columns: str | None = None) -> None:
     from senet_ablate.analysis.study import assess
+    from senet_ablate.report.tables import COLUMNS, check_columns
     from senet_ablate.report.write import write_report
 
+    kept = check_columns([name.strip() for name in columns.split(",")]) if columns else COLUMNS
+
     # --rows says what is trained; a table is always whole, and tells what is missing.
-    written = write_report(assess(chosen.declared, chosen.study), reports, slugs)
+    written = write_report(assess(chosen.declared, chosen.study), reports, slugs, kept)
     for table in written.tables:
         show_table(table, chosen.study.name)
     say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")

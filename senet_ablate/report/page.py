@@ -9,9 +9,9 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from senet_ablate.report.departures import SettingLine, same_in_words, setting_l
 from senet_ablate.report.figures.forest import equivalence_margin
 from senet_ablate.report.findings import MARK, in_words, to_decide
 from senet_ablate.report.render import render
-from senet_ablate.report.tables import Table, levers_in_words, printed, to_csv, to_latex
+from senet_ablate.report.tables import Table, optimisations_in_words, printed, to_csv, to_latex
 from senet_ablate.report.tables import to_markdown as table_markdown
 from senet_ablate.results.records import CURVE_FILE, RunRecord, curve_csv, read_curve
 from senet_ablate.results.store import read_latency
@@ -36,7 +36,7 @@ from senet_ablate.spec.ablation import Arm, arms
 
 RUN_COLUMNS = (
     "run", "curve", "status", "top-1 err. %", "cross-entropy", "epochs", "seconds", "started", "trained on",
-    "precision", "levers", "version", "commit",
+    "precision", "optimisations", "version", "commit",
 )  # fmt: skip
 
 
@@ -64,13 +64,15 @@ class Picture:
 class Page:
     """The content of a report; `pictures` go by name: `forest`, a table's, its curves (`<name>_curves`), `pareto`.
 
-    `here` is the folder that the page will lie in, from which its links lead to the runs.
+    `here` is the folder that the page will lie in, from which its links lead to the runs; `columns` are those of the
+    LaTeX tables.
     """
 
     assessment: Assessment
     filled: Sequence[Table]
     pictures: Mapping[str, Picture]
     here: Path
+    columns: Collection[str]
 
     @property
     def title(self) -> str:
@@ -193,7 +195,11 @@ class Page:
             "of_paper": any(row.paper for row in ablation.rows),
             "files": {
                 f"{ablation.name}.{suffix}": write(table)
-                for suffix, write in (("md", table_markdown), ("csv", to_csv), ("tex", to_latex))
+                for suffix, write in (
+                    ("md", table_markdown),
+                    ("csv", to_csv),
+                    ("tex", partial(to_latex, columns=self.columns)),
+                )
             },
             "findings": [self._finding(finding) for finding in table.findings],
             "remarks": table.remarks,
@@ -313,7 +319,7 @@ class Page:
                 made.started,
                 made.hardware,
                 made.precision,
-                levers_in_words(record),
+                optimisations_in_words(record),
                 made.version,
                 commit,
             ],

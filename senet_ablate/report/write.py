@@ -23,6 +23,7 @@ from senet_ablate.report.figures.table import plot_table, table_frame
 from senet_ablate.report.findings import METRIC_NAMES
 from senet_ablate.report.page import Page, Picture
 from senet_ablate.report.tables import (
+    COLUMNS,
     UNITS_OF,
     Table,
     build_table,
@@ -44,7 +45,9 @@ class Report:
     files: tuple[Path, ...]
 
 
-def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] = ()) -> Report:
+def write_report(
+    assessment: Assessment, reports: Path, slugs: Collection[str] = (), columns: Collection[str] = COLUMNS
+) -> Report:
     """Fill the tables from a judged study, finished or half-way, and write tables, findings, figures and the page.
 
     Args:
@@ -52,6 +55,7 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
         reports: the folder of all reports.
         slugs: tables to write although nothing was run of them but reference and plain network, which tables share; the
             others are written in any case, all where no table has a run of its own. Findings are on the whole study.
+        columns: of the LaTeX tables, by the names of `tables.COLUMNS`.
     """
     study = assessment.outcomes.study
     home = reports / study.name
@@ -90,14 +94,14 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
         picture(f"{name}_curves", curves, alt, partial(plot_curves, curves))
         write(f"tables/{name}.md", to_markdown(table))
         write(f"tables/{name}.csv", to_csv(table))
-        write(f"tables/{name}.tex", to_latex(table))
+        write(f"tables/{name}.tex", to_latex(table, columns))
     networks = pareto_frame(tables)
     alt = "Error of every network against latency, parameters and multiply-adds, with the Pareto front."
     picture("pareto", networks, alt, partial(plot_pareto, networks, metric))
     write("tables/cost.md", cost_markdown(ablations, assessment.outcomes))
     write("tables/findings.md", findings.to_markdown(assessment))
     write("tables/findings.csv", findings.to_csv(assessment))
-    whole = Page(assessment, tables, pictures, home)
+    whole = Page(assessment, tables, pictures, home, columns)
     write("index.html", page.to_html(whole))
     write("REPORT.md", page.to_markdown(whole))
     return Report(tuple(table for table in tables if not slugs or table.ablation.slug in slugs), tuple(files))

@@ -46,7 +46,7 @@ def test_the_cost_page_sums_the_runs_time_by_table(full: Study) -> None:
     write_record(full, make_record(R4, 3, None, wall_s=591.0))
     smaller = ABLATION.model_copy(update={"slug": "small", "rows": ABLATION.rows[1:]})
     header, _, *rows = markdown_cells(cost_markdown([ABLATION, smaller], assess([ABLATION], full).outcomes))
-    assert header == ["ablation", "networks", "runs", "one worker, min"]
+    assert header == ["ablation", "variants", "runs", "one worker, min"]
     # 9 runs of a second and one of 591 are 10 minutes; 6 seconds are 0.1; what tables share is trained once.
     assert rows == [["ratio", "3", "10", "10.0"], ["small", "2", "6", "0.1"], ["together", "3", "10", "10.0"]]
 
