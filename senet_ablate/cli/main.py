@@ -12,7 +12,7 @@ from senet_ablate.cli.check import audit, calibrate, count, latency
 from senet_ablate.cli.console import tell
 from senet_ablate.cli.inspect import excitation, prune
 from senet_ablate.cli.options import INTERRUPTED
-from senet_ablate.cli.results import merge, report, verify
+from senet_ablate.cli.results import merge, report, summary, verify
 from senet_ablate.cli.run import list_command, plan, run, status
 from senet_ablate.errors import UserError
 
@@ -62,6 +62,7 @@ def main() -> None:
     senet-ablate list                   what there is
     senet-ablate plan --budget 2h       which findings two hours can decide, with how many seeds of what
     senet-ablate run ratio --report     train (or go on); write table, plot and verdicts
+    senet-ablate summary digits cifar10 the SE gain of several studies in one forest plot
     senet-ablate audit                  what differs between the arms, and whether it is declared
     senet-ablate count                  parameters and multiply-adds beside the paper's
     senet-ablate excitation gate:tanh   what the SE blocks of a trained network do (Figures 6 and 7)
@@ -75,6 +76,7 @@ for command in (
     run,
     status,
     report,
+    summary,
     audit,
     count,
     latency,

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from senet_ablate.cli.console import say, show_table
+from senet_ablate.cli.console import say, show_table, show_text
 from senet_ablate.cli.options import (
     ABLATIONS,
     PRECISION,
@@ -82,6 +82,52 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str], columns: str
     for table in written.tables:
         show_table(table, chosen.study.name)
     say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")
+
+
+@click.command()
+@options(
+    click.argument("names", nargs=-1, required=True, metavar="STUDY..."),
+    click.option(
+        "--finding",
+        type=Word(),
+        metavar="ID",
+        help="A declared finding, such as 12b.  [default: the SE gain, error without SE less error with SE]",
+    ),
+    click.option(
+        "--name", type=Word(), default="summary", show_default=True, help="Folder under reports/ to write to."
+    ),
+    RESULTS,
+    REPORTS,
+    ABLATIONS,
+)
+def summary(
+    names: tuple[str, ...], finding: str | None, name: str, results: Path, reports: Path, ablations: Path | None
+) -> None:
+    """Compare several studies: the SE gain, or a finding, of each in one forest plot, page and CSV.
+
+    Studies may differ in data, network, training length or block. If they differ in one field of the protocol alone,
+    the difference is drawn against it. "Holds in at least u of K studies" is by partial conjunction.
+
+    \b
+    senet-ablate summary digits cifar10 cifar100
+    senet-ablate summary epochs-6 epochs-30 epochs-90 --finding 12b
+    """  # noqa: D301 - click wants the character itself
+    from senet_ablate.analysis.study import assess
+    from senet_ablate.analysis.summary import summarise
+    from senet_ablate.report.summary import conclusion, printed_summary, remarks, write_summary
+    from senet_ablate.results.plan import declared_tables
+    from senet_ablate.spec.loading import declarations_dir
+
+    if len(set(names)) < len(names):
+        raise UserError(f"a study is named twice among {', '.join(names)}")
+    directory = ablations or declarations_dir()
+    studies = [Study(results / plain_name("STUDY", each)) for each in names]
+    found = summarise([assess(declared_tables(directory, [], study), study) for study in studies], finding)
+    files = write_summary(found, reports / plain_name("--name", name))
+    text = printed_summary(found)
+    show_text(found.effects[0].statement, text.drop(columns=["data", "network", "epochs"]))
+    for line in (conclusion(found), *remarks(found), f"wrote {len(files)} files to {reports / name}"):
+        say(line)
 
 
 @click.command()

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-from markupsafe import Markup, escape
 
 from senet_ablate.analysis.audit import Departure, audit_declarations, audit_records
 from senet_ablate.analysis.evidence import cost
@@ -27,6 +25,7 @@ from senet_ablate.report import findings
 from senet_ablate.report.departures import SettingLine, same_in_words, setting_lines
 from senet_ablate.report.figures.forest import equivalence_margin
 from senet_ablate.report.findings import MARK, in_words, to_decide
+from senet_ablate.report.folder import Picture
 from senet_ablate.report.render import render
 from senet_ablate.report.tables import Table, optimisations_in_words, printed, to_csv, to_latex
 from senet_ablate.report.tables import to_markdown as table_markdown
@@ -38,26 +37,6 @@ RUN_COLUMNS = (
     "run", "curve", "status", "top-1 err. %", "cross-entropy", "epochs", "seconds", "started", "trained on",
     "precision", "optimisations", "version", "commit",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure: the name of its files under `figures/`, its SVG at two widths, its data as CSV, itself in words."""
-
-    name: str
-    page: str
-    column: str
-    data: str
-    alt: str
-
-    def inline(self, form: Literal["page", "column"]) -> Markup:
-        """The figure as part of a page: named for those who cannot see it, its ids its own among many figures."""
-        svg = self.page if form == "page" else self.column
-        svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\1{self.name}-{form}-", svg[svg.index("<svg") :])
-        svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-        svg = re.sub(r"\s*\n\s*", " ", svg)
-        label = f'<svg class="{form}" role="img" aria-label="{escape(self.alt)}"'
-        return Markup(svg.replace("<svg", label, 1).strip())
 
 
 @dataclass(frozen=True)
@@ -262,9 +241,8 @@ class Page:
         """How many differences there are, and what they mean."""
         others = [departure for departure in self.audit if not departure.declared]
         if not others:
-            return (
-                f"{len(self.audit)} differences between an arm and its reference, each declared by its row; no other."
-            )
+            number = len(self.audit)
+            return f"{number} differences between a variant and its reference, each declared by its row; no other."
         grave = sum(departure.grave for departure in others)
         declared = len(self.audit) - len(others)
         return (

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-from matplotlib.figure import Figure
-
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.files import write_atomic
 from senet_ablate.report import findings, page
 from senet_ablate.report.figures.curves import curves_frame, plot_curves
-from senet_ablate.report.figures.forest import forest_frame, forest_in_words, plot_forest
+from senet_ablate.report.figures.forest import difference_of, forest_frame, forest_in_words, plot_forest
 from senet_ablate.report.figures.pareto import pareto_frame, plot_pareto
-from senet_ablate.report.figures.style import COLUMN, PAGE, save
 from senet_ablate.report.figures.table import plot_table, table_frame
-from senet_ablate.report.findings import METRIC_NAMES
-from senet_ablate.report.page import Page, Picture
+from senet_ablate.report.folder import ReportFolder
+from senet_ablate.report.page import Page
 from senet_ablate.report.tables import (
     COLUMNS,
-    UNITS_OF,
     Table,
     build_table,
     cost_markdown,
@@ -58,34 +52,14 @@ def write_report(
         columns: of the LaTeX tables, by the names of `tables.COLUMNS`.
     """
     study = assessment.outcomes.study
-    home = reports / study.name
-    files: list[Path] = []
-
-    def write(name: str, content: str | bytes) -> None:
-        write_atomic(home / name, content)
-        files.append(home / name)
-
-    def picture(name: str, shown: pd.DataFrame, alt: str, draw: Callable[[float], Figure]) -> None:
-        if shown.empty:
-            return
-        svgs = []
-        for form, width in (("", PAGE), ("_column", COLUMN)):
-            figure = draw(width)
-            svgs.append(save(figure, "svg"))
-            write(f"figures/{name}{form}.svg", svgs[-1])
-            write(f"figures/{name}{form}.png", save(figure, "png"))
-        data = shown.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-        write(f"figures/{name}.csv", data)
-        pictures[name] = Picture(name, svgs[0].decode(), svgs[1].decode(), data, alt)
-
+    folder = ReportFolder(reports / study.name)
+    write, picture = folder.write, folder.picture
     every = [judge.ablation for judge in assessment.judges.values()]
     ablations = [each for each in every if each.slug in slugs or _has_runs_of_its_own(each, assessment)] or every
     tables = [build_table(ablation, assessment) for ablation in ablations]
-    pictures: dict[str, Picture] = {}
     metric = assessment.rules.metric
-    what = f"difference of {METRIC_NAMES[metric]}, {'points' if UNITS_OF[metric] == '%' else UNITS_OF[metric]}"
     compared = forest_frame(assessment, ablations)
-    picture("forest", compared, forest_in_words(compared), lambda width: plot_forest(compared, what, width))
+    picture("forest", compared, forest_in_words(compared), partial(plot_forest, compared, difference_of(metric)))
     for table in tables:
         name = table.ablation.name
         picture(name, table_frame(table), table_in_words(table), partial(plot_table, table))
@@ -101,10 +75,10 @@ def write_report(
     write("tables/cost.md", cost_markdown(ablations, assessment.outcomes))
     write("tables/findings.md", findings.to_markdown(assessment))
     write("tables/findings.csv", findings.to_csv(assessment))
-    whole = Page(assessment, tables, pictures, home, columns)
+    whole = Page(assessment, tables, folder.pictures, folder.home, columns)
     write("index.html", page.to_html(whole))
     write("REPORT.md", page.to_markdown(whole))
-    return Report(tuple(table for table in tables if not slugs or table.ablation.slug in slugs), tuple(files))
+    return Report(tuple(table for table in tables if not slugs or table.ablation.slug in slugs), tuple(folder.files))
 
 
 def _has_runs_of_its_own(ablation: Ablation, assessment: Assessment) -> bool:

@@ -15,7 +15,7 @@ from studies import ABLATIONS
 
 from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
-from senet_ablate.report.page import Picture
+from senet_ablate.report.folder import Picture
 from senet_ablate.report.write import write_report
 from senet_ablate.results.records import RunRecord
 from senet_ablate.results.store import Study

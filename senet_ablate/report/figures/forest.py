@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,12 +27,15 @@ from senet_ablate.report.figures.style import (
     seed_key,
     style,
 )
+from senet_ablate.report.findings import METRIC_NAMES
+from senet_ablate.report.tables import UNITS_OF
 from senet_ablate.spec.ablation import Ablation
-from senet_ablate.spec.claims import PLAIN, Atom, Equivalent, Fewer, Retains, Superior
+from senet_ablate.spec.claims import PLAIN, Atom, Equivalent, Fewer, Metric, Retains, Superior
 
 COLUMNS = (
     "group", "name", "comparison", "estimate", "low", "high", "seeds", "margin", "paper", "verdict", "n",
 )  # fmt: skip
+NUMBERS = ("estimate", "low", "high", "margin", "paper")
 """Of a frame to draw: `seeds` are the values of single seed pairs, separated by spaces; `margin` is half the band."""
 
 
@@ -83,7 +85,13 @@ def forest_frame(assessment: Assessment, ablations: list[Ablation]) -> pd.DataFr
                         "n": f"{min(atom.n)}–{max(atom.n)}" if len(set(atom.n)) > 1 else str(atom.n[0]),
                     }
                 )
-    return pd.DataFrame(lines, columns=list(COLUMNS))
+    return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float))
+
+
+def difference_of(metric: Metric) -> str:
+    """What the axis of a difference says."""
+    unit = UNITS_OF[metric]
+    return f"difference of {METRIC_NAMES[metric]}, {'points' if unit == '%' else unit}"
 
 
 def equivalence_margin(judge: TableJudge) -> float | None:
@@ -131,7 +139,8 @@ def plot_forest(frame: pd.DataFrame, xlabel: str, width: float = PAGE) -> Figure
         figure = Figure(figsize=(width, ROW_HEIGHT * max(y, 3) + 0.85), layout="constrained")
         axes = figure.subplots()
         papers = frame["paper"].dropna().tolist()
-        low, high = axis_range(frame["low"].tolist(), frame["high"].tolist(), 0.0, *papers)
+        known = frame.fillna({"low": frame["estimate"], "high": frame["estimate"]})
+        low, high = axis_range(known["low"].tolist(), known["high"].tolist(), 0.0, *papers)
         axes.set(xlim=(low, high), ylim=(y - 0.4, -0.8), xlabel=xlabel)
         axes.axvline(0, color="0.3", linewidth=0.8)
         axes.grid(axis="x")
@@ -160,13 +169,15 @@ def plot_forest(frame: pd.DataFrame, xlabel: str, width: float = PAGE) -> Figure
 
 
 def _draw(axes: Axes, place: float, line: Mapping[Any, Any]) -> None:
-    if line["margin"] is not None and not np.isnan(line["margin"]):
+    if not pd.isna(line["margin"]):
         axes.fill_betweenx([place - 0.5, place + 0.5], -line["margin"], line["margin"], **BAND, zorder=0)
     low, high = axes.get_xlim()
-    axes.plot([max(low, line["low"]), min(high, line["high"])], [place, place], color="black", linewidth=1, zorder=2)
+    if not pd.isna(line["low"]):
+        ends = [max(low, line["low"]), min(high, line["high"])]
+        axes.plot(ends, [place, place], color="black", linewidth=1, zorder=2)
     pairs = [value for value in map(float, str(line["seeds"]).split()) if low <= value <= high]
     axes.scatter(pairs, [place + 0.27] * len(pairs), **SEEDS, zorder=1)  # else the interval hides them
-    if line["paper"] is not None and not np.isnan(line["paper"]):
+    if not pd.isna(line["paper"]):
         axes.scatter([line["paper"]], [place], **PAPER, zorder=3)
     mark = MARKS[line["verdict"]]
     face = "black" if mark.filled else "white"
@@ -179,7 +190,8 @@ def _name(line: Mapping[Any, Any]) -> str:
 
 
 def _numbers(line: Mapping[Any, Any]) -> str:
-    return f"{line['estimate']:+.2f} [{line['low']:+.2f}, {line['high']:+.2f}]".replace("-", "−")
+    interval = "" if pd.isna(line["low"]) else f" [{line['low']:+.2f}, {line['high']:+.2f}]"
+    return f"{line['estimate']:+.2f}{interval}".replace("-", "−")
 
 
 def _legend(figure: Figure, frame: pd.DataFrame, width: float) -> None:
