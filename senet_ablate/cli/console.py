@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from senet_ablate.analysis.planner import PlanPreview
+    from senet_ablate.analysis.power import ClaimPower
     from senet_ablate.report.tables import Table
     from senet_ablate.results.records import Latency
 
@@ -82,9 +83,9 @@ def show_declarations(tables: Sequence[Ablation], protocols: Sequence[Protocol])
 
 
 def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
-    """The networks of a plan, what they serve and cost, and the time left."""
+    """The variants of a plan, what they serve and cost, and the time left."""
     grid = make_grid(title)
-    grid.add_column("network", no_wrap=True)
+    grid.add_column("variant", no_wrap=True)
     grid.add_column("serves", overflow="fold")
     for heading in ("params", "MACs", "runs", "done"):
         grid.add_column(heading, justify="right")
@@ -93,22 +94,46 @@ def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
         counts = (f"{planned.complexity.params:,}", f"{planned.complexity.macs:,}", str(len(planned.runs)), str(done))
         grid.add_row(planned.arm.slug, ", ".join(planned.rows), *counts)
     _console().print(grid)
-    say(f"{len(plan.arms)} networks, {plan.runs} runs, {len(plan.done)} finished, {len(plan.todo)} to do.")
+    say(f"{len(plan.arms)} variants, {plan.runs} runs, {len(plan.done)} finished, {len(plan.todo)} to do.")
     if plan.todo and found is None:
         say("Time: unknown, no finished run in results/ to learn from; finish one and plan again.")
     elif plan.todo and found is not None:
-        say(f"Time: about {duration(found.worker_s)} of one worker, shared by as many as run at once ({found.basis}).")
+        at_once = f"{found.workers} at once" if found.workers > 1 else "one after the other"
+        say(
+            f"Wall time: about {duration(found.wall_s)}, {at_once}, {duration(found.worker_s)} of work ({found.basis})."
+        )
+
+
+def headline(preview: PlanPreview, budgeted: bool) -> str:
+    """How many claims a plan decides, in a sentence."""
+    full, half = (
+        sum(powers) for powers in zip(*((each.power, each.power_at_half) for each in preview.claims), strict=True)
+    )
+    what = "this budget" if budgeted else "these seeds"
+    return (
+        f"With {what} expect {full:.1f} of {len(preview.claims)} claims decided if the paper's effects are true, "
+        f"{half:.1f} if half of them are."
+    )
 
 
 def show_power(preview: PlanPreview) -> None:
-    """Which findings a plan can decide: smallest effect found, the paper's, chances, and what 80 % would take."""
-    if preview.claims:
-        grid = make_grid("chance of being reproduced if the paper's effects, or half of them, are true")
-        for heading in ("finding", "finds", "paper", "chance", "at half", "80 % takes"):
-            grid.add_column(heading, justify="left" if heading == "finding" else "right", no_wrap=True)
-        for claim in preview.claims:
+    """What a plan can decide of each claim, those out of reach first: minimum detectable effect, power, seeds, time."""
+    from senet_ablate.analysis.planner import OUT_OF_REACH
+
+    groups: dict[str, list[ClaimPower]] = {"out of reach": [], "within reach": []}
+    for claim in sorted(preview.claims, key=lambda claim: claim.power):
+        groups["out of reach" if claim.power < OUT_OF_REACH else "within reach"].append(claim)
+    for name, claims in groups.items():
+        if not claims:
+            continue
+        sign = "under" if name == "out of reach" else "at least"
+        grid = make_grid(f"{name} (power {sign} {OUT_OF_REACH:.0%} for the paper's effect)")
+        grid.add_column("claim", overflow="fold")
+        for heading in ("MDE", "paper", "power", "at half", "80 % takes"):
+            grid.add_column(heading, justify="right", no_wrap=True)
+        for claim in claims:
             grid.add_row(
-                f"{claim.ablation.slug}:{claim.claim.id}",
+                f"{claim.claim.id} {claim.claim.statement}",
                 f"{claim.smallest:.2f}",
                 f"{claim.paper:.2f}",
                 f"{claim.power:.2f}",
@@ -116,6 +141,8 @@ def show_power(preview: PlanPreview) -> None:
                 preview.takes(claim),
             )
         _console().print(grid)
+    if preview.claims:
+        say("MDE: minimum detectable effect, in points, at 80 % power; power for the paper's effect and half of it.")
     for line in preview.remarks:
         say(line)
 

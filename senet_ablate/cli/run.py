@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from rich.console import Console
 
-from senet_ablate.cli.console import show_declarations, show_plan, show_power, show_status, tell
+from senet_ablate.cli.console import headline, say, show_declarations, show_plan, show_power, show_status, tell
 from senet_ablate.cli.options import (
     ABLATIONS,
     CLASSES,
@@ -32,6 +32,7 @@ from senet_ablate.cli.options import (
     TABLES,
     Duration,
     Finite,
+    Word,
     choose,
     options,
 )
@@ -72,7 +73,13 @@ def list_command(ablations: Path | None) -> None:
         "--runs", type=click.IntRange(2, 1_000_000), help="Share out this many runs so that most findings are decided."
     ),
     click.option("--budget", type=Duration(), metavar="TIME", help="The same for a time on this machine: 2h, 90min."),
-    click.option("--jobs", type=MANY, help="Runs at once, for --budget.  [default: one per core]"),
+    click.option("--jobs", type=MANY, help="Runs at once.  [default: one per core]"),
+    click.option(
+        "--device",
+        type=Word(),
+        metavar="NAME",
+        help="Take times from runs on this device: cuda, EPYC, H200.  [default: all finished runs]",
+    ),
     click.option(
         "--gain",
         type=Finite(0, 100, min_open=True),
@@ -108,12 +115,14 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     """
     from senet_ablate.analysis.planner import PlanRequest, preview
 
-    names = ("runs", "budget", "jobs", "gain", "error", "changed", "write", "extend")
+    names = ("runs", "budget", "jobs", "device", "gain", "error", "changed", "write", "extend")
     wish = PlanRequest(seeds=seeds, **{name: call.pop(name) for name in names})
     chosen = choose(**call)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
     with Console(stderr=True).status("choosing seeds") as spinner:
         found = preview(chosen, wish, shape, lambda share: spinner.update(f"choosing seeds: {share:.0%} of the budget"))
+    if found.claims:
+        say(headline(found, wish.shares_out))
     show_plan(found.plan, f"study {chosen.study.name}: {chosen.protocol.description}", found.estimate)
     show_power(found)
 

@@ -92,9 +92,9 @@ def remarks(summary: Summary) -> list[str]:
     """What a reader must know beside the table."""
     lines = [
         "Difference: error of the first variant less that of the second, as the statement has it; mean over n seeds.",
-        f"The lower end of the {percent(1 - 2 * ALPHA)} interval is the one-sided {percent(1 - ALPHA)} bound. A verdict "
-        "is that of its study alone; the number of studies is corrected for how many they are, and a study without a "
-        "p-value counts as one in which it does not hold.",
+        f"The lower end of the {percent(1 - 2 * ALPHA)} interval is the one-sided {percent(1 - ALPHA)} bound. A "
+        "verdict is that of its study alone; the sentence on all of them is corrected for their number, and a study "
+        "without a p-value counts as one in which it does not hold.",
     ]
     if summary.varied:
         lines.append(f"The studies differ in {', '.join(summary.varied)}.")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from helpers import FACTS, PLAIN, R16, make_record, write_record
-from planned import DIGITS, MAX, SQUEEZE, Call, chances, finish, said, the_plan, told
+from planned import DIGITS, MAX, SQUEEZE, Call, finish, powers, said, the_plan, told
 from studies import ABLATIONS
 
 from senet_ablate.analysis.study import assess
@@ -47,7 +47,7 @@ def test_planned_counts_are_what_status_and_a_later_plan_show(call: Call) -> Non
     shown = dict(re.findall(r"^ *(\S+) +0 of (\d+)", status.stdout, flags=re.MULTILINE))
     assert {name: int(count) for name, count in shown.items()} == planned
     assert "0 of 20 runs finished" in said(status)
-    assert "3 networks, 20 runs" in said(call("plan", "squeeze"))
+    assert "3 variants, 20 runs" in said(call("plan", "squeeze"))
     assert "0 of 6 runs finished" in said(call("status", "squeeze", "--seeds", "2")), "--seeds asks for others"
     finish({PLAIN: 1})
     assert f"1 of {planned['plain']}" in said(call("status", "squeeze"))
@@ -187,6 +187,6 @@ def test_extending_does_not_hide_changed_claims(call, tmp_path):
 def test_an_undeclared_look_is_planned_at_the_level_at_which_it_is_judged(call):
     call("plan", "squeeze", "--seeds", "3", "--write")
     finish(dict.fromkeys(SQUEEZE, 3))
-    extended = chances(call("plan", "squeeze", "--runs", "3", "--extend"))
-    declared = chances(call("plan", "squeeze", "--rule", "looks=5"))
-    assert extended["squeeze:11a"]["finds"] == declared["squeeze:11a"]["finds"]
+    extended = powers(call("plan", "squeeze", "--runs", "3", "--extend"))
+    declared = powers(call("plan", "squeeze", "--rule", "looks=5"))
+    assert extended["11a"]["mde"] == declared["11a"]["mde"]

@@ -53,9 +53,9 @@ def test_list_names_all_tables_rows_and_protocols(invoke):
 
 def test_plan_tells_what_tables_share(invoke):
     output = invoke("plan").output
-    assert "17 networks, 51 runs, 0 finished, 51 to do." in output
+    assert "17 variants, 51 runs, 0 finished, 51 to do." in output
     assert "Time: unknown" in output
-    assert "8 networks, 16 runs" in invoke("plan", "ratio", "gate", "--seeds", "2").output
+    assert "8 variants, 16 runs" in invoke("plan", "ratio", "gate", "--seeds", "2").output
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_study_killed_in_the_middle_ends_with_the_tables_of_an_undisturbed_one
     assert "3 of 3 runs were finished; nothing to train" in third.stderr
     assert {path.name for path in finished[0].parent.iterdir()} == {"curve.csv", "predictions.npz", "record.json"}
     gate = call("plan", "gate", *SMALL, cwd=cut)
-    assert "4 networks, 4 runs, 2 finished, 2 to do." in gate.stdout, "the three gates, and the network without SE"
+    assert "4 variants, 4 runs, 2 finished, 2 to do." in gate.stdout, "the three gates, and the network without SE"
     assert "from 3 finished runs of this protocol" in " ".join(gate.stdout.split())
     changed = call("run", "gate", *SMALL, "--set", "recipe.lr=0.1", cwd=cut)
     assert changed.returncode == 2
