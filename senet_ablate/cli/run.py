@@ -70,9 +70,9 @@ def list_command(ablations: Path | None) -> None:
     STUDY,
     CLASSES,
     click.option(
-        "--runs", type=click.IntRange(2, 1_000_000), help="Share out this many runs so that most findings are decided."
+        "--runs", type=click.IntRange(2, 1_000_000), help="Share out this many runs so that most claims are decided."
     ),
-    click.option("--budget", type=Duration(), metavar="TIME", help="The same for a time on this machine: 2h, 90min."),
+    click.option("--budget", type=Duration(), metavar="TIME", help="The same for a wall time: 2h, 90min."),
     click.option("--jobs", type=MANY, help="Runs at once.  [default: one per core]"),
     click.option(
         "--device",
@@ -101,15 +101,17 @@ def list_command(ablations: Path | None) -> None:
         "--write", is_flag=True, help="Write the plan file, which `run` follows and `report` holds the runs to."
     ),
     click.option(
-        "--extend", is_flag=True, help="Add a look: more seeds, by --runs or --budget, for findings still open."
+        "--extend",
+        is_flag=True,
+        help="Add an interim analysis: more seeds, by --runs or --budget, for findings still open.",
     ),
     RESULTS,
     ABLATIONS,
 )
 def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
-    """Show what would be trained, what it costs, and which findings it can decide; nothing is trained.
+    """Show how many claims a plan decides, what would be trained and what it costs; nothing is trained.
 
-    Without --runs or --budget each network gets --seeds runs. With one of them the seeds are chosen, before any
+    Without --runs or --budget each variant gets --seeds runs. With one of them the seeds are chosen, before any
     result is seen, so that the most findings are expected to be reproduced if the paper's effects (or half of them)
     are true.
     """

@@ -46,6 +46,7 @@ WORK = (
     "models.latency.measure_latency",
     "execution.machine.alone",
     "results.merge.merge",
+    "report.summary.write_summary",
     "report.write.write_report",
     "results.store.Study.begin",
     "execution.rerun.of_run",
@@ -255,6 +256,7 @@ USUAL = {
     "plan": ("gate",),
     "run": ("ratio", "--protocol", "cifar10-folder", "--data", "images", "--set", "recipe.batch_size=2"),
     "report": ("--study", "first"),
+    "summary": ("first",),
     "count": ("ratio", "--protocol", "digits"),
     "merge": ("results/first", "--into", "second"),
 }
