@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from operator import itemgetter
 
 import numpy as np
 import pandas as pd
@@ -114,64 +113,83 @@ def _draw(axes: Axes, frame: pd.DataFrame, cost: str, metric: Metric) -> None:
     axes.plot(x[best], y[best], "o", color=COLOURS[1], markersize=5, zorder=4)
 
 
-DIRECTIONS = tuple((np.cos(angle), np.sin(angle)) for angle in np.arange(0, 2 * np.pi, np.pi / 8))
+ANGLES = np.arange(0, 2 * np.pi, np.pi / 8)
 DISTANCES = (5.0, 10.0, 16.0, 24.0, 34.0, 46.0, 60.0)
 """Points from a network's mark to its label that are tried, nearest first."""
 
+PASSES = 4
+"""How often every label is placed anew, knowing the others."""
+
 
 def _label(axes: Axes, frame: pd.DataFrame, cost: str) -> None:
-    """Name each point beside it, where the name covers least of the other points and names.
+    """Name each point beside it, where name and line to the point cover and cross least.
 
     A point off the scale is named at the edge with its value.
     """
     scale, _ = _scaled(frame, cost)
     pixel = axes.figure.dpi / 72
-    box = axes.get_window_extent()
+    panel = np.array(axes.get_window_extent().extents)
     low, high = axes.get_ylim()
+    names, errors = frame["label"].tolist(), frame["error"].tolist()
     inside = np.clip(frame["error"], low, high)
     points = axes.transData.transform(np.column_stack([frame[cost].astype(float) / scale, inside]))
-    taken: list[tuple[float, float, float, float]] = [
-        (x - 3 * pixel, y - 3 * pixel, x + 3 * pixel, y + 3 * pixel) for x, y in points
-    ]
-    best = front(frame[cost].tolist(), frame["error"].tolist())
-    for one, two in pairwise(best):  # the steps of the front, each a thin box
+    fixed = [np.concatenate([points - 3 * pixel, points + 3 * pixel], axis=1)]
+    for one, two in pairwise(front(frame[cost].tolist(), errors)):  # the steps of the front, each a thin box
         (x0, y0), (x1, y1) = points[one], points[two]
-        taken += [(x0, y0 - 2 * pixel, x1, y0 + 2 * pixel), (x1 - 2 * pixel, y1, x1 + 2 * pixel, y0)]
-    names, errors = frame["label"].tolist(), frame["error"].tolist()
-    for at in sorted(range(len(frame)), key=lambda at: -points[at, 1]):
-        name, error = names[at], errors[at]
-        beyond = not low <= error <= high
-        text = str(name) if not beyond else f"{name} {error:.1f} {'↑' if error > high else '↓'}"
-        wide, tall = (3.9 * len(text) + 2) * pixel, 7.5 * pixel
-        area = _free_place(points[at], (wide, tall), (box.x0, box.y0, box.x1, box.y1), taken, pixel)
-        taken.append(area)
-        middle = ((area[0] + area[2]) / 2, (area[1] + area[3]) / 2)
-        point, spot = axes.transData.inverted().transform([points[at], middle]).tolist()
-        line = None if beyond else {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
-        axes.annotate(text, point, xytext=spot, textcoords="data",
-                      ha="center", va="center", fontsize=6.5, arrowprops=line, zorder=5)  # fmt: skip
+        steps = [(x0, y0 - 2 * pixel, x1, y0 + 2 * pixel), (x1 - 2 * pixel, y1, x1 + 2 * pixel, y0)]
+        fixed.append(np.array(steps))
+    texts = [
+        name if low <= error <= high else f"{name} {error:.1f} {'↑' if error > high else '↓'}"
+        for name, error in zip(names, errors, strict=True)
+    ]
+    choices = [_choices(point, (3.9 * len(text) + 2, 7.5), pixel) for point, text in zip(points, texts, strict=True)]
+    distances = np.repeat(DISTANCES, len(ANGLES)) * pixel
+    chosen = {at: boxes[0] for at, boxes in enumerate(choices)}
+    for _ in range(PASSES):
+        for at, boxes in enumerate(choices):
+            others = [box for other, box in chosen.items() if other != at]
+            lines = [np.concatenate([points[other], _middle(box)]) for other, box in chosen.items() if other != at]
+            outside = (boxes[:, :2] < panel[:2]).any(axis=1) | (boxes[:, 2:] > panel[2:]).any(axis=1)
+            covered = _overlap(boxes, np.concatenate([*fixed, np.array(others).reshape(-1, 4)]))
+            crossed = _crossings(points[at], _middle(boxes), np.array(lines).reshape(-1, 4))
+            chosen[at] = boxes[np.argmin(1e6 * outside + 4 * covered + 40 * pixel * crossed + distances)]
+    for at, text in enumerate(texts):
+        point, spot = axes.transData.inverted().transform([points[at], _middle(chosen[at])]).tolist()
+        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+        axes.annotate(text, point, xytext=spot, textcoords="data", ha="center", va="center", fontsize=6.5,
+                      arrowprops=line, zorder=5)  # fmt: skip
 
 
-Box = tuple[float, float, float, float]
-"""Left, bottom, right, top, in pixels."""
-
-
-def _free_place(point: np.ndarray, size: tuple[float, float], within: Box, taken: Sequence[Box], pixel: float) -> Box:
-    """Where a label of this size covers least of what is taken, near its point and inside the panel."""
-    places = []
+def _choices(point: np.ndarray, size: tuple[float, float], pixel: float) -> np.ndarray:
+    """Boxes (left, bottom, right, top, in pixels) in which a label of this size may stand, nearest first."""
+    wide, tall = size[0] * pixel, size[1] * pixel
+    boxes = []
     for distance in DISTANCES:
-        for across, up in DIRECTIONS:
-            x = point[0] + across * distance * pixel + (across - 1) * size[0] / 2
-            y = point[1] + up * distance * pixel - size[1] / 2
-            place = (x, y, x + size[0], y + size[1])
-            outside = x < within[0] or y < within[1] or place[2] > within[2] or place[3] > within[3]
-            covered = sum(_overlap(place, other) for other in taken)
-            places.append((1e6 * outside + 4 * covered + distance * pixel, place))
-    return min(places, key=itemgetter(0))[1]
+        x = point[0] + np.cos(ANGLES) * distance * pixel + (np.cos(ANGLES) - 1) * wide / 2
+        y = point[1] + np.sin(ANGLES) * distance * pixel - tall / 2
+        boxes.append(np.column_stack([x, y, x + wide, y + tall]))
+    return np.concatenate(boxes)
 
 
-def _overlap(one: Box, other: Box) -> float:
-    """Area that two boxes have in common."""
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    up = min(one[3], other[3]) - max(one[1], other[1])
-    return across * up if across > 0 and up > 0 else 0.0
+def _middle(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
+def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Area that each box has in common with the others."""
+    least = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    most = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    return np.clip(least - most, 0, None).prod(axis=2).sum(axis=1)
+
+
+def _crossings(start: np.ndarray, ends: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """How many of the lines (x0, y0, x1, y1) each line from `start` to one of `ends` crosses."""
+
+    def side(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+        return np.sign(
+            (b[..., 0] - a[..., 0]) * (c[..., 1] - a[..., 1]) - (b[..., 1] - a[..., 1]) * (c[..., 0] - a[..., 0])
+        )
+
+    one, two, ends = lines[None, :, :2], lines[None, :, 2:], ends[:, None]
+    apart = side(start, ends, one) * side(start, ends, two) < 0
+    return (apart & (side(one, two, start) * side(one, two, ends) < 0)).sum(axis=1)
