@@ -201,8 +201,9 @@ class Page:
             alt = f"Mean gate of each class and channel, block by block: {home.name}"
             try:
                 frame = pd.read_csv(numbers).map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
-                svgs = [(home / f"gates{form}.svg").read_text(encoding="utf-8") for form in ("", "_column")]
-                data, more = ((home / name).read_text(encoding="utf-8") for name in ("gates.csv", "excitation.md"))
+                more = (home / "excitation.md").read_text(encoding="utf-8")
+                drawn = [home / name for name in ("gates.svg", "gates_column.svg", "gates.csv")]
+                parts = [file.read_text(encoding="utf-8") for file in drawn] if drawn[0].is_file() else []
             except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
                 raise UserError(f"{home}: damaged ({error}); remove it, or give `excitation` again") from None
             found.append(
@@ -211,7 +212,8 @@ class Page:
                     "folder": home.relative_to(self.here).as_posix(),
                     "columns": [name.replace("_", " ") for name in frame.columns],
                     "rows": frame.replace("nan", "–").to_numpy().tolist(),
-                    "picture": Picture(f"gates-{home.name}", svgs[0], svgs[1], data, alt),
+                    # Folders of earlier versions have no heat map.
+                    "picture": Picture(f"gates-{home.name}", *parts, alt) if parts else None,
                     "more": more,
                 }
             )

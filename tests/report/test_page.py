@@ -137,20 +137,20 @@ def test_notes_that_are_no_text_are_told_with_their_place(full: Study, tmp_path:
 
 def test_what_the_gates_learnt_is_on_the_page_once_it_was_asked(full: Study, tmp_path: Path) -> None:
     home = tmp_path / "first"
-    place = home / "excitation" / "se-r16"
-    place.mkdir(parents=True)
-    (place / "blocks.csv").write_text("block,channels,dead\nSE_2_1,64,0.25\nSE_3_1,128,\n")
-    for name in ("excitation.md", "gates.csv"):
-        (place / name).write_text("more")
-    for name in ("gates.svg", "gates_column.svg"):
-        (place / name).write_text('<svg viewBox="0 0 1 1"><g id="a"/></svg>')
+    for name in ("se-r16", "se-r16-of-before"):
+        place = home / "excitation" / name
+        place.mkdir(parents=True)
+        (place / "blocks.csv").write_text("block,channels,dead\nSE_2_1,64,0.25\nSE_3_1,128,\n")
+        (place / "excitation.md").write_text("more")
+    for name in ("gates.svg", "gates_column.svg", "gates.csv"):
+        (home / "excitation" / "se-r16" / name).write_text('<svg viewBox="0 0 1 1"><g id="a"/></svg>')
     write_report(assess([ABLATION], full), tmp_path)
     html, markdown = (home / "index.html").read_text(), (home / "REPORT.md").read_text()
-    assert '<tr><th scope="row">SE_3_1</th><td>128</td><td>–</td></tr>' in html
+    assert html.count('<tr><th scope="row">SE_3_1</th><td>128</td><td>–</td></tr>') == 2
     assert '<g id="gates-se-r16-page-a"/>' in html
     assert '<g id="gates-se-r16-column-a"/>' in html
     assert "| SE_2_1 | 64 | 0.25 |" in markdown
-    assert "](excitation/se-r16/gates.png)" in markdown
+    assert re.findall(r"\]\((excitation/.*png)\)", markdown) == ["excitation/se-r16/gates.png"]
     assert Reader(html).open == []
 
 
