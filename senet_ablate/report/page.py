@@ -198,12 +198,10 @@ class Page:
         found = []
         for numbers in sorted((self.here / "excitation").glob("*/blocks.csv")):
             home = numbers.parent
-            alt = f"Mean gate of each class and channel, block by block: {home.name}"
             try:
                 frame = pd.read_csv(numbers).map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
                 more = (home / "excitation.md").read_text(encoding="utf-8")
-                drawn = [home / name for name in ("gates.svg", "gates_column.svg", "gates.csv")]
-                parts = [file.read_text(encoding="utf-8") for file in drawn] if drawn[0].is_file() else []
+                picture = _heat_map(home) if (home / "gates.svg").is_file() else None  # of earlier versions
             except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
                 raise UserError(f"{home}: damaged ({error}); remove it, or give `excitation` again") from None
             found.append(
@@ -212,8 +210,7 @@ class Page:
                     "folder": home.relative_to(self.here).as_posix(),
                     "columns": [name.replace("_", " ") for name in frame.columns],
                     "rows": frame.replace("nan", "–").to_numpy().tolist(),
-                    # Folders of earlier versions have no heat map.
-                    "picture": Picture(f"gates-{home.name}", *parts, alt) if parts else None,
+                    "picture": picture,
                     "more": more,
                 }
             )
@@ -304,6 +301,14 @@ class Page:
                 commit,
             ],
         }
+
+
+def _heat_map(home: Path) -> Picture:
+    svg, column, data = (
+        (home / name).read_text(encoding="utf-8") for name in ("gates.svg", "gates_column.svg", "gates.csv")
+    )
+    alt = f"Mean gate of each class and channel, block by block: {home.name}"
+    return Picture(f"gates-{home.name}", svg, column, data, alt)
 
 
 def _anchor(arm: Arm) -> str:
