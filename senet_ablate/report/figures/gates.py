@@ -62,6 +62,8 @@ def plot_heat(frame: pd.DataFrame, *, limits: tuple[float, float] | None, width:
             panel.set_title(block)
             panel.set_yticks(range(len(classes)), classes if place % columns == 0 else [], fontsize=5.5)
             panel.tick_params(length=0, labelsize=6)
+            if place % columns == 0:
+                panel.set_ylabel("class", fontsize=7)
             if place >= len(names) - columns:
                 panel.set_xlabel("channels, by mean gate", fontsize=7)
         figure.colorbar(image, ax=figure.axes, label="mean gate", location="bottom", aspect=50, shrink=0.6)
