@@ -120,13 +120,14 @@ def summary(
 
     if len(set(names)) < len(names):
         raise UserError(f"a study is named twice among {', '.join(names)}")
+    home = reports / plain_name("--name", name)
     directory = ablations or declarations_dir()
     studies = [Study(results / plain_name("STUDY", each)) for each in names]
     found = summarise([assess(declared_tables(directory, [], study), study) for study in studies], finding)
-    files = write_summary(found, reports / plain_name("--name", name))
+    files = write_summary(found, home)
     text = printed_summary(found)
     show_text(found.effects[0].statement, text.drop(columns=["data", "network", "epochs"]))
-    for line in (conclusion(found), *remarks(found), f"wrote {len(files)} files to {reports / name}"):
+    for line in (conclusion(found), *remarks(found), f"wrote {len(files)} files to {home}"):
         say(line)
 
 

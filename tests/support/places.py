@@ -42,11 +42,11 @@ EXIT_CODES = (1, 2)
 WORK = (
     "analysis.audit.audit_networks",
     "analysis.calibration.calibrate",
+    "analysis.summary.summarise",
     "models.survey.count_complexity",
     "models.latency.measure_latency",
     "execution.machine.alone",
     "results.merge.merge",
-    "report.summary.write_summary",
     "report.write.write_report",
     "results.store.Study.begin",
     "execution.rerun.of_run",
