@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
 from senet_ablate.analysis.audit import Departure, audit_declarations, audit_records
-from senet_ablate.analysis.evidence import cost
+from senet_ablate.analysis.evidence import survey
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.errors import UserError
@@ -267,12 +268,14 @@ class Page:
         return [self._arm(arm, served.get(arm, []), runs) for arm, runs in outcomes.runs.items() if arm in served]
 
     def _arm(self, arm: Arm, rows: Sequence[str], runs: Sequence[RunRecord]) -> dict[str, Any]:
-        total = cost(self.assessment.pin, arm)
+        size = survey(self.assessment.outcomes, arm)
         return {
             "anchor": _anchor(arm),
             "slug": arm.slug,
             "rows": list(rows),
-            "cost": f"{total.params:,} parameters, {total.macs:,} multiply-adds of one image.",
+            "cost": f"{size.total.params:,} parameters, {size.total.macs:,} multiply-adds of one image."
+            if size
+            else "",
             "spec": json.dumps(arm.variant.model_dump(mode="json"), indent=1),
             "runs": [self._run(record) for record in runs],
         }
@@ -286,7 +289,7 @@ class Page:
             "run_id": record.run_id,
             "record": record.model_dump_json(indent=1),
             "curve": curve_csv(read_curve(folder / CURVE_FILE)),
-            "link": Path(os.path.relpath(folder.resolve(), self.here.resolve())).as_posix(),
+            "link": quote(Path(os.path.relpath(folder.resolve(), self.here.resolve())).as_posix()),
             "cells": [
                 record.status,
                 f"{metrics.top1_err:.2f}" if metrics else "–",

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from senet_ablate.analysis.evidence import cost, summarise_errors
+from senet_ablate.analysis.evidence import summarise_errors, survey
 from senet_ablate.analysis.judge import TableJudge, may_be_best, smallest_effect
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.summary import seed_values
@@ -25,7 +25,7 @@ from senet_ablate.results.store import read_latency
 from senet_ablate.results.worklist import row_states
 from senet_ablate.spec.ablation import Ablation, Row, arms
 from senet_ablate.spec.claims import PLAIN, Metric
-from senet_ablate.spec.cost import added_cost
+from senet_ablate.spec.protocol import Complexity
 
 MISSING = "–"
 UNITS_OF: dict[Metric, str] = {"top1_err": "%", "top5_err": "%", "cross_entropy": "nats"}
@@ -70,8 +70,7 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
         difference = evidence.difference(to_reference[row.id]) if row.id in to_reference else None
         low, high = judge.interval(difference) if difference else (0.0, 0.0)
         errors = summarise_errors(good)
-        total = cost(pin, row.arm)
-        added = added_cost(pin.protocol.network, row.variant, pin.protocol.data.resolution)
+        size = survey(outcomes, row.arm)
         paper = row.paper
         lines.append(
             {
@@ -87,9 +86,9 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
                 "diff_to_reference": difference.estimate if difference else None,
                 "diff_half": (high - low) / 2 if difference else None,
                 "may_be_best": row.id in best,
-                **total.model_dump(),
-                "added_params": added.params,
-                "added_macs": added.macs,
+                **{key: getattr(size.total, key) if size else None for key in Complexity.model_fields},
+                "added_params": size.added.params if size else None,
+                "added_macs": size.added.macs if size else None,
                 **_times(latency, row),
                 "paper_top1_err": paper.top1_err if paper else None,
                 "paper_top5_err": paper.top5_err if paper else None,
@@ -276,8 +275,8 @@ def printed(table: Table, columns: Collection[str] = COLUMNS) -> pd.DataFrame:
                 "best": "✓" if line["may_be_best"] else "",
                 "diff": MISSING if is_reference else _spread(line["diff_to_reference"], line["diff_half"], "+.2f"),
                 "top5": _number(line["top5_err_mean"], ".2f"),
-                "params": f"{line['params'] / 1e6:.3f}",
-                "macs": f"{line['macs'] / scale:.3f}",
+                "params": MISSING if pd.isna(line["params"]) else f"{line['params'] / 1e6:.3f}",
+                "macs": MISSING if pd.isna(line["macs"]) else f"{line['macs'] / scale:.3f}",
                 "latency": _range(line, "one_image_ms"),
                 "step": _range(line, "training_step_ms"),
                 "paper_err": _number(line["paper_top1_err"], ".2f"),

@@ -16,6 +16,7 @@ from senet_ablate.report.figures.forest import difference_of, forest_frame, fore
 from senet_ablate.report.figures.pareto import pareto_frame, plot_pareto
 from senet_ablate.report.figures.table import plot_table, table_frame
 from senet_ablate.report.folder import ReportFolder
+from senet_ablate.report.overview import overview_markdown
 from senet_ablate.report.page import Page
 from senet_ablate.report.tables import (
     COLUMNS,
@@ -72,6 +73,7 @@ def write_report(
     networks = pareto_frame(tables)
     alt = "Error of every network against latency, parameters and multiply-adds, with the Pareto front."
     picture("pareto", networks, alt, partial(plot_pareto, networks, metric))
+    write("tables/overview.md", overview_markdown(assessment))
     write("tables/cost.md", cost_markdown(ablations, assessment.outcomes))
     write("tables/findings.md", findings.to_markdown(assessment))
     write("tables/findings.csv", findings.to_csv(assessment))
@@ -90,7 +92,8 @@ def fill(text: str, reports: Path, study: str) -> str:
     """Put generated tables into a Markdown text, between `<!-- generated: NAME -->` and `<!-- /generated -->`.
 
     NAME is a file of the study's `tables/` without its suffix, or `STUDY/NAME` one of another study's report; what is
-    put in begins with its first table line and ends before the next heading.
+    put in begins with its first table line and ends before the next heading, with the line ends of its block.
+    `ONE+OTHER` is one table with the lines of both.
 
     Raises:
         UserError: a block names a table that was not written, does not end, or there is none.
@@ -98,15 +101,22 @@ def fill(text: str, reports: Path, study: str) -> str:
     written = {f"{file.parents[1].name}/{file.stem}": file for file in reports.glob("*/tables/*.md")}
     written |= {file.stem: file for file in (reports / study / "tables").glob("*.md")}
 
+    def first_part(name: str) -> str:
+        if name not in written:
+            raise UserError(f"a block wants {name!r}; {did_you_mean(name, written)}")
+        content = written[name].read_text(encoding="utf-8")
+        return content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
+
     def block(match: re.Match[str]) -> str:
-        if match[2] not in written:
-            raise UserError(f"a block wants {match[2]!r}; {did_you_mean(match[2], written)}")
-        content = written[match[2]].read_text(encoding="utf-8")
-        first_part = content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
-        return f"{match[1]}\n{first_part}\n{match[3]}"
+        first, *others = map(first_part, match[2].split("+"))
+        rows = [first, *("\n".join(other.splitlines()[2:]) for other in others)]  # below heading and rule
+        return "\n".join((match[1], *rows, match[4])).replace("\n", match[3])
 
     filled, blocks = re.subn(
-        r"(<!-- generated: (\S+) -->)\n(?:(?!<!-- generated:).)*?(<!-- /generated -->)", block, text, flags=re.DOTALL
+        r"(<!-- generated: (\S[^\r\n]*?) -->)(\r?\n)(?:(?!<!-- generated:).)*?(<!-- /generated -->)",
+        block,
+        text,
+        flags=re.DOTALL,
     )
     begun, ended = text.count("<!-- generated:"), text.count("<!-- /generated -->")
     if not blocks or {begun, ended} != {blocks}:

@@ -20,7 +20,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
-from senet_ablate.files import write_atomic
+from senet_ablate.files import decode, write_atomic
 from senet_ablate.results.lease import seems_held
 from senet_ablate.results.records import Failure, Latency, Progress, RunRecord, StudyPin
 from senet_ablate.spec.protocol import DataFacts, Protocol, RunSpec
@@ -135,7 +135,7 @@ class RunFolder:
             )
         for name in record.files:
             if _digest_of(self.path / name) != record.sha256.get(name, ""):
-                raise UserError(f"{self.path / name}: not what its record says; remove the folder to run it again")
+                raise UserError(f"{self.path / name}: {_what_changed(self.path / name, record.sha256.get(name, ''))}")
         return record
 
     def failure(self) -> Failure | None:
@@ -163,6 +163,16 @@ def _digest_of(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def _what_changed(path: Path, digest: str) -> str:
+    """What became of a file that had another checksum when it was written, and what to do."""
+    if path.is_file() and hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == digest:
+        return (
+            "sound but for its line ends, which git turns under core.autocrlf; turn them back (dos2unix), or say "
+            "`git config core.autocrlf false` and check the files out again"
+        )
+    return "not what its record says; remove the folder to run it again"
 
 
 def _read(model: type[SpecT], path: Path) -> SpecT | None:
@@ -203,7 +213,7 @@ class Study:
         """
         path = self.root / NOTES
         try:
-            text = path.read_text(encoding="utf-8")
+            text, _, _ = decode(path.read_bytes())
         except FileNotFoundError:
             return []
         except (OSError, UnicodeDecodeError) as error:
@@ -258,6 +268,19 @@ class Study:
             raise UserError(f"{path}: cannot be read: {error}; {MEND}") from None
         except ValidationError as error:
             raise UserError(f"{path}: damaged: {first_mistake(error)}; {MEND}") from None
+
+    def pinned(self) -> StudyPin:
+        """What the runs of a study share that has begun.
+
+        Raises:
+            UserError: there is no such study; the message has those there are. Or study.json is damaged.
+        """
+        pin = self.pin()
+        if pin is None:
+            begun = sorted(path.parent.name for path in self.root.parent.glob("*/study.json"))
+            there = f"studies there: {', '.join(begun)}" if begun else "no study there yet; begin one with `run`"
+            raise UserError(f"no study {self.name!r} in {self.root.parent}; {there}")
+        return pin
 
     def begin(self, protocol: Protocol, data: DataFacts) -> None:
         """Pin protocol and images before the first run, and hold every later one to them.

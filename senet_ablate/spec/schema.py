@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.files import decode
 
 
 class Spec(BaseModel):
@@ -45,13 +46,14 @@ SpecT = TypeVar("SpecT", bound=BaseModel)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file.
+    """Parse a TOML file: in UTF-8, with a byte order mark or without, or in UTF-16 with one.
 
     Raises:
         UserError: it cannot be read or is not TOML; the message has the line and column.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text, _, _ = decode(path.read_bytes())
+        return tomllib.loads(text.replace("\r\n", "\n").replace("\r", "\n"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: of a number with thousands of digits

@@ -21,6 +21,7 @@ from senet_ablate.files import write_atomic
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.records import Progress, curve_csv
 from senet_ablate.results.store import RunFolder
+from senet_ablate.seeding import stream_seed
 from senet_ablate.training.module import AblationModule
 from senet_ablate.training.trackers import Trackers
 
@@ -104,6 +105,10 @@ class EpochFiles(Checkpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Called in each process of the run: keep Lightning's advice and deprecations out of the user's terminal."""
         warnings.filterwarnings("ignore", module="pytorch_lightning|torch")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Key what layers draw (dropout, Shake-Shake) by seed and epoch, so that a resumed run draws the same."""
+        torch.manual_seed(stream_seed(pl_module.hparams["seed"], "layers", trainer.current_epoch, trainer.global_rank))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the first and last epoch, and whenever saving takes no more than its share of the time.

@@ -56,13 +56,13 @@ def plot_table(table: Table, width: float = PAGE) -> Figure:
     """
     frame = table_frame(table)
     cost = max(COSTS, key=lambda name: frame[name].nunique())  # parameters where both differ alike
-    panels = 1 + (len(set(frame[cost])) > 1)
+    panels = 1 + (len(set(frame[cost].dropna())) > 1)
     with style():
         figure = Figure(figsize=(width, 0.27 * len(frame) + 0.95), layout="constrained")
         errors, *costs = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=[3, 1][:panels])[0]
         _draw_errors(errors, table, frame)
         for panel in costs:
-            _draw_cost(panel, frame[cost].tolist(), COSTS[cost])
+            _draw_cost(panel, frame[cost].astype(float), COSTS[cost])
         reference = "" if narrow(width) else f" to {table.ablation.row(table.ablation.reference).label}"
         handles = [
             Line2D([], [], color="black", linewidth=1, marker="o", markersize=4.5, label="mean and 95 % interval"),
@@ -107,13 +107,12 @@ def _draw_errors(axes: Axes, table: Table, frame: pd.DataFrame) -> None:
             axes.plot(line["error"], place, "o", color="black", markersize=4.5, zorder=4)
 
 
-def _draw_cost(axes: Axes, values: list[float], quantity: str) -> None:
-    scale, unit = next(pair for pair in UNITS if max(map(abs, values)) >= pair[0] or pair[0] == 1)
-    axes.hlines(range(len(values)), 0, [value / scale for value in values], color="0.6", linewidth=1)
-    axes.plot(
-        [value / scale for value in values], range(len(values)), "s", color="black", markersize=3.5, clip_on=False
-    )
-    axes.set(xlabel=f"added\n{quantity}{', ' * bool(unit)}{unit}", xlim=(0, 1.08 * max(values) / scale))
+def _draw_cost(axes: Axes, costs: pd.Series[float], quantity: str) -> None:
+    known = costs.dropna()  # the cost of a network that cannot be built here is unknown
+    scale, unit = next(pair for pair in UNITS if known.abs().max() >= pair[0] or pair[0] == 1)
+    axes.hlines(known.index, 0, known / scale, color="0.6", linewidth=1)
+    axes.plot(known / scale, known.index, "s", color="black", markersize=3.5, clip_on=False)
+    axes.set(xlabel=f"added\n{quantity}{', ' * bool(unit)}{unit}", xlim=(0, 1.08 * known.max() / scale))
     axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.tick_params(axis="y", length=0, labelleft=False)
     axes.spines["left"].set_visible(False)
