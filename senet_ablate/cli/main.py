@@ -76,6 +76,7 @@ def main() -> None:
     senet-ablate excitation gate:tanh   show what the SE blocks of a trained network do (Figures 6 and 7)
     senet-ablate prune ratio:r16        show its error with the SE blocks of each stage switched off
     senet-ablate try my_blocks:MyBlock  check whether your own block can be judged, and what it costs
+    senet-ablate cache                  list the kept copies of decoded images
     """
 
 

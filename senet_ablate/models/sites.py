@@ -103,17 +103,14 @@ def _watched(model: nn.Module) -> Iterator[dict[str, _Seen]]:
 
 
 def run_once(model: nn.Module, *, in_channels: int, resolution: int) -> dict[str, _Seen]:
-    """Run one image through a copy of a network without memory and note the maps at every module.
+    """Run one image through a network in evaluation mode and note the maps at every module; nothing is left behind.
 
     Raises:
         ValueError: the network does not take images of this size.
     """
     try:
-        return _run(copy.deepcopy(model).to("meta"), in_channels, resolution)
+        return _run(model, in_channels, resolution)
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        if not any(tensor.is_meta for tensor in model.parameters()):
-            with suppress(RuntimeError, ValueError):
-                return _run(copy.deepcopy(model), in_channels, resolution)  # code that makes tensors of its own
         raise ValueError(
             f"the network does not take images of {resolution}x{resolution} ({error}); use "
             f"{_smallest(model, in_channels, resolution)}, or keep its maps larger with network.unstrided"
@@ -136,9 +133,15 @@ def _smallest(model: nn.Module, in_channels: int, above: int) -> str:
 
 
 def _run(model: nn.Module, in_channels: int, resolution: int) -> dict[str, _Seen]:
+    # On the model's own device: a first step on `meta` costs seconds of imports, which no worker should pay.
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    with _watched(model.eval()) as seen, torch.no_grad():
-        model(torch.zeros(1, in_channels, resolution, resolution, device=device))
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with _watched(model.eval()) as seen, torch.no_grad():
+            model(torch.zeros(1, in_channels, resolution, resolution, device=device))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
     return seen
 
 

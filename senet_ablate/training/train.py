@@ -16,14 +16,15 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
 
 from senet_ablate import environment
 from senet_ablate.data.loaders import EpochSampler, FileSplit
 from senet_ablate.data.module import ImageDataModule
 from senet_ablate.errors import UserError
 from senet_ablate.models.fastconv import speed_up
-from senet_ablate.models.survey import count_complexity
 from senet_ablate.results.lease import Lease, Taken
+from senet_ablate.results.networks import Networks
 from senet_ablate.results.records import (
     CURVE_FILE,
     PREDICTIONS_FILE,
@@ -33,7 +34,7 @@ from senet_ablate.results.records import (
     curve_csv,
     digests,
 )
-from senet_ablate.spec.protocol import DataFacts, check_fit
+from senet_ablate.spec.protocol import Complexity, DataFacts, check_fit
 from senet_ablate.training.checkpoint import EpochFiles, History, WholeFiles, read_checkpoint, weights_bytes
 from senet_ablate.training.evaluation import diverged, evaluate, resolve_precision
 from senet_ablate.training.module import AblationModule
@@ -64,7 +65,7 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
     now = History(datetime.now(UTC).isoformat(timespec="seconds"), precision, request.devices, request.levers)
     module, history, resumed_from = begin_or_resume(request, data.facts, now)
     resumed_at = len(module.curve) if resumed_from else None
-    complexity = count_complexity(module.model, in_channels=data.facts.channels, resolution=spec.data.resolution)
+    complexity = _complexity(request, module.model, data.facts)
     speed_up(module.model, history.levers)  # after it was counted: products leave out what meets the padding
     with Trackers(request, len(module.curve)) as trackers:
         if not _ended(module.curve, spec.recipe.epochs):
@@ -136,6 +137,18 @@ def run_images(request: RunRequest) -> ImageDataModule:
         workers=request.loader_workers,
         fingerprint=request.data_fingerprint,
     )
+
+
+def _complexity(request: RunRequest, model: nn.Module, facts: DataFacts) -> Complexity:
+    """Size and cost of the network, by formula or as it was surveyed; counted here only where it was not."""
+    spec = request.spec
+    shape = (facts.channels, facts.classes, spec.data.resolution)
+    known = Networks(request.folder.path.parents[1]).find(spec.network, spec.variant, shape)
+    if known is not None:
+        return known.total
+    from senet_ablate.models.survey import count_complexity  # seconds of imports
+
+    return count_complexity(model, in_channels=facts.channels, resolution=spec.data.resolution)
 
 
 def begin_or_resume(request: RunRequest, facts: DataFacts, now: History) -> tuple[AblationModule, History, Path | None]:

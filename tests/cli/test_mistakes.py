@@ -68,7 +68,7 @@ def told(result: Result) -> str:
         (["status", "--study", "a\nb"], ["--study", "one line"]),
         (["status", "--study", "\udcff"], ["--study", "UTF-8"]),
         (["status", "--results", ""], ["--results", "expected a path"]),
-        (["status", "--ablations", ".."], ["..: no ablation (*.toml) in this folder"]),
+        (["status", "--ablations", ".."], ["..: no table (*.toml) in this folder"]),
         (["run", "--data", ""], ["--data", "expected a path"]),
         (["merge", ".", "--into", ""], ["--into", "expected a text"]),
         (["verify", ""], ["STUDY ''", "plain folder name"]),

@@ -77,9 +77,9 @@ def completed(*words: str, typed: str = "") -> list[str]:
 
 
 def test_the_shell_completes_what_there_is(show: Callable[..., Result], full: Study) -> None:
-    assert completed("run", typed="ra") == ["ratio"]
+    assert completed("run", typed="nosq") == ["nosqueeze"]
     assert set(completed("report")) >= {"ratio", "gate", "controls"}
-    assert completed("plan", "--protocol", typed="cifar100") == ["cifar100"]
+    assert completed("plan", "--protocol", typed="cifar10-l") == ["cifar10-lite"]
     assert completed("run", "gate", "--rows") == ["relu", "tanh", "sigmoid"]
     assert completed("run", "gate", "--rows", typed="relu,t") == ["relu,tanh"]
     assert "r32" in completed("run", "ratio", "gate", "--rows", typed="r3")
@@ -87,7 +87,7 @@ def test_the_shell_completes_what_there_is(show: Callable[..., Result], full: St
         assert completed(*words, typed="f") == ["first"], words
     assert completed("show", typed="se-r4-s") == [PROTOCOL.run_spec(R4, seed).run_id for seed in range(3)]
     assert set(completed("excitation", typed="gate:")) >= {"gate:relu", "gate:tanh", "gate:sigmoid"}
-    assert completed("prune", typed="se-r3") == ["se-r32"]
+    assert "se-r32" in completed("prune", typed="se-r3")
 
 
 def test_a_mistake_in_a_declaration_completes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
