@@ -6,10 +6,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from senet_ablate.report.figures import STYLE
+from senet_ablate.report.figures.style import style
 
 HEADINGS = {
     "epoch_vs_usual_script": "Epochs per second, relative to the usual script",
@@ -157,7 +156,7 @@ def _to_plain(arms: dict[str, list[float]], arm: str) -> list[float]:
 
 def draw(result: dict[str, Any], folder: Path) -> None:
     """Draw what has been measured: growth.svg and block.svg."""
-    with mpl.rc_context(STYLE):
+    with style():
         if "growth" in result:
             _draw_growth(result["growth"]).savefig(folder / "growth.svg", metadata={"Date": None})
         if "block_ms" in result:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from senet_ablate import environment
 from senet_ablate.environment import cache_dir, code_state, cores, ensure_sockets, scratch_dir, settle
 from senet_ablate.errors import UserError
-from senet_ablate.report.figures import save
+from senet_ablate.report.figures.style import save
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = "module://matplotlib_inline.backend_inline"

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from senet_ablate.analysis.evidence import Evidence, gather
-from senet_ablate.analysis.power import Assumptions, ClaimPower, PowerAnalysis, assume
+from senet_ablate.analysis.power import POWER, Assumptions, ClaimPower, PowerAnalysis, assume
 from senet_ablate.analysis.study import assess
 from senet_ablate.environment import cores
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import load_outcomes
 from senet_ablate.results.plan import Selection, StudyPlan, claims_digest, planned_seeds, read_plan, write_plan
 from senet_ablate.results.store import Study
-from senet_ablate.results.worklist import Estimate, Pace, Plan, duration, estimate, find_pace, make_plan
+from senet_ablate.results.worklist import Estimate, Pace, Plan, duration, estimate, find_pace, make_plan, wall_time
 from senet_ablate.spec.ablation import SEED_SERIES, Arm
 from senet_ablate.spec.claims import LOOK_SHARE, Rules
 from senet_ablate.spec.protocol import Complexity, Protocol
@@ -37,63 +37,62 @@ def allocate(
     budget: float,
     start: Mapping[Arm, int] | None = None,
     tell: Callable[[float], None] = lambda share: None,
+    workers: int = 1,
 ) -> dict[Arm, int]:
     """Seeds for each arm that cost at most `budget`, in the unit of `cost` (of one run of each arm).
 
-    With `start`, which is paid for already, the budget is for what is added to it.
+    With `start`, which is paid for already, the budget is for what is added to it. With several workers at once the
+    budget is of time: none of them may be busy for longer.
 
     Raises:
         UserError: the budget does not reach for two seeds of each arm.
     """
 
-    def total(seeds: Mapping[Arm, int]) -> float:
-        return sum(cost[arm] * n for arm, n in seeds.items())
+    def spent(seeds: Mapping[Arm, int]) -> float:
+        # As the work list has it: seed by seed, within a seed the longest first.
+        runs = [(seed, -cost[arm]) for arm, n in seeds.items() for seed in range(start[arm] if start else 0, n)]
+        return wall_time((-price for _, price in sorted(runs)), workers)
 
     if start is not None:
-        return _grow(analysis, cost, budget + total(start), dict(start), tell)
+        return _grow(analysis, cost, spent, budget, dict(start), tell)
     starts = (
         {arm: WILD_START if is_wild(arm) else START for arm in analysis.arms},
         dict.fromkeys(analysis.arms, START),
         dict.fromkeys(analysis.arms, SHORT_START),
     )
-    seeds = next((seeds for seeds in starts if total(seeds) <= budget), None)
+    seeds = next((seeds for seeds in starts if spent(seeds) <= budget), None)
     if seeds is None:
         raise UserError(
-            f"the budget reaches for {budget / total(starts[-1]):.0%} of two seeds of each of {len(analysis.arms)} "
-            "networks; give more, or name fewer tables"
+            f"the budget reaches for {budget / spent(starts[-1]):.0%} of two seeds of each of {len(analysis.arms)} "
+            "variants; give more, or name fewer tables"
         )
-    return _grow(analysis, cost, budget, seeds, tell)
+    return _grow(analysis, cost, spent, budget, seeds, tell)
 
 
 def _grow(
     analysis: PowerAnalysis,
     cost: Mapping[Arm, float],
+    spent: Callable[[Mapping[Arm, int]], float],
     budget: float,
     seeds: dict[Arm, int],
     tell: Callable[[float], None],
 ) -> dict[Arm, int]:
     """Take the step that promises most for its cost, until none fits or promises anything."""
-
-    def total(seeds: Mapping[Arm, int]) -> float:
-        return sum(cost[arm] * n for arm, n in seeds.items())
-
     while True:
         before = analysis.expected(seeds)
         best, best_rate = None, 0.0
         for step in _steps(analysis, seeds):
-            price = sum(cost[arm] * more for arm, more in step.items())
-            if total(seeds) + price > budget:
-                continue
             after = {arm: n + step.get(arm, 0) for arm, n in seeds.items()}
-            if max(after.values()) > SEED_SERIES:  # the next seed is another arm's
+            if spent(after) > budget or max(after.values()) > SEED_SERIES:  # the next seed is another arm's
                 continue
+            price = sum(cost[arm] * more for arm, more in step.items())
             rate = (analysis.expected(after) - before) / price
             if rate > best_rate:
                 best, best_rate = after, rate
         if best is None:
             return seeds
         seeds = best
-        tell(total(seeds) / budget)
+        tell(spent(seeds) / budget)
 
 
 def _steps(analysis: PowerAnalysis, seeds: Mapping[Arm, int]) -> Iterator[dict[Arm, int]]:
@@ -113,7 +112,7 @@ def _steps(analysis: PowerAnalysis, seeds: Mapping[Arm, int]) -> Iterator[dict[A
             yield more(rest)
 
 
-OUT_OF_REACH = 0.8
+OUT_OF_REACH = POWER
 """A finding with less power, though the paper's effects are true, is out of reach."""
 
 
@@ -125,6 +124,7 @@ class PlanRequest:
     runs: int | None = None
     budget: float | None = None
     jobs: int | None = None
+    device: str | None = None
     gain: float | None = None
     error: float | None = None
     changed: Sequence[str] = ()
@@ -146,17 +146,18 @@ class PlanPreview:
     claims: tuple[ClaimPower, ...]
     pace: Pace | None
     protocol: Protocol
+    workers: int
     remarks: tuple[str, ...]
 
     def takes(self, claim: ClaimPower) -> str:
-        """Seeds that would bring a finding within reach, and their cost."""
+        """Seeds that would bring a finding within reach, and their wall time."""
         if claim.seeds is None:
             return "> 1,000 seeds"
         costs = {planned.arm: planned.complexity for planned in self.plan.arms}
         if self.pace is None:
             return f"{claim.seeds} seeds"
-        seconds = sum(self.pace.of(costs[arm], self.protocol) for arm in claim.arms) * claim.seeds
-        return f"{claim.seeds} seeds, {duration(seconds)}"
+        once = sorted((self.pace.of(costs[arm], self.protocol) for arm in claim.arms), reverse=True)
+        return f"{claim.seeds} seeds, {duration(wall_time(once * claim.seeds, self.workers))}"
 
 
 def preview(
@@ -173,7 +174,8 @@ def preview(
     rules = _rules(request.changed, old)
     looks = len(old.seeds) + request.extend if old else 1
     judged = rules if looks <= rules.looks else rules.model_copy(update={"looks": max(LOOK_SHARE)})
-    pace = find_pace(protocol, study.root.parent)
+    pace = find_pace(protocol, study.root.parent, request.device)
+    workers = request.jobs or cores()
     assumptions = assume(protocol, shape[1], _records(chosen, rules), request.error, None)
     analysis = PowerAnalysis(chosen.ablations, judged, assumptions, request.gain)
     costs = {
@@ -184,7 +186,7 @@ def preview(
         start = seeds if request.extend else None
         if request.extend:
             analysis = analysis.only(_open(chosen))
-        seeds = allocate(analysis, price, budget, start, tell)
+        seeds = allocate(analysis, price, budget, start, tell, 1 if request.budget is None else workers)
         analysis = PowerAnalysis(chosen.ablations, judged, assumptions, request.gain)
     plan = make_plan(chosen.ablations, protocol, seeds, study, shape)
     found = tuple(analysis.claims(seeds))
@@ -204,7 +206,8 @@ def preview(
         )
     elif old is None:
         remarks.append("No plan file yet; --write makes this the plan.")
-    return PlanPreview(plan, estimate(plan, protocol, pace), found, pace, protocol, tuple(remarks))
+    time = estimate(plan, protocol, pace, workers)
+    return PlanPreview(plan, time, found, pace, protocol, workers, tuple(remarks))
 
 
 def _check(request: PlanRequest, chosen: Selection) -> None:
@@ -262,7 +265,7 @@ def _open(chosen: Selection) -> set[str]:
 def _price(
     request: PlanRequest, pace: Pace | None, costs: Mapping[Arm, Complexity], protocol: Protocol
 ) -> tuple[dict[Arm, float], float]:
-    """Cost of a run of each arm, and what may be spent, in runs or in seconds of all workers together."""
+    """Cost of a run of each arm, and what may be spent, in runs or in seconds of wall time."""
     if request.runs is not None:
         return dict.fromkeys(costs, 1.0), float(request.runs)
     assert request.budget is not None
@@ -272,7 +275,7 @@ def _price(
             "1`), or give --runs"
         )
     seconds = {arm: pace.of(complexity, protocol) for arm, complexity in costs.items()}
-    return seconds, request.budget * (request.jobs or cores())
+    return seconds, request.budget
 
 
 def _slugs(seeds: dict[Arm, int]) -> dict[str, int]:
@@ -294,21 +297,16 @@ def _remarks(
         return ["No finding of the chosen rows can be judged: name whole tables."]
     sd = assumptions.sd
     noise = (
-        f"Noise of one run: {sd:.2f} points, {assumptions.basis}; correlation of a seed's runs "
+        f"Run-to-run standard deviation: {sd:.2f} points, {assumptions.basis}; correlation of a seed's runs "
         f"{assumptions.correlation:.2f}."
     )
     if not found:
-        return [noise, "These findings will be judged; the paper prints no figures for them to tell their chances by."]
+        return [
+            noise,
+            "These findings will be judged; the paper prints no figures for them, so their power is unknown.",
+        ]
     gain = analysis.gain
-    lost = [each.claim.id for each in found if each.power < OUT_OF_REACH]
-    fair = sum(each.power for each in found)
-    half = sum(each.power_at_half for each in found)
-    remarks = [
+    return [
         f"{noise} Assumed SE gain: {gain:.2f} points, {gain / sd:.1f} times the noise.",
-        f"Expected: {fair:.1f} of {len(found)} findings reproduced if the effects are true, {half:.1f} if half of them "
-        "are.",
         f"Differences for new images keep a standard error of about {analysis.floor:.2f} points, whatever the seeds.",
     ]
-    if lost:
-        remarks.append(f"Out of reach (chance under {OUT_OF_REACH:.0%}): {', '.join(lost)}.")
-    return remarks

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from senet_ablate.analysis.planner import PlanPreview
+    from senet_ablate.analysis.power import ClaimPower
     from senet_ablate.blocks.contract import ContractReport
     from senet_ablate.report.tables import Table
     from senet_ablate.results.records import Latency
@@ -99,18 +100,42 @@ def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
     if plan.todo and found is None:
         say("Time: unknown until a run is finished; train one and plan again.")
     elif plan.todo and found is not None:
-        say(f"Time: about {duration(found.worker_s)} on one worker, divided by the parallel runs ({found.basis}).")
+        at_once = f"{found.workers} at once" if found.workers > 1 else "one after the other"
+        say(
+            f"Wall time: about {duration(found.wall_s)}, {at_once}, {duration(found.worker_s)} of work ({found.basis})."
+        )
+
+
+def headline(preview: PlanPreview, budgeted: bool) -> str:
+    """How many claims a plan decides, in a sentence."""
+    full, half = (
+        sum(powers) for powers in zip(*((each.power, each.power_at_half) for each in preview.claims), strict=True)
+    )
+    what = "this budget" if budgeted else "these seeds"
+    return (
+        f"With {what} expect {full:.1f} of {len(preview.claims)} claims decided if the paper's effects are true, "
+        f"{half:.1f} if half of them are."
+    )
 
 
 def show_power(preview: PlanPreview) -> None:
-    """Which findings a plan can decide: minimum detectable effect, the paper's, power, and what 80 % would take."""
-    if preview.claims:
-        grid = make_grid("power if the paper's effects, or half of them, are true; MDE: minimum detectable effect")
-        for heading in ("finding", "MDE", "paper", "power", "at half", "80 % takes"):
-            grid.add_column(heading, justify="left" if heading == "finding" else "right", no_wrap=True)
-        for claim in preview.claims:
+    """What a plan can decide of each claim, those out of reach first: minimum detectable effect, power, seeds, time."""
+    from senet_ablate.analysis.planner import OUT_OF_REACH
+
+    groups: dict[str, list[ClaimPower]] = {"out of reach": [], "within reach": []}
+    for claim in sorted(preview.claims, key=lambda claim: claim.power):
+        groups["out of reach" if claim.power < OUT_OF_REACH else "within reach"].append(claim)
+    for name, claims in groups.items():
+        if not claims:
+            continue
+        sign = "under" if name == "out of reach" else "at least"
+        grid = make_grid(f"{name} (power {sign} {OUT_OF_REACH:.0%} for the paper's effect)")
+        grid.add_column("claim", overflow="fold")
+        for heading in ("MDE", "paper", "power", "at half", "80 % takes"):
+            grid.add_column(heading, justify="right", no_wrap=True)
+        for claim in claims:
             grid.add_row(
-                f"{claim.ablation.slug}:{claim.claim.id}",
+                f"{claim.claim.id} {claim.claim.statement}",
                 f"{claim.smallest:.2f}",
                 f"{claim.paper:.2f}",
                 f"{claim.power:.2f}",
@@ -118,6 +143,8 @@ def show_power(preview: PlanPreview) -> None:
                 preview.takes(claim),
             )
         show_grid(grid)
+    if preview.claims:
+        say("MDE: minimum detectable effect, in points, at 80 % power; power for the paper's effect and half of it.")
     for line in preview.remarks:
         say(line)
 
@@ -144,10 +171,10 @@ def show_table(table: Table, study: str) -> None:
     """A filled table, as much of it as fits into 80 columns, and the verdict on each of its findings."""
     from senet_ablate.analysis.verdicts import Reason  # pandas
     from senet_ablate.report.findings import reason_in_words
-    from senet_ablate.report.tables import printed
+    from senet_ablate.report.tables import COMPACT, printed
 
     grid = make_grid(f"{table.ablation.heading}, study {study}")
-    text = printed(table, compact=True)
+    text = printed(table, COMPACT)
     for number, name in enumerate(text.columns):
         grid.add_column(name, justify="right" if number else "left", no_wrap=not number)
     for line in text.itertuples(index=False):

@@ -107,7 +107,8 @@ def excitation(classes: str | None, **call: Any) -> None:
     wanted = [name.strip() for name in classes.split(",")] if classes else []
     for looked in _look(**call):
         shown = choose_classes(looked.images.facts, wanted)
-        files = write_excitation(looked.folder, looked.words, looked.blocks, shown, choose_pair(shown))
+        every = {name: number for number, name in enumerate(looked.images.facts.class_names)}
+        files = write_excitation(looked.folder, looked.words, looked.blocks, shown, choose_pair(shown), every)
         show_text(looked.words[0], printed(block_table(looked.blocks)).drop(columns="stage"))
         say(f"wrote {len(files)} files to {looked.folder}")
 

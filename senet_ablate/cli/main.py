@@ -13,7 +13,7 @@ from senet_ablate.cli.check import audit, calibrate, count, latency, try_command
 from senet_ablate.cli.console import tell
 from senet_ablate.cli.inspect import excitation, prune
 from senet_ablate.cli.options import INTERRUPTED
-from senet_ablate.cli.results import merge, report, verify
+from senet_ablate.cli.results import merge, report, summary, verify
 from senet_ablate.cli.run import list_command, plan, run, status
 from senet_ablate.cli.show import show
 from senet_ablate.environment import other_checkout
@@ -69,6 +69,7 @@ def main() -> None:
     senet-ablate list                   list tables, rows and protocols
     senet-ablate plan --budget 2h       show which findings two hours can decide
     senet-ablate run ratio --report     train or continue; write table, figure and verdicts
+    senet-ablate summary digits cifar10 compare the SE gain of several studies
     senet-ablate show se-r16-s0         show one run of it
     senet-ablate audit                  check that variants differ only as declared
     senet-ablate count                  count parameters and multiply-adds, beside the paper's
@@ -86,6 +87,7 @@ for command in (
     status,
     show,
     report,
+    summary,
     audit,
     count,
     latency,

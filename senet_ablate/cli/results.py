@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from senet_ablate.cli.completion import complete_studies
-from senet_ablate.cli.console import say, show_table
+from senet_ablate.cli.console import say, show_table, show_text
 from senet_ablate.cli.options import (
     ABLATIONS,
     PRECISION,
@@ -48,20 +48,27 @@ from senet_ablate.results.store import Study
         help="Fill the blocks <!-- generated: table10_ratio --> … <!-- /generated --> of this Markdown file. "
         "STUDY/table10_ratio is another study's table, ONE+OTHER one table of both.",
     ),
+    click.option(
+        "--columns",
+        type=Word(),
+        metavar="NAME,NAME",
+        help="Columns of the LaTeX tables: n, err, best, diff, top5, params, macs, latency, step, paper_err, "
+        "paper_diff, paper_top5, paper_params, paper_gflops, note.  [default: all that are not empty]",
+    ),
     RESULTS,
     REPORTS,
     ABLATIONS,
 )
-def report(reports: Path, filled: Path | None, **choice: Any) -> None:
+def report(reports: Path, filled: Path | None, columns: str | None, **choice: Any) -> None:
     """Write the page, tables (Markdown, CSV, LaTeX) and figures (SVG, PNG) of a study, finished or not.
 
     \b
-    senet-ablate report --study digits-reference
+    senet-ablate report --study digits-reference --columns err,diff,params
     """
     from senet_ablate.report.write import fill
 
     chosen = choose(**choice)
-    _report(chosen, reports, choice["tables"])
+    _report(chosen, reports, choice["tables"], columns)
     if filled:
         old = filled.read_bytes()
         try:
@@ -71,20 +78,69 @@ def report(reports: Path, filled: Path | None, **choice: Any) -> None:
         rewrite(filled, old, text)
 
 
-def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
+def _report(chosen: Selection, reports: Path, slugs: Sequence[str], columns: str | None = None) -> None:
     from senet_ablate.analysis.study import assess
+    from senet_ablate.report.tables import COLUMNS, check_columns
     from senet_ablate.report.write import write_report
 
+    kept = check_columns([name.strip() for name in columns.split(",")]) if columns else COLUMNS
     pin = chosen.study.pin()
     if pin is not None:
         with suppress(UserError):  # a library or a file that is not here; what is unknown is left out
             survey_networks(chosen, (pin.data.channels, pin.data.classes), chosen.declared)
     # --rows chooses what is trained; a table always has all its rows, and says which have no runs.
-    written = write_report(assess(chosen.declared, chosen.study), reports, slugs)
+    written = write_report(assess(chosen.declared, chosen.study), reports, slugs, kept)
     for table in written.tables:
         show_table(table, chosen.study.name)
     page = reports / chosen.study.name / "index.html"
     say(f"wrote {len(written.files)} files; the page to open: {page}")
+
+
+@click.command()
+@options(
+    click.argument("names", nargs=-1, required=True, metavar="STUDY..."),
+    click.option(
+        "--finding",
+        type=Word(),
+        metavar="ID",
+        help="A declared finding, such as 12b.  [default: the SE gain, error without SE less error with SE]",
+    ),
+    click.option(
+        "--name", type=Word(), default="summary", show_default=True, help="Folder under reports/ to write to."
+    ),
+    RESULTS,
+    REPORTS,
+    ABLATIONS,
+)
+def summary(
+    names: tuple[str, ...], finding: str | None, name: str, results: Path, reports: Path, ablations: Path | None
+) -> None:
+    """Compare several studies: the SE gain, or a finding, of each in one forest plot, page and CSV.
+
+    Studies may differ in data, network, training length or block. If they differ in one field of the protocol alone,
+    the difference is drawn against it. "Holds in at least u of K studies" is by partial conjunction.
+
+    \b
+    senet-ablate summary digits cifar10 cifar100
+    senet-ablate summary epochs-6 epochs-30 epochs-90 --finding 12b
+    """
+    from senet_ablate.analysis.study import assess
+    from senet_ablate.analysis.summary import summarise
+    from senet_ablate.report.summary import conclusion, printed_summary, remarks, write_summary
+    from senet_ablate.results.plan import declared_tables
+    from senet_ablate.spec.loading import declarations_dir
+
+    if len(set(names)) < len(names):
+        raise UserError(f"a study is named twice among {', '.join(names)}")
+    home = reports / plain_name("--name", name)
+    directory = ablations or declarations_dir()
+    studies = [Study(results / plain_name("STUDY", each)) for each in names]
+    found = summarise([assess(declared_tables(directory, [], study), study) for study in studies], finding)
+    files = write_summary(found, home)
+    text = printed_summary(found)
+    show_text(found.effects[0].statement, text.drop(columns=["data", "network", "epochs"]))
+    for line in (conclusion(found), *remarks(found), f"wrote {len(files)} files to {home}"):
+        say(line)
 
 
 @click.command()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from rich.console import Console
 
-from senet_ablate.cli.console import say, show_declarations, show_plan, show_power, show_status, tell
+from senet_ablate.cli.console import headline, say, show_declarations, show_plan, show_power, show_status, tell
 from senet_ablate.cli.options import (
     ABLATIONS,
     BLOCKS,
@@ -34,6 +34,7 @@ from senet_ablate.cli.options import (
     TABLES,
     Duration,
     Finite,
+    Word,
     choose,
     options,
     survey_networks,
@@ -82,8 +83,14 @@ def list_command(ablations: Path | None) -> None:
         type=click.IntRange(2, 1_000_000),
         help="Distribute this many runs over the variants so that the most findings are decided.",
     ),
-    click.option("--budget", type=Duration(), metavar="TIME", help="The same for a time on this machine: 2h, 90min."),
-    click.option("--jobs", type=MANY, help="Parallel runs, for --budget.  [default: one per core]"),
+    click.option("--budget", type=Duration(), metavar="TIME", help="The same for a wall time: 2h, 90min."),
+    click.option("--jobs", type=MANY, help="Parallel runs.  [default: one per core]"),
+    click.option(
+        "--device",
+        type=Word(),
+        metavar="NAME",
+        help="Take times from runs on this device: cuda, EPYC, H200.  [default: all finished runs]",
+    ),
     click.option(
         "--gain",
         type=Finite(0, 100, min_open=True),
@@ -113,7 +120,7 @@ def list_command(ablations: Path | None) -> None:
     ABLATIONS,
 )
 def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
-    """Show what would be trained, how long it takes, and which findings it can decide.
+    """Show how many claims a plan can decide, what would be trained, and how long it takes.
 
     Without --runs or --budget each variant gets --seeds runs. With one of them the numbers of seeds are chosen so that
     the most findings are expected to be reproduced if the paper's effects, or half of them, are true. Nothing is
@@ -125,13 +132,15 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     """
     from senet_ablate.analysis.planner import PlanRequest, preview
 
-    names = ("runs", "budget", "jobs", "gain", "error", "changed", "write", "extend")
+    names = ("runs", "budget", "jobs", "device", "gain", "error", "changed", "write", "extend")
     wish = PlanRequest(seeds=seeds, **{name: call.pop(name) for name in names})
     chosen = choose(**call)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
     survey_networks(chosen, shape)
     with Console(stderr=True).status("choosing seeds") as spinner:
         found = preview(chosen, wish, shape, lambda share: spinner.update(f"choosing seeds: {share:.0%} of the budget"))
+    if found.claims:
+        say(headline(found, wish.shares_out))
     show_plan(found.plan, f"study {chosen.study.name}: {chosen.protocol.description}", found.estimate)
     show_power(found)
 

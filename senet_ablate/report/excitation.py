@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-import matplotlib as mpl
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.report.figures import STYLE, save
+from senet_ablate.report.figures.gates import CLASS_LABELS, heat_frame, plot_heat, plot_lines
+from senet_ablate.report.figures.style import COLUMN, PAGE, save
+from senet_ablate.report.render import render
 from senet_ablate.results.gates import (
     ALL,
     CHANNELS_SHOWN,
@@ -30,61 +28,6 @@ from senet_ablate.results.gates import (
     stage_table,
 )
 from senet_ablate.spec.protocol import DataFacts
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's, without black (kept for all classes) and yellow (too light for a line)."""
-
-DASHES: tuple[object, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
-
-COLUMNS = 3
-WIDTH, ROW_HEIGHT, HEAD = 7.2, 1.45, 0.75
-"""Inches: two columns of a page, one row of panels, and what stands above and below them."""
-
-
-def plot_lines(frame: pd.DataFrame, title: str, *, limits: tuple[float, float] | None, band: bool) -> Figure:
-    """One panel per SE block: mean gate of the shown channels, a line for each class, black for all classes.
-
-    Args:
-        frame: what `excitation.line_table` gives.
-        title: of the figure.
-        limits: of the gate, the same axis for every study; by default the range of what is drawn.
-        band: shade one standard deviation of the images to each side (Fig. 7).
-    """
-    names = list(dict.fromkeys(frame["block"]))
-    classes = list(dict.fromkeys(frame["class"]))
-    columns = COLUMNS if len(names) > 4 else min(2, len(names))
-    rows = math.ceil(len(names) / columns)
-    looks = itertools.cycle(zip(itertools.cycle(COLOURS), itertools.cycle(DASHES), strict=False))
-    style = {name: ("black", "-") if name == ALL else next(looks) for name in classes}
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, ROW_HEIGHT * rows + HEAD), layout="constrained")
-        axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-        for panel, block in itertools.zip_longest(axes.flat, names):
-            if block is None:
-                panel.remove()
-                continue
-            for name, line in frame[frame["block"] == block].groupby("class", sort=False):
-                colour, dashes = style[str(name)]
-                x, mean, deviation = (line[key].to_numpy() for key in ("channel", "mean", "sd"))
-                panel.plot(x, mean, color=colour, linestyle=dashes, linewidth=0.9, label=name)
-                if band:
-                    spread = np.nan_to_num(deviation)
-                    panel.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
-            panel.set_title(block)
-            panel.margins(x=0.01)
-            panel.grid(axis="y", color="0.9", linewidth=0.6)
-            panel.set_axisbelow(True)
-            if limits:
-                panel.set_ylim(limits[0] - 0.02, limits[1] + 0.02)
-        for row in axes:
-            row[0].set_ylabel("gate")
-        for panel in (axes.flat[number] for number in range(max(0, len(names) - columns), len(names))):
-            panel.set_xlabel("channel")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=9)
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
-        return figure
-
 
 HEADINGS = {
     "block": "block",
@@ -137,6 +80,7 @@ def write_excitation(
     blocks: Sequence[BlockExcitation],
     classes: Mapping[str, int],
     pair: Sequence[str],
+    every: Mapping[str, int],
 ) -> list[Path]:
     """Write page, figures and their CSV into `folder`.
 
@@ -146,45 +90,33 @@ def write_excitation(
         blocks: what its SE blocks did.
         classes: numbers of the classes to draw, by the names to show.
         pair: the classes of the second figure, of whose images the spread is drawn.
+        every: numbers of all classes; the heat map shows them where they are few, else the classes to draw.
     """
     numbers = block_table(blocks)
     lines = line_table(blocks, classes)
     spread = line_table(blocks, {name: classes[name] for name in pair}, with_all=False)
+    heat = heat_frame(blocks, every if len(every) <= CLASS_LABELS else classes)
     limits = (0.0, 1.0) if blocks[0].gate in ("sigmoid", "random", "constant") else None
     figures = {
-        "class_means": (lines, plot_lines(lines, f"Mean gate by class: {subject[0]}", limits=limits, band=False)),
-        "instance_spread": (
-            spread,
-            plot_lines(spread, f"Mean gate ± standard deviation of images: {subject[0]}", limits=limits, band=True),
-        ),
+        "gates": (heat, partial(plot_heat, heat, limits=limits)),
+        "class_means": (lines, partial(plot_lines, lines, limits=limits, band=False)),
+        "instance_spread": (spread, partial(plot_lines, spread, limits=limits, band=True)),
     }
     files: dict[str, str | bytes] = {
         "excitation.md": to_markdown(subject, blocks, numbers, list(classes), pair),
-        "blocks.csv": numbers.to_csv(index=False, lineterminator="\n"),
+        "blocks.csv": numbers.to_csv(index=False, lineterminator="\n", float_format="%.10g"),
     }
-    for name, (frame, figure) in figures.items():
-        files[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
-        for kind in ("svg", "png"):
-            files[f"{name}.{kind}"] = save(figure, kind)
+    for name, (frame, draw) in figures.items():
+        files[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n", float_format="%.10g")
+        for form, width in (("", PAGE), ("_column", COLUMN)):
+            figure = draw(width=width)
+            files |= {f"{name}{form}.{kind}": save(figure, kind) for kind in ("svg", "png")}
     return _write(folder, files)
 
 
 def write_pruning(folder: Path, subject: Sequence[str], table: pd.DataFrame) -> list[Path]:
     """Write the page of a pruned network and its CSV into `folder`."""
-    page = f"""# SE blocks switched off: {subject[0]}
-
-{_sentences(subject)}
-
-{_markdown(printed_pruning(table), 2)}
-
-- *{IDENTITY}*: the map passes as it is. The next layers were trained on gated maps, so this changes their scale, too.
-- *{MEAN_GATE}*: each channel keeps its mean gate over the same images; what is lost is that the gate depends on the
-  image.
-- *change* is in points of top-1 error, against nothing switched off.
-- Nothing was trained again. What a network trained without the blocks of stage 5 reaches is another question, that of
-  the table `pruning`. There the paper loses less than 0.1 points (section 4: of top-1 error in the CVPR text, of top-5
-  in the last one).
-"""
+    page = render("pruning.md.j2", subject=subject, text=printed_pruning(table), identity=IDENTITY, mean_gate=MEAN_GATE)
     return _write(folder, {"pruning.md": page, "pruning.csv": table.to_csv(index=False, lineterminator="\n")})
 
 
@@ -217,40 +149,20 @@ def to_markdown(
         if limit
         else f"near an upper limit; a {gate} gate has none to reach, so no share is given"
     )
-    return f"""# Excitation: {subject[0]}
-
-{_sentences(subject)}
-
-## By stage
-
-{_markdown(printed(stage_table(numbers)), 1)}
-
-## By block
-
-{_markdown(printed(numbers), 1)}
-
-{last_stage(numbers)}
-
-- *Between SD*: of the class means around the mean of all images; *within SD*: of the images around the mean of their
-  class. Both are over all channels, in units of the gate.
-- *Specificity* = between² / (between² + within²): the share of a gate's variation that the class explains. Classes
-  drawn by lot would get {chance_specificity(blocks):.3f} on average, with this many images and classes.
-- *Saturated* are channels whose mean magnitude |s| over all images is {saturation}; *dead* are those below {DEAD:g}.
-- A stage has the mean of its blocks.
-
-## Mean gate by class
-
-![Mean gate in each SE block, channel by channel: {", ".join(classes)} and {ALL} classes](class_means.svg)
-
-As the paper's Figure 6 ([numbers](class_means.csv)): at most {CHANNELS_SHOWN} evenly spaced channels, each
-ceil(C / {CHANNELS_SHOWN})-th of C from the first.
-
-## Spread of images
-
-![Mean gate and a standard deviation of the images, channel by channel: {" and ".join(pair)}](instance_spread.svg)
-
-As the paper's Figure 7 ([numbers](instance_spread.csv)).
-"""
+    return render(
+        "excitation.md.j2",
+        subject=subject,
+        by_stage=printed(stage_table(numbers)),
+        by_block=printed(numbers),
+        last_stage=last_stage(numbers),
+        chance=chance_specificity(blocks),
+        saturation=saturation,
+        dead=f"{DEAD:g}",
+        classes=classes,
+        all=ALL,
+        shown=CHANNELS_SHOWN,
+        pair=pair,
+    )
 
 
 def last_stage(numbers: pd.DataFrame) -> str:
@@ -266,15 +178,6 @@ def last_stage(numbers: pd.DataFrame) -> str:
         spans = (f"{others[name].min():.3f} to {others[name].max():.3f}" for name in ("mean", "between_sd"))
         words += " (other blocks: " + " and ".join(spans) + ")"
     return f"{words}." if here["saturated %"] == MISSING else f"{words}; saturated: {here['saturated %']} %."
-
-
-def _sentences(subject: Sequence[str]) -> str:
-    return " ".join(subject[1:])
-
-
-def _markdown(text: pd.DataFrame, left: int) -> str:
-    sides = ["left"] * left + ["right"] * (len(text.columns) - left)
-    return text.to_markdown(index=False, disable_numparse=True, colalign=sides)
 
 
 def _write(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:

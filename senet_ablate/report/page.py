@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from senet_ablate.analysis.audit import Departure, audit_declarations, audit_records
 from senet_ablate.analysis.evidence import survey
@@ -27,38 +24,35 @@ from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.errors import UserError
 from senet_ablate.report import findings
 from senet_ablate.report.departures import SettingLine, same_in_words, setting_lines
+from senet_ablate.report.figures.forest import equivalence_margin
 from senet_ablate.report.findings import MARK, in_words, to_decide
-from senet_ablate.report.tables import Table, levers_in_words, printed
-from senet_ablate.results.records import RunRecord
+from senet_ablate.report.folder import Picture
+from senet_ablate.report.render import render
+from senet_ablate.report.tables import Table, optimisations_in_words, printed, to_csv, to_latex
+from senet_ablate.report.tables import to_markdown as table_markdown
+from senet_ablate.results.records import CURVE_FILE, RunRecord, curve_csv, read_curve
 from senet_ablate.results.store import read_latency
 from senet_ablate.spec.ablation import Arm, arms
 
 RUN_COLUMNS = (
     "run", "curve", "status", "top-1 err. %", "cross-entropy", "epochs", "seconds", "started", "trained on",
-    "precision", "levers", "version", "commit",
+    "precision", "optimisations", "version", "commit",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure in its forms: the name of its files under `figures/`, its SVG, and what it shows in words."""
-
-    name: str
-    svg: str
-    alt: str
-
-
-@dataclass(frozen=True)
 class Page:
-    """The content of a report; `pictures` go by name: a table's, its curves (`<name>_curves`) and `networks`.
+    """The content of a report; `pictures` go by name: `forest`, a table's, its curves (`<name>_curves`), `pareto`.
 
-    `here` is the folder that the page will lie in, from which its links lead to the runs.
+    `here` is the folder that the page will lie in, from which its links lead to the runs; `columns` are those of the
+    LaTeX tables.
     """
 
     assessment: Assessment
     filled: Sequence[Table]
     pictures: Mapping[str, Picture]
     here: Path
+    columns: Collection[str]
 
     @property
     def title(self) -> str:
@@ -67,14 +61,14 @@ class Page:
 
     @property
     def subtitle(self) -> str:
-        """Protocol, runs and hardware in a sentence."""
+        """What was run, in a sentence."""
         records, protocol = self.assessment.outcomes.records, self.assessment.pin.protocol
         hardware = sorted({record.provenance.hardware for record in records})
         hours = sum(record.provenance.wall_s for record in records) / 3600
-        many = len(self.assessment.outcomes.runs)
+        network, data = protocol.network, protocol.description.partition(";")[0]
         return (
-            f"{protocol.description}. {protocol.network.backbone}, width {protocol.network.width}; {len(records)} runs "
-            f"of {many} networks, {hours:.1f} hours of one worker on {', '.join(hardware) or 'no machine yet'}."
+            f"{len(records)} runs of {len(self.assessment.outcomes.runs)} variants of {network.backbone} (width "
+            f"{network.width}) on {data}: {hours:.1f} hours of one worker on {', '.join(hardware) or 'no machine yet'}."
         )
 
     @property
@@ -83,6 +77,20 @@ class Page:
         return (
             f"In each table at most {self.assessment.rules.alpha:.0%} of studies like this one would show a false "
             '"reproduced", and at most as many a false "contradicted". What is not resolved is not "no difference".'
+        )
+
+    @property
+    def forest_note(self) -> str:
+        """How to read the forest plot."""
+        banded = any(
+            equivalence_margin(self.assessment.judges[table.ablation.slug]) is not None for table in self.filled
+        )
+        same = (
+            "the band is where two variants count as the same" if banded else "no band: no SE gain to take a share of"
+        )
+        return (
+            "Each comparison with its simultaneous interval. Right of 0 the first variant has the higher error; the "
+            f"diamond is the paper's difference; dots are seeds that both variants have; {same}."
         )
 
     @property
@@ -153,7 +161,6 @@ class Page:
             {"cells": cells, "best": good, "anchor": _anchor(row.arm)}
             for cells, good, row in zip(text.to_numpy().tolist(), best, ablation.rows, strict=True)
         ]
-        curves = self.pictures.get(f"{ablation.name}_curves")
         return {
             "anchor": ablation.slug,
             "name": ablation.name,
@@ -162,28 +169,21 @@ class Page:
             "source": ablation.source,
             "columns": list(text.columns),
             "rows": rows,
-            "plot": inline(self.pictures[ablation.name]),
-            "plot_alt": self.pictures[ablation.name].alt,
-            "plot_data": f"figures/{ablation.name}.csv",
-            "plot_of_paper": any(row.paper for row in ablation.rows),
-            "curves": inline(curves) if curves else "",
-            "curves_alt": curves.alt if curves else "",
-            "curves_data": f"figures/{ablation.name}_curves.csv",
+            "plot": self.pictures[ablation.name],
+            "curves": self.pictures.get(f"{ablation.name}_curves"),
+            "reference": ablation.row(ablation.reference).label,
+            "of_paper": any(row.paper for row in ablation.rows),
+            "files": {
+                f"{ablation.name}.{suffix}": write(table)
+                for suffix, write in (
+                    ("md", table_markdown),
+                    ("csv", to_csv),
+                    ("tex", partial(to_latex, columns=self.columns)),
+                )
+            },
             "findings": [self._finding(finding) for finding in table.findings],
             "remarks": table.remarks,
         }
-
-    @property
-    def networks(self) -> Markup:
-        """The figure of all networks."""
-        return inline(self.pictures["networks"])
-
-    @property
-    def networks_alt(self) -> str:
-        """What it shows."""
-        return self.pictures["networks"].alt
-
-    networks_data = "figures/networks.csv"
 
     @property
     def latency_note(self) -> str:
@@ -199,11 +199,11 @@ class Page:
         found = []
         for numbers in sorted((self.here / "excitation").glob("*/blocks.csv")):
             home = numbers.parent
-            svg, alt = home / "class_means.svg", f"Mean gate of each class, block by block: {home.name}"
             try:
                 frame = pd.read_csv(numbers).map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
-                picture = inline(Picture(f"gates-{home.name}", svg.read_text(), alt)) if svg.is_file() else ""
-            except ValueError as error:  # pandas' errors of parsing are, too
+                more = (home / "excitation.md").read_text(encoding="utf-8")
+                picture = _heat_map(home) if (home / "gates.svg").is_file() else None  # of earlier versions
+            except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
                 raise UserError(f"{home}: damaged ({error}); remove it, or give `excitation` again") from None
             found.append(
                 {
@@ -212,7 +212,7 @@ class Page:
                     "columns": [name.replace("_", " ") for name in frame.columns],
                     "rows": frame.replace("nan", "–").to_numpy().tolist(),
                     "picture": picture,
-                    "alt": alt,
+                    "more": more,
                 }
             )
         return found
@@ -241,9 +241,8 @@ class Page:
         """How many differences there are, and what they mean."""
         others = [departure for departure in self.audit if not departure.declared]
         if not others:
-            return (
-                f"{len(self.audit)} differences between an arm and its reference, each declared by its row; no other."
-            )
+            number = len(self.audit)
+            return f"{number} differences between a variant and its reference, each declared by its row; no other."
         grave = sum(departure.grave for departure in others)
         declared = len(self.audit) - len(others)
         return (
@@ -257,8 +256,8 @@ class Page:
 
     run_columns = RUN_COLUMNS
     provenance_note = (
-        "Each network with its runs. A run's folder holds its record (specification, versions, hardware), its curve "
-        "and the outcome of each test image."
+        "Each variant with its runs and their records (specification, versions, hardware). A run's folder also holds "
+        "the outcome of each test image."
     )
 
     @cached_property
@@ -288,6 +287,8 @@ class Page:
         return {
             "seed": record.spec.seed,
             "run_id": record.run_id,
+            "record": record.model_dump_json(indent=1),
+            "curve": curve_csv(read_curve(folder / CURVE_FILE)),
             "link": quote(Path(os.path.relpath(folder.resolve(), self.here.resolve())).as_posix()),
             "cells": [
                 record.status,
@@ -298,50 +299,30 @@ class Page:
                 made.started,
                 made.hardware,
                 made.precision,
-                levers_in_words(record),
+                optimisations_in_words(record),
                 made.version,
                 commit,
             ],
         }
 
 
+def _heat_map(home: Path) -> Picture:
+    svg, column, data = (
+        (home / name).read_text(encoding="utf-8") for name in ("gates.svg", "gates_column.svg", "gates.csv")
+    )
+    alt = f"Mean gate of each class and channel, block by block: {home.name}"
+    return Picture(f"gates-{home.name}", svg, column, data, alt)
+
+
 def _anchor(arm: Arm) -> str:
     return f"arm-{arm.slug}"
 
 
-def inline(picture: Picture) -> Markup:
-    """A figure as part of a page: named for those who cannot see it, its ids its own among many figures."""
-    svg = picture.svg[picture.svg.index("<svg") :]
-    svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\1{picture.name}-", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(picture.alt)}"', 1).strip())
-
-
-def _inline_markdown(text: str) -> Markup:
-    """Bold, code and links; a link leads to a file beside the page or to the web, never runs anything."""
-    bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
-    linked = re.sub(r"\[([^]]+)\]\(((?:https?://)?[\w./#-]+)\)", r'<a href="\2">\1</a>', bold)
-    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", linked))
-
-
-def _environment(*, html: bool) -> Environment:
-    environment = Environment(
-        loader=PackageLoader("senet_ablate.report"), autoescape=html, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["inline"] = _inline_markdown
-    environment.filters["slug"] = lambda text: text.replace(" ", "-")
-    environment.filters["cell"] = lambda text: str(text).replace("|", r"\|").replace("\n", " ")
-    return environment
-
-
 def to_html(page: Page) -> str:
     """The page as one HTML file; the same records give the same bytes."""
-    environment = _environment(html=True)
-    assert environment.loader is not None
-    style = Markup(environment.loader.get_source(environment, "style.css")[0])
-    return environment.get_template("index.html.j2").render(page=page, style=style)
+    return render("index.html.j2", page=page)
 
 
 def to_markdown(page: Page) -> str:
     """The same content as Markdown."""
-    return _environment(html=False).get_template("REPORT.md.j2").render(page=page)
+    return render("REPORT.md.j2", page=page)

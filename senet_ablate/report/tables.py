@@ -5,7 +5,7 @@ Errors are percentages. `params` and `macs` are raw integers here and become mil
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,26 +14,35 @@ import pandas as pd
 from senet_ablate.analysis.evidence import summarise_errors, survey
 from senet_ablate.analysis.judge import TableJudge, may_be_best, smallest_effect
 from senet_ablate.analysis.study import Assessment
+from senet_ablate.analysis.summary import seed_values
 from senet_ablate.analysis.verdicts import FindingVerdict
-from senet_ablate.report.findings import in_words, percent
+from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.report.findings import METRIC_NAMES, in_words, percent
+from senet_ablate.report.render import render
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.records import Latency, RunRecord, StudyPin
 from senet_ablate.results.store import read_latency
 from senet_ablate.results.worklist import row_states
 from senet_ablate.spec.ablation import Ablation, Row, arms
-from senet_ablate.spec.claims import PLAIN
+from senet_ablate.spec.claims import PLAIN, Metric
 from senet_ablate.spec.protocol import Complexity
 
 MISSING = "–"
+UNITS_OF: dict[Metric, str] = {"top1_err": "%", "top5_err": "%", "cross_entropy": "nats"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """One filled table: its declaration, what was held fixed, a line per row, its findings, and remarks under it."""
+    """One filled table: its declaration, what was held fixed, a line per row, its findings, and remarks under it.
+
+    `seeds` has the score of each run by row, in the metric of the means.
+    """
 
     ablation: Ablation
     pin: StudyPin
+    metric: Metric
     frame: pd.DataFrame
+    seeds: Mapping[str, tuple[float, ...]]
     findings: tuple[FindingVerdict, ...]
     remarks: tuple[str, ...]
 
@@ -90,7 +99,9 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
             }
         )
     findings = tuple(assessment.findings[ablation.slug])
-    return Table(ablation, pin, pd.DataFrame(lines), findings, tuple(_remarks(ablation, assessment)))
+    scores = {row.id: tuple(seed_values(evidence, judge.contrasts.mean(row.id)).values()) for row in ablation.rows}
+    remarks = tuple(_remarks(ablation, assessment))
+    return Table(ablation, pin, assessment.rules.metric, pd.DataFrame(lines), scores, findings, remarks)
 
 
 def _times(latency: Latency | None, row: Row) -> dict[str, float | None]:
@@ -133,16 +144,17 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
         f"{data.dataset} at {data.resolution}x{data.resolution}, {facts.n_train:,} training, {facts.n_validation:,} "
         f"validation and {facts.n_test:,} test images in {facts.classes} classes{skipped}; {recipe.epochs} epochs, "
         f"batch {recipe.batch_size}.",
-        "Error of the last epoch on the test set, read once: mean over n seeds and half-width of its 95 % interval. "
-        f"The difference is to {ablation.row(ablation.reference).label}, with the half-width of its simultaneous "
-        f"{percent(1 - assessment.rules.alpha_per_look)} interval. ✓ marks the rows that cannot be told from the best.",
+        "Error of the last epoch on the test set, evaluated once: mean over n seeds and half-width of its 95 % "
+        f"interval. The difference is to {ablation.row(ablation.reference).label}, with the half-width of its "
+        f"simultaneous {percent(1 - assessment.rules.alpha_per_look)} interval. ✓ marks the rows that are not "
+        "significantly different from the best.",
         *noise_remarks(assessment, assessment.judges[ablation.slug]),
     ]
     for what, values in (
         ("precision", {record.provenance.precision for record in records}),
         ("hardware", {_hardware(record) for record in records}),
         ("devices per run", {str(record.provenance.devices) for record in records}),
-        ("levers of speed", {levers_in_words(record) for record in records}),
+        ("optimisations", {optimisations_in_words(record) for record in records}),
         ("torch", {record.provenance.libraries.get("torch", "?") for record in records}),
     ):
         if len(values) > 1:
@@ -154,38 +166,37 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
 
 
 def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
-    """What a reader must know before believing a table: noise, what this n resolves, looks, the plan."""
+    """What a reader must know before believing a table: noise, what this n resolves, interim analyses, the plan."""
     evidence, noise = judge.evidence, judge.evidence.noise
     plan = assessment.plan
-    looks = f"look {len(plan.seeds)}"
-    look = f"Plan {plan.digest}" if plan.written else "No plan file"
-    told = f"{look}, {looks} of {assessment.rules.looks}"
+    which = f"Plan {plan.digest}" if plan.written else "No plan file"
+    told = f"{which}, interim analysis {len(plan.seeds)} of {assessment.rules.looks}"
     deviating = "; ".join(assessment.deviations) or "none"
     if noise is None:
         return [
-            "No arm has two seeds, so nothing can be decided; intervals are provisional.",
+            "No variant has two seeds, so nothing can be decided; intervals are provisional.",
             f"{told}. Deviations from the plan: {deviating}.",
         ]
     kind = " (runs differ in real quality: short-training noise)" if noise.short_training else ""
     unstable = ", ".join(evidence.unstable) or "none"
     sd = noise.typical_sd
     remarks = [
-        f"Noise, pooled over {int((evidence.counts > 1).sum())} networks of the study ({noise.pooled_df} degrees of "
-        f"freedom): one run scatters by {sd:.2f} points; over-dispersion {noise.phi:.1f}{kind}; correlation of runs of "
-        f"one seed {noise.correlation:+.2f}; unstable: {unstable}."
+        f"Noise, pooled over {int((evidence.counts > 1).sum())} variants of the study ({noise.pooled_df} degrees of "
+        f"freedom): run-to-run standard deviation {sd:.2f} points; over-dispersion {noise.phi:.1f}{kind}; correlation "
+        f"of runs of one seed {noise.correlation:+.2f}; unstable: {unstable}."
     ]
     smallest = smallest_effect(judge)
     if smallest is not None:
         printed = judge.ablation.paper_top1(PLAIN), judge.ablation.paper_top1(judge.ablation.reference)
         gain = f" (the paper's SE gain is {printed[0] - printed[1]:.2f})" if printed[0] and printed[1] else ""
-        remarks.append(f"Smallest difference that these runs find with 80 % power: {smallest:.2f} points{gain}.")
+        remarks.append(f"Minimum detectable effect (80 % power): {smallest:.2f} points{gain}.")
     return [*remarks, f"{told}. Deviations from the plan: {deviating}."]
 
 
-def levers_in_words(record: RunRecord) -> str:
-    """The levers of speed that a run had in use."""
-    levers = record.provenance.levers
-    return "not noted" if levers is None else " and ".join(levers) or "none"
+def optimisations_in_words(record: RunRecord) -> str:
+    """The optimisations that a run had in use."""
+    used = record.provenance.levers
+    return "not noted" if used is None else " and ".join(used) or "none"
 
 
 def _hardware(record: RunRecord) -> str:
@@ -212,43 +223,88 @@ def _number(value: float | None, form: str) -> str:
     return MISSING if value is None or pd.isna(value) else format(value, form).replace("-0.00", "+0.00")
 
 
-def printed(table: Table, *, compact: bool = False) -> pd.DataFrame:
-    """The table as a person reads it, all cells text; columns that would be empty are left out.
+COLUMNS = (
+    "variant", "n", "err", "best", "diff", "top5", "params", "macs", "latency", "step", "paper_err", "paper_diff",
+    "paper_top5", "paper_params", "paper_gflops", "note",
+)  # fmt: skip
+"""Of a printed table, by the names that `--columns` takes."""
 
-    `compact` keeps what fits into 80 columns.
-    """
-    frame, lines = table.frame, []
-    large = bool((frame["macs"] > 1e9).any())
-    for line in cast("list[dict[str, Any]]", frame.to_dict("records")):
+COMPACT = ("variant", "n", "err", "best", "diff", "params", "paper_diff")
+"""What fits into 80 columns."""
+
+WORDS = ("variant", "note")
+"""Columns that are no numbers."""
+
+ERROR_HEADINGS: dict[Metric, str] = {
+    "top1_err": "top-1 err. %",
+    "top5_err": "top-5 err. %",
+    "cross_entropy": "cross-entropy",
+}
+
+
+def printed(table: Table, columns: Collection[str] = COLUMNS) -> pd.DataFrame:
+    """The table as a person reads it, all cells text; of `columns` those that would be empty are left out."""
+    lines = []
+    large = bool((table.frame["macs"] > 1e9).any())
+    unit, scale = ("G", 1e9) if large else ("M", 1e6)
+    headings = {
+        "variant": "variant",
+        "n": "n",
+        "err": ERROR_HEADINGS[table.metric],
+        "best": "best?",
+        "diff": "diff.",
+        "top5": "top-5 err. %",
+        "params": "params M",
+        "macs": f"MACs {unit}",
+        "latency": "ms, 1 image",
+        "step": "ms, step",
+        "paper_err": "paper top-1",
+        "paper_diff": "paper diff.",
+        "paper_top5": "paper top-5",
+        "paper_params": "paper params M",
+        "paper_gflops": "paper GFLOPs",
+        "note": "note",
+    }
+    for line in cast("list[dict[str, Any]]", table.frame.to_dict("records")):
         is_reference = line["row"] == table.ablation.reference
-        cells = {
-            "network": line["label"],
-            "n": str(line["n"]),
-            "top-1 err. %": _spread(line["top1_err_mean"], line["top1_err_half"]),
-            "best?": "✓" if line["may_be_best"] else "",
-            "diff.": MISSING if is_reference else _spread(line["diff_to_reference"], line["diff_half"], "+.2f"),
-            "top-5 err. %": _number(line["top5_err_mean"], ".2f"),
-            "params M": f"{line['params'] / 1e6:.3f}",
-        }
-        cells |= {"MACs G": f"{line['macs'] / 1e9:.3f}"} if large else {"MACs M": f"{line['macs'] / 1e6:.3f}"}
-        cells |= {"ms, 1 image": _range(line, "one_image_ms"), "ms, step": _range(line, "training_step_ms")}
-        cells |= {
-            "paper top-1": _number(line["paper_top1_err"], ".2f"),
-            "paper diff.": MISSING if is_reference else _number(line["paper_diff_to_reference"], "+.2f"),
-            "paper top-5": _number(line["paper_top5_err"], ".2f"),
-            "paper params M": _number(line["paper_params_m"], ".1f"),
-            "paper GFLOPs": _number(line["paper_gflops"], ".2f"),
-            "note": line["note"],
-        }
-        lines.append(cells)
+        lines.append(
+            {
+                "variant": line["label"],
+                "n": str(line["n"]),
+                "err": _spread(line["top1_err_mean"], line["top1_err_half"]),
+                "best": "✓" if line["may_be_best"] else "",
+                "diff": MISSING if is_reference else _spread(line["diff_to_reference"], line["diff_half"], "+.2f"),
+                "top5": _number(line["top5_err_mean"], ".2f"),
+                "params": MISSING if pd.isna(line["params"]) else f"{line['params'] / 1e6:.3f}",
+                "macs": MISSING if pd.isna(line["macs"]) else f"{line['macs'] / scale:.3f}",
+                "latency": _range(line, "one_image_ms"),
+                "step": _range(line, "training_step_ms"),
+                "paper_err": _number(line["paper_top1_err"], ".2f"),
+                "paper_diff": MISSING if is_reference else _number(line["paper_diff_to_reference"], "+.2f"),
+                "paper_top5": _number(line["paper_top5_err"], ".2f"),
+                "paper_params": _number(line["paper_params_m"], ".1f"),
+                "paper_gflops": _number(line["paper_gflops"], ".2f"),
+                "note": line["note"],
+            }
+        )
     text = pd.DataFrame(lines)
-    paper = [name for name in text.columns if name.startswith("paper")]
-    empty = [name for name in (*paper, "top-5 err. %", "ms, 1 image", "ms, step") if (text[name] == MISSING).all()]
-    empty += [name for name in ("note", "best?") if not text[name].any()]
-    if compact:
-        kept = ["network", "n", "top-1 err. %", "best?", "diff.", "params M", "paper diff."]
-        return text[[name for name in kept if name not in empty]]
-    return text.drop(columns=empty)
+    always = ("variant", "n", "err", "diff")
+    shown = [
+        name for name in COLUMNS if name in columns and (name in always or not text[name].isin(["", MISSING]).all())
+    ]
+    return text[shown].rename(columns=headings)
+
+
+def check_columns(names: Sequence[str]) -> tuple[str, ...]:
+    """The columns that a call names, the variant's name before them.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    for name in names:
+        if name not in COLUMNS:
+            raise UserError(f"--columns: no column {name!r}; {did_you_mean(name, COLUMNS)}")
+    return ("variant", *names)
 
 
 def table_in_words(table: Table) -> str:
@@ -263,37 +319,30 @@ def table_in_words(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """The whole table as a Markdown page: title, question, cells, remarks, findings."""
-    text = printed(table).map(lambda cell: cell.replace("|", r"\|"))
-    sides = ["left" if name in ("network", "note") else "right" for name in text.columns]
-    rows = text.to_markdown(index=False, disable_numparse=True, colalign=sides)
-    remarks = "\n".join(f"- {remark}" for remark in table.remarks)
-    ablation = table.ablation
-    findings = "\n".join(f"- {in_words(finding)}" for finding in table.findings)
-    return (
-        f"# {ablation.heading} ({table.pin.protocol.name})\n\n{ablation.question}\n\n{rows}\n\n"
-        f"{remarks}\n- {ablation.source}.\n" + (f"\n## Findings\n\n{findings}\n" if findings else "")
-    )
+    return render("table.md.j2", table=table, text=printed(table), findings=list(map(in_words, table.findings)))
 
 
 def cost_markdown(ablations: Sequence[Ablation], outcomes: Outcomes) -> str:
-    """What each table costs when trained alone: distinct networks, finished runs, and their time on one worker."""
+    """What each table costs when trained alone: distinct variants, finished runs, and their time on one worker."""
     lines = []
     for name, some in (*((ablation.slug, [ablation]) for ablation in ablations), ("together", ablations)):
         records = [record for arm in arms(some) for record in outcomes.runs.get(arm, ())]
         lines.append(
             {
                 "ablation": name,
-                "networks": str(len(arms(some))),
+                "variants": str(len(arms(some))),
                 "runs": str(len(records)),
                 "one worker, min": f"{sum(record.provenance.wall_s for record in records) / 60:.1f}",
             }
         )
-    sides = ("left", "right", "right", "right")
-    rows = pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True, colalign=sides)
     hardware = sorted({_hardware(record) for arm in arms(ablations) for record in outcomes.runs.get(arm, ())})
-    study = outcomes.study.name
-    note = f"- Sum of the runs' own wall time, study {study}, on {'; '.join(hardware) or 'no machine yet'}."
-    return f"# What each table costs ({outcomes.pin.protocol.name})\n\n{rows}\n\n{note}\n"
+    return render(
+        "cost.md.j2",
+        protocol=outcomes.pin.protocol.name,
+        text=pd.DataFrame(lines),
+        study=outcomes.study.name,
+        hardware="; ".join(hardware) or "no machine yet",
+    )
 
 
 LATEX = str.maketrans(
@@ -308,23 +357,26 @@ def latex(text: str) -> str:
     return text.translate(LATEX)
 
 
-def to_latex(table: Table) -> str:
-    """The table for a paper that loads booktabs; remarks become the caption."""
-    text = printed(table).map(latex)
+def to_latex(table: Table, columns: Collection[str] = COLUMNS) -> str:
+    """The table for a paper that loads booktabs, of `columns` those that are not empty; remarks are comments above."""
+    text = printed(table, columns).map(latex)
     text.columns = [latex(name) for name in text.columns]
     ablation = table.ablation
     after = f", after Table {ablation.table} of the paper" if ablation.table else ""
-    caption = f"{ablation.title}{after}. " + " ".join(table.remarks)
-    return text.to_latex(
+    reference = ablation.row(ablation.reference).label
+    meaning = f"{METRIC_NAMES[table.metric]} (mean over n seeds and half-width of its 95 % interval)"
+    caption = f"{ablation.title}{after}: {meaning}; differences to {reference}, on {table.pin.protocol.name}."
+    body = text.to_latex(
         index=False,
         escape=False,
-        caption=latex(caption),
+        caption=(latex(caption), latex(ablation.title)),
         label=f"tab:{ablation.slug}",
-        column_format="".join("l" if name in ("network", "note") else "r" for name in text.columns),
+        column_format="".join("l" if name in WORDS else "r" for name in text.columns),
         position="t",
     )
+    return "".join(f"% {' '.join(remark.split())}\n" for remark in table.remarks) + body
 
 
 def to_csv(table: Table) -> str:
-    """The frame with full precision, missing numbers empty."""
-    return table.frame.to_csv(index=False, lineterminator="\n")
+    """The frame with ten significant digits, in which processors agree; missing numbers empty."""
+    return table.frame.to_csv(index=False, lineterminator="\n", float_format="%.10g")

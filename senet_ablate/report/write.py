@@ -5,27 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import pandas as pd
-from matplotlib.figure import Figure
 
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.files import write_atomic
 from senet_ablate.report import findings, page
-from senet_ablate.report.figures import (
-    curves_frame,
-    plot_column,
-    plot_curves,
-    plot_networks,
-    plot_table,
-    save,
-    table_points,
-)
+from senet_ablate.report.figures.curves import curves_frame, plot_curves
+from senet_ablate.report.figures.forest import difference_of, forest_frame, forest_in_words, plot_forest
+from senet_ablate.report.figures.pareto import pareto_frame, plot_pareto
+from senet_ablate.report.figures.table import plot_table, table_frame
+from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.overview import overview_markdown
-from senet_ablate.report.page import Page, Picture
-from senet_ablate.report.tables import Table, build_table, cost_markdown, table_in_words, to_csv, to_latex, to_markdown
+from senet_ablate.report.page import Page
+from senet_ablate.report.tables import (
+    COLUMNS,
+    Table,
+    build_table,
+    cost_markdown,
+    table_in_words,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.claims import PLAIN
 
@@ -38,7 +40,9 @@ class Report:
     files: tuple[Path, ...]
 
 
-def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] = ()) -> Report:
+def write_report(
+    assessment: Assessment, reports: Path, slugs: Collection[str] = (), columns: Collection[str] = COLUMNS
+) -> Report:
     """Fill the tables from a judged study, finished or half-way, and write tables, findings, figures and the page.
 
     Args:
@@ -46,50 +50,37 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
         reports: the folder of all reports.
         slugs: tables to write although nothing was run of them but reference and plain network, which tables share; the
             others are written in any case, all where no table has a run of its own. Findings are on the whole study.
+        columns: of the LaTeX tables, by the names of `tables.COLUMNS`.
     """
     study = assessment.outcomes.study
-    home = reports / study.name
-    files: list[Path] = []
-
-    def write(name: str, content: str | bytes) -> None:
-        write_atomic(home / name, content)
-        files.append(home / name)
-
-    def picture(name: str, figure: Figure, shown: pd.DataFrame, alt: str) -> Picture:
-        svg = save(figure, "svg")
-        write(f"figures/{name}.svg", svg)
-        write(f"figures/{name}.png", save(figure, "png"))
-        write(f"figures/{name}.csv", shown.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-        return Picture(name, svg.decode(), alt)
-
+    folder = ReportFolder(reports / study.name)
+    write, picture = folder.write, folder.picture
     every = [judge.ablation for judge in assessment.judges.values()]
     ablations = [each for each in every if each.slug in slugs or _has_runs_of_its_own(each, assessment)] or every
     tables = [build_table(ablation, assessment) for ablation in ablations]
-    pictures = {}
+    metric = assessment.rules.metric
+    compared = forest_frame(assessment, ablations)
+    picture("forest", compared, forest_in_words(compared), partial(plot_forest, compared, difference_of(metric)))
     for table in tables:
-        ablation = table.ablation
-        name = ablation.name
-        pictures[name] = picture(name, plot_table(table), table_points(table), table_in_words(table))
-        curves = curves_frame(ablation, assessment.outcomes)
-        if not curves.empty:
-            drawn, alt = f"{name}_curves", f"Learning curves of {ablation.heading}."
-            pictures[drawn] = picture(drawn, plot_curves(curves, ablation.heading), curves, alt)
-        column = plot_column(table)
-        write(f"figures/{name}_column.svg", save(column, "svg"))
-        write(f"figures/{name}_column.png", save(column, "png"))
+        name = table.ablation.name
+        picture(name, table_frame(table), table_in_words(table), partial(plot_table, table))
+        curves = curves_frame(table.ablation, assessment.outcomes)
+        alt = f"Learning curves of {table.ablation.heading}."
+        picture(f"{name}_curves", curves, alt, partial(plot_curves, curves))
         write(f"tables/{name}.md", to_markdown(table))
         write(f"tables/{name}.csv", to_csv(table))
-        write(f"tables/{name}.tex", to_latex(table))
-    networks, shown = plot_networks(tables)
-    pictures["networks"] = picture("networks", networks, shown, "Error of every network against what it costs.")
+        write(f"tables/{name}.tex", to_latex(table, columns))
+    networks = pareto_frame(tables)
+    alt = "Error of every network against latency, parameters and multiply-adds, with the Pareto front."
+    picture("pareto", networks, alt, partial(plot_pareto, networks, metric))
     write("tables/overview.md", overview_markdown(assessment))
     write("tables/cost.md", cost_markdown(ablations, assessment.outcomes))
     write("tables/findings.md", findings.to_markdown(assessment))
     write("tables/findings.csv", findings.to_csv(assessment))
-    whole = Page(assessment, tables, pictures, home)
+    whole = Page(assessment, tables, folder.pictures, folder.home, columns)
     write("index.html", page.to_html(whole))
     write("REPORT.md", page.to_markdown(whole))
-    return Report(tuple(table for table in tables if not slugs or table.ablation.slug in slugs), tuple(files))
+    return Report(tuple(table for table in tables if not slugs or table.ablation.slug in slugs), tuple(folder.files))
 
 
 def _has_runs_of_its_own(ablation: Ablation, assessment: Assessment) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from heapq import heapreplace
 from pathlib import Path
 
 from senet_ablate.errors import UserError
@@ -95,12 +96,22 @@ class Pace:
         return self.seconds * complexity.macs * protocol.recipe.epochs
 
 
-def find_pace(protocol: Protocol, results: Path) -> Pace | None:
+def find_pace(protocol: Protocol, results: Path, device: str | None = None) -> Pace | None:
     """Learn from finished runs in any study of `results`; None if there is none to learn from.
 
-    Runs under the same network, data and recipe give the pace of their kind; else any runs give a rough one.
+    Runs under the same network, data and recipe give the pace of their kind; else any runs give a rough one. With
+    `device`, part of a processor's or card's name or its kind (`cuda`), only runs that were trained on it count.
+
+    Raises:
+        UserError: no run was trained on such a device.
     """
-    records = _finished(results)
+    finished = _finished(results)
+    records = [record for record in finished if device is None or _on(record, device)]
+    if finished and not records:
+        devices = sorted({record.provenance.hardware for record in finished})
+        raise UserError(
+            f"--device {device}: no finished run in results/ is from it; runs are from {', '.join(devices)}"
+        )
     alike = [record for record in records if _same_work(record.spec, protocol)]
     known = alike or records
     if not known:
@@ -112,20 +123,36 @@ def find_pace(protocol: Protocol, results: Path) -> Pace | None:
     return Pace(seconds / work, f"from {len(known)} finished runs {of_what}, on {', '.join(devices)}")
 
 
+def _on(record: RunRecord, device: str) -> bool:
+    made = record.provenance
+    return device.casefold() in f"{made.device} {made.hardware}".casefold()
+
+
+def wall_time(seconds: Iterable[float], workers: int) -> float:
+    """How long runs take in this order if the next one begins on the first of the workers that is free."""
+    busy = [0.0] * workers
+    for each in seconds:
+        heapreplace(busy, busy[0] + each)
+    return max(busy)
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds that the open runs need with one worker, and where the figure comes from."""
+    """Seconds of work that the open runs need, and of wall time with `workers` at once; where the figure comes from."""
 
     worker_s: float
+    wall_s: float
+    workers: int
     basis: str
 
 
-def estimate(plan: Plan, protocol: Protocol, pace: Pace | None) -> Estimate | None:
+def estimate(plan: Plan, protocol: Protocol, pace: Pace | None, workers: int) -> Estimate | None:
     """Time of the open runs at a pace; None without one."""
     if pace is None:
         return None
     costs = {planned.arm.variant: planned.complexity for planned in plan.arms}
-    return Estimate(sum(pace.of(costs[run.variant], protocol) for run in plan.todo), pace.basis)
+    seconds = [pace.of(costs[run.variant], protocol) for run in plan.todo]
+    return Estimate(sum(seconds), wall_time(seconds, workers), workers, pace.basis)
 
 
 def _finished(results: Path) -> list[RunRecord]:

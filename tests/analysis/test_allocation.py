@@ -97,7 +97,7 @@ def test_nothing_is_taken_from_the_largest_start_that_the_budget_reaches(budget:
 
 
 def test_a_budget_short_of_two_seeds_each_is_refused_with_the_share_it_reaches_for() -> None:
-    with pytest.raises(UserError, match=r"reaches for 75% of two seeds of each of 4 networks.*fewer tables"):
+    with pytest.raises(UserError, match=r"reaches for 75% of two seeds of each of 4 variants.*fewer tables"):
         shared_out(prospects("gate"), 6)
     some = prospects("gate")
     with pytest.raises(UserError, match="reaches for 10% of two seeds"):

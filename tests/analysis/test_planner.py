@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers import PROTOCOL
-from planned import Call, chances, nothing_written, said, the_plan, told
+from planned import Call, nothing_written, powers, said, the_plan, told
 from studies import ABLATIONS
 
 from senet_ablate.analysis.planner import PlanPreview, PlanRequest, preview
@@ -37,26 +37,38 @@ def test_runs_are_shared_out_and_all_of_them(call: Call) -> None:
 
 def test_a_plan_tells_what_it_can_decide_before_anything_runs(call: Call) -> None:
     result = call("plan", "squeeze", "--seeds", "5", "--error", "5")
-    found = chances(result)
-    assert list(found) == ["squeeze:11a", "squeeze:11b"], "11c is outside the family"
-    assert (found["squeeze:11a"]["paper"], found["squeeze:11b"]["paper"]) == ("0.29", "0.73")
+    found = powers(result)
+    assert set(found) == {"11a", "11b"}, "11c is outside the family"
+    assert [float(cells["power"]) for cells in found.values()] == sorted(
+        float(cells["power"]) for cells in found.values()
+    )
+    assert (found["11a"]["paper"], found["11b"]["paper"]) == ("0.29", "0.73")
     # Section 7: 100 sqrt(phi kappa err / 2N) with 30 epochs, 10 classes and the digits' 768 test images.
     sd = 100 * math.sqrt(1.15 * 0.75 * 0.05 / (2 * 768))
     text = said(result)
-    assert f"Noise of one run: {sd:.2f} points, from formulas, for an error of 5 % on 768 test images" in text
+    assert (
+        f"Run-to-run standard deviation: {sd:.2f} points, from formulas, for an error of 5 % on 768 test images" in text
+    )
     assert f"Assumed SE gain: 1.02 points, {1.02 / sd:.1f} times the noise." in text
     assert f"standard error of about {7 / math.sqrt(768):.2f} points" in text
-    expected = sum(float(cells["chance"]) for cells in found.values())
-    told_expected = re.search(r"Expected: (\S+) of 2 findings", text)
-    assert told_expected is not None
-    assert float(told_expected[1]) == pytest.approx(expected, abs=0.06)
-    lost = [name.split(":")[1] for name, cells in found.items() if float(cells["chance"]) < 0.795]
-    assert f"Out of reach (chance under 80%): {', '.join(lost)}." in text
+    expected = sum(float(cells["power"]) for cells in found.values())
+    first = re.match(
+        r"With these seeds expect (\S+) of 2 claims decided if the paper's effects are true, (\S+) if half", text
+    )
+    assert first is not None, "the first line says what to expect"
+    assert float(first[1]) == pytest.approx(expected, abs=0.06)
+    assert float(first[2]) == pytest.approx(sum(float(cells["half"]) for cells in found.values()), abs=0.06)
+    lost = [name for name, cells in found.items() if float(cells["power"]) < 0.795]
+    assert text.index("out of reach") < text.index(f"{lost[0]} ")
+    reached = text.partition("within reach")[2]
+    assert [name for name in found if f"{name} " in reached] == [name for name in found if name not in lost]
+    assert "Average pooling beats max pooling" in text, "each claim has its sentence"
+    assert max(map(len, result.stdout.partition("out of reach")[2].partition("MDE:")[0].splitlines())) <= 80
 
 
 def test_an_assumed_gain_scales_what_the_paper_shows(call: Call) -> None:
-    found = chances(call("plan", "squeeze", "--gain", "3.06"))
-    assert (found["squeeze:11a"]["paper"], found["squeeze:11b"]["paper"]) == ("0.87", "2.19")
+    found = powers(call("plan", "squeeze", "--gain", "3.06"))
+    assert (found["11a"]["paper"], found["11b"]["paper"]) == ("0.87", "2.19")
 
 
 def test_rows_alone_have_no_findings_to_plan_for(call: Call) -> None:
@@ -82,7 +94,7 @@ def test_findings_without_figures_of_the_paper_have_no_chances_but_are_judged(ca
         (["--runs", "20", "--budget", "2h"], ["--runs 20", "--budget", "give one"]),
         (["--extend"], ["--extend", "--runs N or --budget TIME"]),
         (["--extend", "--runs", "9"], ["--extend", "'digits'", "no plan file", "--write"]),
-        (["--runs", "5"], ["83%", "two seeds of each of 3 networks"]),
+        (["--runs", "5"], ["83%", "two seeds of each of 3 variants"]),
     ],
 )
 def test_wishes_that_cannot_be_met_are_refused(arguments: list[str], words: list[str], call: Call) -> None:
@@ -118,16 +130,16 @@ def test_a_mistake_in_a_rule_is_told_with_what_would_be_right(change: str, words
 
 
 def test_changed_rules_are_written_and_change_what_can_be_decided(call: Call) -> None:
-    usual = chances(call("plan", "squeeze", "--seeds", "8"))
+    usual = powers(call("plan", "squeeze", "--seeds", "8"))
     careful = call(
         "plan", "squeeze", "--seeds", "8", "--rule", "alpha=0.01", "--rule", "looks = 2", "--rule", "margin_abs=0.4",
         "--rule", "pairing=none", "--write",
     )  # fmt: skip
     assert careful.exit_code == 0, careful.output
     assert the_plan().rules == Rules(alpha=0.01, looks=2, margin_abs=0.4, pairing="none")
-    for name, cells in chances(careful).items():
-        assert float(cells["finds"]) > float(usual[name]["finds"])
-        assert float(cells["chance"]) < float(usual[name]["chance"])
+    for name, cells in powers(careful).items():
+        assert float(cells["mde"]) > float(usual[name]["mde"])
+        assert float(cells["power"]) < float(usual[name]["power"])
     again = call("plan", "squeeze", "--rule", "alpha=0.1", "--write")
     assert again.exit_code == 0
     assert the_plan().rules == Rules(alpha=0.1, looks=2, margin_abs=0.4, pairing="none"), "others stay as they were"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from helpers import FACTS, PLAIN, R16, make_record, write_record
-from planned import DIGITS, MAX, SQUEEZE, Call, chances, finish, said, the_plan, told
+from planned import DIGITS, MAX, SQUEEZE, Call, finish, powers, said, the_plan, told
 from studies import ABLATIONS
 
 from senet_ablate.analysis.study import assess
@@ -187,6 +187,6 @@ def test_extending_does_not_hide_changed_claims(call, tmp_path):
 def test_an_undeclared_look_is_planned_at_the_level_at_which_it_is_judged(call):
     call("plan", "squeeze", "--seeds", "3", "--write")
     finish(dict.fromkeys(SQUEEZE, 3))
-    extended = chances(call("plan", "squeeze", "--runs", "3", "--extend"))
-    declared = chances(call("plan", "squeeze", "--rule", "looks=5"))
-    assert extended["squeeze:11a"]["finds"] == declared["squeeze:11a"]["finds"]
+    extended = powers(call("plan", "squeeze", "--runs", "3", "--extend"))
+    declared = powers(call("plan", "squeeze", "--rule", "looks=5"))
+    assert extended["11a"]["mde"] == declared["11a"]["mde"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import PLAIN, R16
-from planned import DIGITS, MAX, Call, chances, finish, said, told
+from planned import DIGITS, MAX, Call, finish, powers, said, told
 
 from senet_ablate.spec.cost import total_cost
 
@@ -38,7 +39,7 @@ def test_a_budget_of_time_is_spent_at_the_pace_of_finished_runs(call: Call) -> N
     dearest = max(others) / plain
     assert 20 - dearest < minutes <= 20
     assert "from 2 finished runs of this protocol, on A processor" in said(result)
-    time_told = re.search(r"Time: about (\d+) min (\d+) s on one worker", said(result))
+    time_told = re.search(r"Wall time: about (\d+) min (\d+) s, one after the other", said(result))
     assert time_told is not None
     assert int(time_told[1]) * 60 + int(time_told[2]) == pytest.approx(60 * minutes, abs=1)
 
@@ -53,13 +54,47 @@ def test_more_workers_have_more_time(call: Call) -> None:
         assert found is not None
         runs[jobs] = int(found[1])
     assert runs[1] in (9, 10)
-    assert runs[2] in (19, 20)
+    assert runs[2] == 2 * runs[1], "as many for each worker, and none of them takes longer"
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3, 5])
+def test_no_budget_of_time_is_exceeded_with_several_workers(jobs: int, call: Call) -> None:
+    finish({PLAIN: 2}, "another", wall_s=171.0)
+    text = said(call("plan", "ratio", "--budget", "10min", "--jobs", str(jobs), "--study", "third", "--rows", "r2,r16"))
+    found = re.search(r"Wall time: about (?:(\d+) min )?(\d+) s", text)
+    if jobs == 1:
+        assert found is None, "two seeds of each do not fit"
+    else:
+        assert found is not None
+        assert 60 * int(found[1] or 0) + int(found[2]) <= 600
+        assert text.startswith("With this budget expect") or "No finding of the chosen rows" in text
+
+
+def test_times_may_be_taken_from_one_device(call: Call) -> None:
+    finish({PLAIN: 2}, "another", wall_s=60.0)
+    card = finish({R16: 1}, "card", wall_s=6.0)
+    run = next(card.root.glob("*/record.json"))
+    record = json.loads(run.read_text())
+    record["provenance"] |= {"device": "NVIDIA H200"}
+    run.write_text(json.dumps(record))
+
+    def minutes(*device: str) -> float:
+        found = re.search(
+            r"about (?:(\d+) min )?(\d+) s, one", said(call("plan", "squeeze", "--seeds", "2", "--jobs", "1", *device))
+        )
+        assert found is not None
+        return int(found[1] or 0) + int(found[2]) / 60
+
+    assert minutes("--device", "h200") < 1 < 6 < minutes("--device", "a processor")
+    refused = told(call("plan", "squeeze", "--device", "A100"))
+    assert "--device A100: no finished run" in refused
+    assert "NVIDIA H200" in refused
 
 
 def test_what_80_percent_power_takes_is_told_in_time_too(call: Call) -> None:
-    assert re.fullmatch(r"\d+ seeds", chances(call("plan", "squeeze"))["squeeze:11b"]["takes"])
+    assert re.fullmatch(r"\d+ seeds", powers(call("plan", "squeeze"))["11b"]["takes"])
     finish({PLAIN: 2}, "another", wall_s=60.0)
-    takes = chances(call("plan", "squeeze", "--seeds", "3"))["squeeze:11b"]["takes"]
+    takes = powers(call("plan", "squeeze", "--seeds", "3", "--jobs", "1"))["11b"]["takes"]
     found = re.fullmatch(r"(\d+) seeds, (?:(\d+) h )?(\d+) min(?: (\d+) s)?", takes)
     assert found is not None, takes
     seconds = 3600 * int(found[2] or 0) + 60 * int(found[3]) + int(found[4] or 0)
@@ -109,7 +144,7 @@ def test_noise_is_learnt_from_the_records_of_any_study_of_the_protocol(call: Cal
     ]
     # The share of the 200 images on which two seeds differ, by 2 N, times the 1.15 of 30 epochs.
     b = [1e4 * np.unpackbits(one ^ other).sum() / 200 / (2 * 200) for one, other in wrong]
-    assert f"Noise of one run: {math.sqrt(1.15 * np.median(b)):.2f} points" in text
+    assert f"Run-to-run standard deviation: {math.sqrt(1.15 * np.median(b)):.2f} points" in text
 
 
 def test_noise_of_another_recipe_or_of_one_network_is_not_taken(call: Call) -> None:

@@ -26,7 +26,9 @@ from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.models.build import build_network
 from senet_ablate.models.weights import of_file
-from senet_ablate.report.figures import curves_frame, plot_curves, plot_table, save
+from senet_ablate.report.figures.curves import curves_frame, plot_curves
+from senet_ablate.report.figures.style import save
+from senet_ablate.report.figures.table import plot_table
 from senet_ablate.report.tables import build_table
 from senet_ablate.report.write import fill, write_report
 from senet_ablate.results.arms import load_outcomes
@@ -167,7 +169,7 @@ def test_a_curve_that_ends_in_no_number_leaves_the_others_their_names(study: Stu
     write_sound(study, PLAIN, 0)
     pin = study.pin()
     assert pin is not None
-    losses, errors = plot_curves(curves_frame(CLAIMED, load_outcomes(study, pin)), "Table").axes
+    _, losses, _, errors = plot_curves(curves_frame(CLAIMED, load_outcomes(study, pin))).axes
     named = [
         {text.get_text(): np.isfinite(text.get_position()).all() for text in axes.texts} for axes in (losses, errors)
     ]

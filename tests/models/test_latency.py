@@ -107,7 +107,7 @@ def test_a_damaged_file_is_named(study: Study) -> None:
 def test_tables_show_times_once_they_are_measured(full: Study) -> None:
     assert "ms, 1 image" not in printed(table(full)).columns
     write_latency(full, latency(R16.slug, 2.0))
-    shown = printed(table(full)).set_index("network")
+    shown = printed(table(full)).set_index("variant")
     assert shown["ms, 1 image"].tolist().count("3 (2–7)") == 1
     assert any(remark.startswith("Times: A processor, 1 thread, fp32") for remark in table(full).remarks)
 

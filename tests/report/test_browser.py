@@ -57,9 +57,12 @@ def test_the_page_loads_without_error_or_request_and_fits_the_screen(
 ) -> None:
     page, troubles = opened(browser, address, viewport={"width": width, "height": 900}, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for figure in page.query_selector_all("figure svg"):
-        box = figure.bounding_box()
-        assert 200 < box["width"] <= width
+    figures = page.query_selector_all("figure svg")
+    assert figures
+    for figure in figures:
+        shown = figure.get_attribute("class") == ("page" if width > 640 else "column")
+        assert figure.is_visible() == shown, "one form of each figure, by the width of the screen"
+        assert not shown or 200 < figure.bounding_box()["width"] <= width
     assert troubles == []
 
 
@@ -69,10 +72,26 @@ def test_every_disclosure_opens_and_closes(browser: Any, address: str) -> None:
     assert len(summaries) >= 4  # a finding at least, the setting, two networks
     for summary in summaries:
         state = summary.evaluate_handle("s => s.parentElement")
+        summary.evaluate(
+            "s => { for (let d = s.parentElement; d = d.parentElement?.closest('details');) d.open = true; }"
+        )
         summary.click()
         assert state.get_property("open").json_value() is True
         summary.press("Enter")
         assert state.get_property("open").json_value() is False
+    assert troubles == []
+
+
+def test_a_click_on_a_heading_sorts_a_table_by_value_and_another_turns_it_round(browser: Any, address: str) -> None:
+    page, troubles = opened(browser, address)
+    heading = page.query_selector("#ratio thead th:nth-child(3)")
+    names = "[...document.querySelectorAll('#ratio tbody tr')].map(row => row.cells[0].textContent)"
+    rising = ["r = 16", "r_4, 25%", "no SE"]  # 12, 13 and 15 %
+    heading.click()
+    assert page.evaluate(names) == rising
+    heading.press("Enter")
+    assert page.evaluate(names) == rising[::-1]
+    assert heading.get_attribute("aria-sort") == "descending"
     assert troubles == []
 
 

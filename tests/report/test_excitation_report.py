@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 from helpers import markdown_cells
 
-from senet_ablate.report.excitation import last_stage, plot_lines, printed_pruning, write_excitation, write_pruning
+from senet_ablate.report.excitation import last_stage, printed_pruning, write_excitation, write_pruning
+from senet_ablate.report.figures.gates import heat_frame, plot_heat, plot_lines
 from senet_ablate.results.gates import BlockExcitation, block_table, line_table
 
 CLASSES = {"cat": 0, "dog": 2}
+EVERY = {"cat": 0, "cow": 1, "dog": 2}
 WORDS = ("se-r16, seed 0", "Some run.", "Some images.")
 
 
@@ -23,7 +25,7 @@ BLOCKS = [made(name) for name in ("SE_2_1", "SE_3_1", "SE_4_1", "SE_5_1", "SE_5_
 
 def test_a_panel_for_each_block_holds_the_lines_of_its_table():
     frame = line_table(BLOCKS, CLASSES)
-    figure = plot_lines(frame, "title", limits=(0, 1), band=False)
+    figure = plot_lines(frame, limits=(0, 1), band=False)
     assert [axes.get_title(loc="left") for axes in figure.axes] == [block.name for block in BLOCKS]
     for axes, block in zip(figure.axes, BLOCKS, strict=True):
         lines = {line.get_label(): line for line in axes.get_lines()}
@@ -41,7 +43,7 @@ def test_a_panel_for_each_block_holds_the_lines_of_its_table():
 
 def test_bands_are_one_standard_deviation_to_each_side():
     frame = line_table(BLOCKS[:1], {"cat": 0}, with_all=False)
-    (axes,) = plot_lines(frame, "title", limits=None, band=True).axes
+    (axes,) = plot_lines(frame, limits=None, band=True).axes
     (band,) = axes.collections
     corners = band.get_paths()[0].vertices
     for channel, mean, sd in frame[["channel", "mean", "sd"]].itertuples(index=False):
@@ -50,12 +52,27 @@ def test_bands_are_one_standard_deviation_to_each_side():
         assert heights.max() == pytest.approx(mean + sd)
 
 
+def test_the_heat_map_has_all_channels_by_falling_mean_and_a_line_for_each_class():
+    frame = heat_frame(BLOCKS, EVERY)
+    panels = plot_heat(frame, limits=(0, 1)).axes[: len(BLOCKS)]
+    for axes, block in zip(panels, BLOCKS, strict=True):
+        assert axes.get_title(loc="left") == block.name
+        cells = np.asarray(axes.get_images()[0].get_array())
+        means = block.sums / 4  # four images of each class
+        order = np.argsort(-means.mean(0), kind="stable")  # as many of each, so the mean of means is the mean
+        assert cells == pytest.approx(means[:, order])
+        channels = frame[(frame["block"] == block.name) & (frame["class"] == "dog")].sort_values("rank")["channel"]
+        assert channels.tolist() == (order + 1).tolist()
+    assert [tick.get_text() for tick in panels[0].get_yticklabels()] == list(EVERY)
+
+
 def test_files_are_written_with_their_numbers_and_are_the_same_each_time(tmp_path):
-    files = write_excitation(tmp_path / "one", WORDS, BLOCKS, CLASSES, ["cat", "dog"])
+    files = write_excitation(tmp_path / "one", WORDS, BLOCKS, CLASSES, ["cat", "dog"], EVERY)
     names = {"excitation.md", "blocks.csv"}
-    names |= {f"{stem}.{kind}" for stem in ("class_means", "instance_spread") for kind in ("csv", "svg", "png")}
+    for stem in ("gates", "class_means", "instance_spread"):
+        names |= {f"{stem}.csv", *(f"{stem}{form}.{kind}" for form in ("", "_column") for kind in ("svg", "png"))}
     assert {path.name for path in files} == {path.name for path in (tmp_path / "one").iterdir()} == names
-    again = write_excitation(tmp_path / "two", WORDS, BLOCKS, CLASSES, ["cat", "dog"])
+    again = write_excitation(tmp_path / "two", WORDS, BLOCKS, CLASSES, ["cat", "dog"], EVERY)
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in files]
     page = (tmp_path / "one" / "excitation.md").read_text()
     assert "Some run. Some images." in page
@@ -77,7 +94,7 @@ def test_the_last_stage_is_told_in_its_own_numbers():
 
 
 def test_a_gate_without_limit_has_no_saturated_share(tmp_path):
-    write_excitation(tmp_path, WORDS, [made("SE_5_2", "relu")], CLASSES, ["cat"])
+    write_excitation(tmp_path, WORDS, [made("SE_5_2", "relu")], CLASSES, ["cat"], EVERY)
     page = (tmp_path / "excitation.md").read_text()
     assert "a relu gate has none" in page
     assert "saturated: – %" not in page

@@ -1,84 +1,167 @@
-"""Figures: what is drawn where, and labels that keep apart."""
+"""Figures: what is drawn where, that nothing leaves its scale, and labels that keep apart."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import pytest
-from helpers import PLAIN, R4, R16, make_record, table, write_record
+from helpers import ABLATION, PLAIN, R4, R16, make_record, table, write_record
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from scipy.optimize import minimize
 
-from senet_ablate.report.figures import MARKERS, plot_column, plot_points, plot_table, save, spread_out
+from senet_ablate.analysis.study import assess
+from senet_ablate.report.figures.forest import COLUMNS, forest_frame, plot_forest
+from senet_ablate.report.figures.pareto import front, pareto_frame, plot_pareto
+from senet_ablate.report.figures.style import COLUMN, PAGE, WILD, axis_range, save, spread_out
+from senet_ablate.report.figures.table import plot_table
 from senet_ablate.results.records import Latency, Timing
 from senet_ablate.results.store import Study, write_latency
+from senet_ablate.spec.claims import Claim
 
 
-def drawn(figure: Figure, row: int, column: int, columns: int = 2) -> set[tuple[float, float]]:
-    """Data points of a panel (not the markers beside the labels)."""
-    axes = figure.axes[columns * row + column]
-    points = set()
-    for part in axes.get_lines():
-        if part.get_transform() == axes.transData and part.get_marker() in MARKERS:
-            points |= {(round(float(x), 6), round(float(y), 6)) for x, y in zip(*part.get_data(), strict=True)}
-    return points
+def marks(axes: Axes, marker: str) -> set[tuple[float, float]]:
+    """Where lines of single markers lie."""
+    lines = [line for line in axes.get_lines() if line.get_marker() == marker]
+    return {(round(float(x), 6), round(float(y), 6)) for line in lines for x, y in zip(*line.get_data(), strict=True)}
 
 
-def test_the_figure_shows_error_against_added_cost_and_the_papers_below(full: Study) -> None:
+def faint(axes: Axes, size: float) -> list[float]:
+    """Positions along the axis of scattered dots of a size, rising."""
+    return sorted(round(float(x), 6) for part in axes.collections if [*getattr(part, "get_sizes", list)()] == [size]
+                  for x, _ in part.get_offsets())  # fmt: skip
+
+
+def texts(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def test_a_tables_rows_are_lines_with_every_seed_the_mean_and_the_papers_difference(full: Study) -> None:
     figure = plot_table(table(full))
-    # r = 16 adds 43,520 parameters, r = 4 four times as many; in thousands since both are below a million.
-    assert drawn(figure, 0, 0) == {(174.08, 13.0), (43.52, 12.0), (0.0, 15.0)}
-    # The paper's network: 16 blocks, 2 C^2 / 16 each, 3 of 256, 4 of 512, 6 of 1024, 3 of 2048 channels.
-    added = (3 * 256**2 + 4 * 512**2 + 6 * 1024**2 + 3 * 2048**2) / 8 / 1e6
-    assert drawn(figure, 1, 0) == {(round(4 * added, 6), 22.25), (round(added, 6), 22.28), (0.0, 23.30)}
-    assert figure.axes[0].get_xlabel() == "added parameters, thousand"
-    assert "n = 3 seeds" in figure.axes[0].get_title(loc="left")
+    errors, cost = figure.axes
+    assert [tick.get_text() for tick in errors.get_yticklabels()] == ["r_4, 25%", "r = 16", "no SE"]
+    assert marks(errors, "o") == {(13.0, 0), (12.0, 1), (15.0, 2)}
+    # What `full` holds: r = 4 has 10, 12, 17; r = 16 11, 11.5, 13.5; no SE 14, 15, 16.
+    assert faint(errors, 9) == [10, 11, 11.5, 12, 13.5, 14, 15, 16, 17]
+    # The paper's differences to r = 16 are -0.03 and 1.02, from our 12 %.
+    assert faint(errors, 16) == [11.97, 13.02]
+    # r = 16 adds 43,520 parameters, r = 4 four times as many.
+    assert marks(cost, "s") == {(174.08, 0), (43.52, 1), (0.0, 2)}
+    assert cost.get_xlabel() == "added\nparams, k"
 
 
-def test_arms_without_a_run_are_named_in_the_title_and_not_drawn(study: Study) -> None:
+def test_rows_of_equal_cost_have_no_panel_for_it(full: Study) -> None:
+    alike = table(full)
+    frame = alike.frame.assign(added_params=1, added_macs=2)
+    assert len(plot_table(replace(alike, frame=frame)).axes) == 1
+
+
+def test_a_row_without_a_run_says_so(study: Study) -> None:
     write_record(study, make_record(R16, 0, 11.0))
-    figure = plot_table(table(study))
-    assert {y for _, y in drawn(figure, 0, 0)} == {11.0}
-    assert "not run: r_4, 25%, no SE" in figure.axes[0].get_title(loc="left")
+    axes = plot_table(table(study)).axes[0]
+    assert marks(axes, "o") == {(11.0, 1)}
+    assert texts(axes) == ["no finished run yet"] * 2
+    assert save(plot_table(table(study)), "svg").count(b"<svg") == 1
 
 
-def test_a_study_without_a_run_can_be_drawn(study: Study) -> None:
-    figure = plot_table(table(study))
-    assert [text.get_text() for text in figure.axes[0].texts] == ["no finished run yet"]
-    assert save(figure, "svg").count(b"<svg") == 1
-
-
-def test_an_arm_that_collapsed_leaves_the_others_their_axis_and_is_told_in_its_label() -> None:
-    arms = pd.DataFrame({"row": ["a", "b", "c"], "error": [10.0, 12.0, 55.0], "half": [1.0, 1.0, 40.0]})
-    points = arms.assign(label=arms["row"], source="this study", cost="params", x=[0.0, 1.0, 2.0])
-    axes = plot_points(points, "", {"this study": ""}, ["a", "b", "c"]).axes[0]
-    low, high = axes.get_ylim()
+def test_an_arm_that_collapsed_leaves_the_others_their_scale_and_is_marked_with_its_value(full: Study) -> None:
+    filled = table(full)
+    frame = filled.frame.copy()
+    frame["top1_err_half"] = [1.0, 1.0, 44.0]
+    frame["top1_err_mean"] = [10.0, 12.0, 90.0]
+    frame["paper_diff_to_reference"] = None
+    axes = plot_table(replace(filled, frame=frame, seeds=dict.fromkeys(filled.seeds, ()))).axes[0]
+    low, high = axes.get_xlim()
     assert 8 < low < 9, "from 10 - 1, and a margin"
     assert 13 < high < 14, "to 12 + 1, and a margin"
-    assert [text.get_text() for text in axes.texts] == ["a", "b", "c (55 %)"]
+    assert texts(axes) == ["90.0"]
+    assert marks(axes, ">") == {(round(high, 6), 2)}
 
 
-def test_measured_times_have_a_panel_and_leave_the_papers_axis_its_ticks(full: Study) -> None:
+@given(
+    st.lists(st.tuples(st.floats(0, 100), st.floats(0, 60)), min_size=1, max_size=8),
+    st.lists(st.floats(-50, 150), max_size=3),
+)
+def test_no_scale_of_errors_leaves_0_to_100(intervals: list[tuple[float, float]], others: list[float]) -> None:
+    low = [mean - half for mean, half in intervals]
+    high = [mean + half for mean, half in intervals]
+    least, most = axis_range(low, high, *others, floor=0, top=100)
+    assert least >= 0
+    assert most <= 100
+    free = axis_range(low, high, *others)
+    widths = [2 * half for _, half in intervals]
+    for one, two, width in zip(low, high, widths, strict=True):
+        if width <= WILD * np.median(widths):
+            assert free[0] <= one
+            assert two <= free[1]
+
+
+def test_the_pareto_figure_moves_no_point_and_joins_those_that_nothing_beats(full: Study) -> None:
     kinds = ("one_image", "batch", "training_step")
     facts = {"device": "cpu", "cpu": "A processor", "threads": 1, "precision": "fp32", "torch": "2", "batch": 4}
     medians = {R4.slug: 3.0, R16.slug: 2.0, PLAIN.slug: 1.0}
     networks = {slug: dict.fromkeys(kinds, Timing.of([0.5, ms, 9.0])) for slug, ms in medians.items()}
     write_latency(full, Latency(**facts, rounds=3, networks=networks))
-    figure = plot_table(table(full))
-    assert drawn(figure, 0, 2, columns=3) == {(3.0, 13.0), (2.0, 12.0), (1.0, 15.0)}
-    paper = figure.axes[3:]
-    assert [axes.get_visible() for axes in paper] == [True, True, False]
-    assert len(paper[0].get_yticks()) > 1
+    frame = pareto_frame([table(full)])
+    for width in (PAGE, COLUMN):
+        times, params, macs = plot_pareto(frame, "top1_err", width).axes
+        assert {(3.0, 13.0), (2.0, 12.0), (1.0, 15.0)} == marks(times, "o")
+        exact = frame.set_index("label")["params"] / 1e3
+        assert {x for x, _ in marks(params, "o")} == {round(x, 6) for x in exact}
+        assert params.get_xlim()[0] >= 0
+        assert {*texts(macs)} == {"se-r4", "se-r16", "no SE"}
+        steps = next(line for line in times.get_lines() if line.get_drawstyle() == "steps-post")
+        assert [*steps.get_xdata()] == [1.0, 2.0], "r = 4 is slower and worse than r = 16"
+    assert len(plot_pareto(frame.assign(one_image_ms=None), "top1_err").axes) == 2
 
 
-def test_a_figure_of_one_column_shows_added_parameters_alone(full: Study) -> None:
-    whole, column = plot_table(table(full)), plot_column(table(full))
-    assert column.get_size_inches()[0] == pytest.approx(89 / 25.4, abs=0.01)
-    assert [axes.get_xlabel() for axes in column.axes] == ["added parameters, thousand", "added parameters, million"]
-    assert drawn(column, 0, 0, columns=1) == drawn(whole, 0, 0)
-    assert drawn(column, 1, 0, columns=1) == drawn(whole, 1, 0)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=8))
+def test_the_front_is_what_no_other_point_beats(points: list[tuple[int, int]]) -> None:
+    kept = {points[at] for at in front([x for x, _ in points], [y for _, y in points])}
+    beaten = {(x, y) for x, y in points for u, v in points if u <= x and v <= y and (u, v) != (x, y)}
+    assert kept == set(points) - beaten
+
+
+CLAIM = Claim.model_validate(
+    {
+        "id": "gain",
+        "statement": "SE helps",
+        "source": "a test",
+        "atoms": (
+            {"kind": "superior", "better": "r16", "worse": "plain"},
+            {"kind": "equivalent", "arms": ("r4", "r16")},
+        ),
+    }
+)
+
+
+def test_the_forest_has_a_row_for_each_comparison_with_its_seed_pairs_interval_and_verdict(full: Study) -> None:
+    ablation = ABLATION.model_copy(update={"claims": (CLAIM,)})
+    assessment = assess([ablation], full)
+    frame = forest_frame(assessment, [ablation])
+    assert tuple(frame.columns) == COLUMNS
+    assert frame["comparison"].tolist() == ["no SE − r = 16", "r_4, 25% − r = 16"]
+    assert frame["estimate"].tolist() == pytest.approx([3.0, 1.0])
+    assert [[*map(float, seeds.split())] for seeds in frame["seeds"]] == [[3, 3.5, 2.5], [-1, 0.5, 3.5]]
+    assert frame["paper"].tolist() == pytest.approx([1.02, -0.03])
+    (found,) = assessment.all_findings
+    assert frame["verdict"].tolist() == [atom.verdict for atom in found.atoms]
+    for width in (PAGE, COLUMN):
+        axes = plot_forest(frame, "difference", width).axes[0]
+        assert "Table 10: Reduction ratio" in texts(axes)
+        assert {(3.0, 1.0), (1.0, 2.0)} == marks(axes, "o")
+        (labels,) = (child.get_yticklabels() for child in axes.child_axes)
+        assert [label.get_text().rpartition("  ")[2] for label in labels] == frame["verdict"].tolist()
+
+
+def test_a_users_matplotlibrc_changes_no_byte(full: Study) -> None:
+    filled = table(full)
+    usual = save(plot_table(filled), "svg")
+    with mpl.rc_context({"font.size": 20, "axes.grid": True, "lines.linewidth": 9, "savefig.facecolor": "red"}):
+        assert save(plot_table(filled), "svg") == usual
 
 
 heights = st.lists(st.floats(-1, 2), min_size=1, max_size=9).map(sorted)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections import Counter
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,8 +16,9 @@ from studies import ABLATIONS
 
 from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
-from senet_ablate.report.page import Picture, inline
+from senet_ablate.report.folder import Picture
 from senet_ablate.report.write import write_report
+from senet_ablate.results.records import RunRecord
 from senet_ablate.results.store import Study
 from senet_ablate.spec.loading import load_ablations
 
@@ -65,8 +68,7 @@ def test_the_page_is_well_formed_and_its_ids_are_unique(pages: tuple[Path, str, 
 
 
 def test_every_link_of_the_page_leads_somewhere_and_none_asks_the_network(pages: tuple[Path, str, str]) -> None:
-    home, html, _ = pages
-    reader = Reader(html)
+    reader = Reader(pages[1])
     ids = {found["id"] for _, found in reader.elements if "id" in found}
     links = [found["href"] or "" for tag, found in reader.elements if tag == "a"]
     assert len(links) > 20
@@ -74,11 +76,11 @@ def test_every_link_of_the_page_leads_somewhere_and_none_asks_the_network(pages:
         if link.startswith("#"):
             assert link[1:] in ids, link
         else:
-            assert (home / link).resolve().is_file(), link
+            assert link.startswith("data:"), "the page is whole wherever it goes"
     fetched = [found.get("src") or "" for _, found in reader.elements if "src" in found]
     fetched += [found["href"] or "" for tag, found in reader.elements if tag == "link"]
     assert all(address.startswith("data:") for address in fetched)
-    assert not re.search(r"@import|url\((?!#)", html)
+    assert not re.search(r"@import|url\((?!#)", pages[1])
 
 
 @pytest.mark.parametrize("name", ["my study", "100% #1", "a?b=c&d", "it's (new)", "größe", "<b>"])
@@ -87,8 +89,8 @@ def test_links_of_a_study_with_any_name_work(full: Study, tmp_path: Path, name: 
     home = tmp_path / "reports" / name
     links = [found["href"] or "" for tag, found in Reader((home / "index.html").read_text()).elements if tag == "a"]
     links += re.findall(r"\]\(([^)\s]+)\)", (home / "REPORT.md").read_text())
-    files = [link for link in links if not link.startswith("#")]
-    assert sum(link.endswith("record.json") for link in files) == 2 * 9
+    files = [link for link in links if not link.startswith(("#", "data:"))]
+    assert sum(link.endswith("record.json") for link in files) == 9, "of REPORT.md; the page has the records inside"
     for link in files:
         assert urlsplit(link).path == link, link
         assert (home / unquote(link)).resolve().is_file(), link
@@ -100,7 +102,7 @@ def test_tables_have_headers_and_figures_say_what_they_show(pages: tuple[Path, s
     assert headers
     assert set(headers) == {"col", "row"}
     figures = [found for tag, found in reader.elements if tag == "svg"]
-    assert len(figures) == 3  # the table, its curves, all networks
+    assert [figure["class"] for figure in figures] == ["page", "column"] * 3  # the table, its curves, error and cost
     assert all(found["role"] == "img" and found["aria-label"] for found in figures)
     # 13 is the mean of r = 4's errors, 10, 12 and 17.
     assert "r_4, 25% 13.00" in (figures[0]["aria-label"] or "")
@@ -149,17 +151,20 @@ def test_notes_that_are_no_text_are_told_with_their_place(full: Study, tmp_path:
 
 def test_what_the_gates_learnt_is_on_the_page_once_it_was_asked(full: Study, tmp_path: Path) -> None:
     home = tmp_path / "first"
-    place = home / "excitation" / "se-r16"
-    place.mkdir(parents=True)
-    (place / "blocks.csv").write_text("block,channels,dead\nSE_2_1,64,0.25\nSE_3_1,128,\n")
-    (place / "excitation.md").write_text("more")
-    (place / "class_means.svg").write_text('<svg viewBox="0 0 1 1"><g id="a"/></svg>')
+    for name in ("se-r16", "se-r16-of-before"):
+        place = home / "excitation" / name
+        place.mkdir(parents=True)
+        (place / "blocks.csv").write_text("block,channels,dead\nSE_2_1,64,0.25\nSE_3_1,128,\n")
+        (place / "excitation.md").write_text("more")
+    for name in ("gates.svg", "gates_column.svg", "gates.csv"):
+        (home / "excitation" / "se-r16" / name).write_text('<svg viewBox="0 0 1 1"><g id="a"/></svg>')
     write_report(assess([ABLATION], full), tmp_path)
     html, markdown = (home / "index.html").read_text(), (home / "REPORT.md").read_text()
-    assert '<tr><th scope="row">SE_3_1</th><td>128</td><td>–</td></tr>' in html
-    assert '<g id="gates-se-r16-a"/>' in html
+    assert html.count('<tr><th scope="row">SE_3_1</th><td>128</td><td>–</td></tr>') == 2
+    assert '<g id="gates-se-r16-page-a"/>' in html
+    assert '<g id="gates-se-r16-column-a"/>' in html
     assert "| SE_2_1 | 64 | 0.25 |" in markdown
-    assert "](excitation/se-r16/class_means.png)" in markdown
+    assert re.findall(r"\]\((excitation/.*png)\)", markdown) == ["excitation/se-r16/gates.png"]
     assert Reader(html).open == []
 
 
@@ -197,17 +202,42 @@ def test_only_a_table_of_the_paper_is_said_to_be_drawn_beside_it(
     study: Study, tmp_path: Path, slug: str, count: int
 ) -> None:
     write_report(assess(load_ablations(ABLATIONS, [slug]), study), tmp_path)
-    assert (tmp_path / "first" / "index.html").read_text().count("the paper's single runs") == count
+    assert (tmp_path / "first" / "index.html").read_text().count("differences to it would lie") == count
 
 
 def test_a_study_without_a_run_has_a_page(study: Study, tmp_path: Path) -> None:
     write_report(assess([ABLATION], study), tmp_path)
-    assert "no finished run yet" in (tmp_path / "first" / "index.html").read_text()
+    html = (tmp_path / "first" / "index.html").read_text()
+    assert "no finished run yet" in html
+    assert Reader(html).open == []
+
+
+def test_files_inside_the_page_are_those_beside_it(pages: tuple[Path, str, str], full: Study) -> None:
+    home, html, _ = pages
+    files = {found["download"]: found["href"] for tag, found in Reader(html).elements if "download" in found}
+    beside = {path.name: path for part in ("tables", "figures") for path in (home / part).iterdir()}
+    beside |= {f"{path.parent.name}-curve.csv": path for path in full.root.glob("*/curve.csv")}
+    assert {"table10_ratio.md", "table10_ratio.csv", "table10_ratio.tex", "pareto.csv"} < set(files)
+    inside = {name: base64.b64decode((link or "").partition(";base64,")[2]) for name, link in files.items()}
+    # A table's figure and the table itself have data of one name; both are there.
+    tables = {path.name: path.read_bytes() for path in (home / "tables").iterdir()}
+    for name, content in inside.items():
+        assert content in {beside[name or ""].read_bytes(), tables.get(name or "")}
+    for record in full.records():
+        assert record == RunRecord.model_validate_json(_text_of(html, f"run-{record.run_id}"))
+
+
+def _text_of(html: str, place: str) -> str:
+    """The preformatted text of the element with this id."""
+    part = html[html.index(f'id="{place}"') :]
+    return unescape(part[part.index("<pre") :].partition(">")[2].partition("</pre>")[0])
 
 
 def test_figures_on_one_page_do_not_share_ids() -> None:
-    svg = '<?xml version="1.0"?><svg viewBox="0 0 1 1"><g id="a"/><use xlink:href="#a"/><g clip-path="url(#a)"/></svg>'
-    assert inline(Picture("one", svg, 'a "b"')) == (
-        '<svg role="img" aria-label="a &#34;b&#34;" viewBox="0 0 1 1"><g id="one-a"/><use xlink:href="#one-a"/>'
-        '<g clip-path="url(#one-a)"/></svg>'
-    )
+    svg = '<?xml version="1.0"?><svg viewBox="0 0 1 1"><g id="a"/><!-- x -->\n <use xlink:href="#a"/>'
+    svg += '<g clip-path="url(#a)"/></svg>'
+    for form in ("page", "column"):
+        assert Picture("one", svg, svg, "", 'a "b"').inline(form) == (
+            f'<svg class="{form}" role="img" aria-label="a &#34;b&#34;" viewBox="0 0 1 1"><g id="one-{form}-a"/> '
+            f'<use xlink:href="#one-{form}-a"/><g clip-path="url(#one-{form}-a)"/></svg>'
+        )

@@ -20,7 +20,7 @@ from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.models.build import build_network
-from senet_ablate.report.tables import printed, to_csv, to_latex, to_markdown
+from senet_ablate.report.tables import check_columns, printed, to_csv, to_latex, to_markdown
 from senet_ablate.results.records import Failure, Progress
 from senet_ablate.results.store import Study
 from senet_ablate.spec.network import SEConfig, Variant
@@ -100,7 +100,7 @@ def test_one_run_has_a_mean_and_no_deviation(study: Study) -> None:
     write_record(study, make_record(R16, 0, 11.0))
     cells = line(study, "r16")
     assert (cells["n"], cells["top1_err_mean"], cells["top1_err_sd"], cells["top1_err_half"]) == (1, 11.0, None, None)
-    assert printed(table(study)).set_index("network")["top-1 err. %"]["r = 16"] == "11.00"
+    assert printed(table(study)).set_index("variant")["top-1 err. %"]["r = 16"] == "11.00"
 
 
 def test_seeds_beyond_the_protocols_count_too(full: Study) -> None:
@@ -231,7 +231,7 @@ def test_markdown_has_n_our_columns_and_the_papers(full: Study) -> None:
     header, rule, *rows = markdown_cells(text)
     assert all(set(cell) <= set(":-") for cell in rule)
     cells = [dict(zip(header, row, strict=True)) for row in rows]
-    assert [row["network"] for row in cells] == ["r_4, 25%", "r = 16", "no SE"]
+    assert [row["variant"] for row in cells] == ["r_4, 25%", "r = 16", "no SE"]
     assert [row["n"] for row in cells] == ["3", "3", "3"]
     halves = table(full).frame["top1_err_half"]
     shown = [f"{mean}.00 ± {half:.2f}" for mean, half in zip((13, 12, 15), halves, strict=True)]
@@ -249,20 +249,24 @@ def test_markdown_has_n_our_columns_and_the_papers(full: Study) -> None:
     assert all(f"- {remark}\n" in text for remark in table(full).remarks)
 
 
-def test_csv_read_back_is_the_frame(full: Study) -> None:
+def test_csv_read_back_is_the_frame_to_ten_digits(full: Study) -> None:
     write_record(full, make_record(PLAIN, 3, None))
     frame = table(full).frame
     numbers = [name for name in frame.columns if name not in ("row", "label", "note")]
     text = io.StringIO(to_csv(table(full)))
     back = pd.read_csv(text, keep_default_na=False, na_values={name: [""] for name in numbers})
-    pd.testing.assert_frame_equal(back[numbers].astype(float), frame[numbers].astype(float), check_exact=True)
+    pd.testing.assert_frame_equal(back[numbers].astype(float), frame[numbers].astype(float), rtol=1e-9)
     for name in ("row", "label", "note"):
         assert back[name].tolist() == frame[name].tolist()
     assert list(back.columns) == list(frame.columns)
 
 
 def test_latex_has_booktabs_rules_and_escapes(full: Study) -> None:
-    text = to_latex(table(full))
+    whole = to_latex(table(full))
+    above = [f"% {remark}" for remark in table(full).remarks]
+    assert whole.splitlines()[: len(above)] == above, "what the caption leaves out"
+    text = whole.removeprefix("".join(f"{line}\n" for line in above))
+    assert text.startswith(r"\begin{table}")
     for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{table}", r"\end{tabular}", r"\label{tab:ratio}"):
         assert text.count(rule) == 1
     half = table(full).frame.set_index("row")["top1_err_half"]
@@ -278,6 +282,17 @@ def test_latex_has_booktabs_rules_and_escapes(full: Study) -> None:
     columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)
     assert columns is not None
     assert len(columns[1]) == header.count("&") + 1
+
+
+def test_latex_has_the_columns_that_are_asked_for_and_a_short_caption(full: Study) -> None:
+    text = to_latex(table(full), check_columns(["err", "params", "top5"]))
+    (header,) = [row for row in text.splitlines() if row.startswith("variant &")]
+    assert header == r"variant & top-1 err. \% & params M \\", "no run has a top-5 error"
+    (caption,) = [row for row in text.splitlines() if row.startswith(r"\caption")]
+    assert caption.startswith(r"\caption[Reduction ratio]{Reduction ratio, after Table 10 of the paper: top-1 error ")
+    assert len(caption) < 200
+    with pytest.raises(UserError, match="no column 'parms'; did you mean 'params'"):
+        check_columns(["err", "parms"])
 
 
 @pytest.mark.parametrize("cause", ["a|b", "50% of C:\\temp_1 & #2", "{x}^2 ~ $3", "weights <W> [0, 1)"])

@@ -18,9 +18,9 @@ def test_report_writes_tables_figures_and_page_the_same_bytes_each_time(full: St
     write_record(full, make_record(R4, 3, None))
     runs = [write_report(assess([ABLATION], full), tmp_path / name) for name in ("one", "two")]
     expected = {f"tables/table10_ratio.{suffix}" for suffix in ("md", "csv", "tex")}
-    figures = ("table10_ratio", "table10_ratio_curves", "networks")
-    expected |= {f"figures/{name}.{suffix}" for name in figures for suffix in ("svg", "png", "csv")}
-    expected |= {f"figures/table10_ratio_column.{suffix}" for suffix in ("svg", "png")}
+    for name in ("table10_ratio", "table10_ratio_curves", "pareto"):  # no forest: the table has no finding
+        forms = (f"{name}{form}.{suffix}" for form in ("", "_column") for suffix in ("svg", "png"))
+        expected |= {f"figures/{file}" for file in (f"{name}.csv", *forms)}
     expected |= {"index.html", "REPORT.md"}
     expected |= {f"tables/{name}" for name in ("cost.md", "findings.md", "findings.csv", "overview.md")}
     for name, report in zip(("one", "two"), runs, strict=True):
@@ -46,7 +46,7 @@ def test_the_cost_page_sums_the_runs_time_by_table(full: Study) -> None:
     write_record(full, make_record(R4, 3, None, wall_s=591.0))
     smaller = ABLATION.model_copy(update={"slug": "small", "rows": ABLATION.rows[1:]})
     header, _, *rows = markdown_cells(cost_markdown([ABLATION, smaller], assess([ABLATION], full).outcomes))
-    assert header == ["ablation", "networks", "runs", "one worker, min"]
+    assert header == ["ablation", "variants", "runs", "one worker, min"]
     # 9 runs of a second and one of 591 are 10 minutes; 6 seconds are 0.1; what tables share is trained once.
     assert rows == [["ratio", "3", "10", "10.0"], ["small", "2", "6", "0.1"], ["together", "3", "10", "10.0"]]
 

@@ -42,6 +42,7 @@ EXIT_CODES = (1, 2)
 WORK = (
     "analysis.audit.audit_networks",
     "analysis.calibration.calibrate",
+    "analysis.summary.summarise",
     "models.survey.count_complexity",
     "models.latency.measure_latency",
     "blocks.contract.check_block",
@@ -256,6 +257,7 @@ USUAL = {
     "plan": ("gate",),
     "run": ("ratio", "--protocol", "cifar10-folder", "--data", "images", "--set", "recipe.batch_size=2"),
     "report": ("--study", "first"),
+    "summary": ("first",),
     "count": ("ratio", "--protocol", "digits"),
     "try": ("constant",),
     "merge": ("results/first", "--into", "second"),

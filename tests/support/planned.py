@@ -37,10 +37,11 @@ def told(result: Result) -> str:
     return " ".join(result.stderr.split())
 
 
-def chances(result: Result) -> dict[str, dict[str, str]]:
-    """What is printed of each finding."""
-    names = ("finds", "paper", "chance", "half", "takes")
-    lines = re.findall(r"^ *(\w+:\S+) +(\S+) +(\S+) +(\S+) +(\S+) +(\S.*?) *$", result.stdout, flags=re.MULTILINE)
+def powers(result: Result) -> dict[str, dict[str, str]]:
+    """What is printed of each claim, by its id and in the order of the output."""
+    names = ("mde", "paper", "power", "half", "takes")
+    number = r" +(\d+\.\d\d)"
+    lines = re.findall(rf"^ *(\S+) .*?{4 * number} +(\S.*?) *$", result.stdout, flags=re.MULTILINE)
     return {name: dict(zip(names, cells, strict=True)) for name, *cells in lines}
 
 

@@ -1,0 +1,210 @@
+"""The forest plot: each comparison with its simultaneous interval, seed pairs, the paper's value and its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from senet_ablate.analysis.judge import TableJudge
+from senet_ablate.analysis.study import Assessment
+from senet_ablate.analysis.summary import seed_values
+from senet_ablate.report.figures.style import (
+    BAND,
+    PAGE,
+    PAPER,
+    SEEDS,
+    axis_range,
+    mark_beyond,
+    narrow,
+    paper_key,
+    seed_key,
+    style,
+)
+from senet_ablate.report.findings import METRIC_NAMES
+from senet_ablate.report.tables import UNITS_OF
+from senet_ablate.spec.ablation import Ablation
+from senet_ablate.spec.claims import PLAIN, Atom, Equivalent, Fewer, Metric, Retains, Superior
+
+COLUMNS = (
+    "group", "name", "comparison", "estimate", "low", "high", "seeds", "margin", "paper", "verdict", "n",
+)  # fmt: skip
+NUMBERS = ("estimate", "low", "high", "margin", "paper")
+"""Of a frame to draw: `seeds` are the values of single seed pairs, separated by spaces; `margin` is half the band."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a verdict is drawn: the marker of the estimate, and whether it is filled."""
+
+    marker: str
+    filled: bool
+
+
+MARKS: Mapping[str, Mark] = {
+    "reproduced": Mark("o", filled=True),
+    "contradicted": Mark("X", filled=True),
+    "not resolved": Mark("o", filled=False),
+}
+
+ROW_HEIGHT = 0.155
+FIGURE_SPACE = "\u2007"
+"""As wide as a digit, so that what follows stands in a column."""
+
+
+def forest_frame(assessment: Assessment, ablations: list[Ablation]) -> pd.DataFrame:
+    """A line per comparison of each finding that runs can tell about, table after table, in `COLUMNS`."""
+    lines = []
+    for ablation in ablations:
+        judge = assessment.judges[ablation.slug]
+        margin = equivalence_margin(judge)
+        for finding in assessment.findings[ablation.slug]:
+            for atom in finding.atoms:
+                if isinstance(atom.atom, Fewer) or atom.estimate is None:
+                    continue
+                pairs = seed_values(judge.evidence, judge.contrasts.tested(atom.atom).shown)
+                banded = isinstance(atom.atom, (Equivalent, Superior))
+                lines.append(
+                    {
+                        "group": ablation.heading,
+                        "name": finding.claim.id,
+                        "comparison": comparison(ablation, atom.atom),
+                        "estimate": atom.estimate,
+                        "low": atom.low,
+                        "high": atom.high,
+                        "seeds": " ".join(f"{value:.6g}" for value in pairs.values()),
+                        "margin": margin if banded else None,
+                        "paper": atom.paper_value,
+                        "verdict": atom.verdict,
+                        "n": f"{min(atom.n)}–{max(atom.n)}" if len(set(atom.n)) > 1 else str(atom.n[0]),
+                    }
+                )
+    return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float))
+
+
+def difference_of(metric: Metric) -> str:
+    """What the axis of a difference says."""
+    unit = UNITS_OF[metric]
+    return f"difference of {METRIC_NAMES[metric]}, {'points' if unit == '%' else unit}"
+
+
+def equivalence_margin(judge: TableJudge) -> float | None:
+    """Half the width of the band within which two variants count as the same; None where no SE gain was shown."""
+    if judge.rules.margin_abs is not None:
+        return judge.rules.margin_abs
+    gain = judge.evidence.difference(judge.contrasts.gain)
+    return judge.rules.margin_rho * gain.estimate if gain is not None and judge.sure(judge.contrasts.gain) > 0 else None
+
+
+def comparison(ablation: Ablation, atom: Atom) -> str:
+    """What is subtracted from what, by the rows' labels: `no SE − r = 2`."""
+    labels = {row.id: row.label for row in ablation.rows}
+    names = [labels.get(name, "no SE" if name == PLAIN else name) for name in atom.arms]
+    return f"{names[0]}: {atom.share:.0%} of gain" if isinstance(atom, Retains) else " − ".join(names)
+
+
+def forest_in_words(frame: pd.DataFrame) -> str:
+    """What a forest plot shows, for those who do not see it."""
+    lines = (
+        f"{line['name']} {line['comparison']} {_numbers(line)} {line['verdict']}" for line in frame.to_dict("records")
+    )
+    return f"Differences with their simultaneous intervals: {'; '.join(lines)}."
+
+
+def plot_forest(frame: pd.DataFrame, xlabel: str, width: float = PAGE) -> Figure:
+    """Draw a forest plot of lines in `COLUMNS`, a heading above each group; at one column without the numbers.
+
+    The scale is that of the usual intervals; what lies off it is marked at the edge with its value.
+    """
+    again = frame.duplicated(["group", "name"]) & (frame["comparison"] != "")
+    groups = frame.assign(name=frame["name"].where(~again, "")).groupby("group", sort=False)
+    places: list[tuple[float, dict[Any, Any]]] = []
+    headings: list[tuple[float, str]] = []
+    y = 0.0
+    for heading, comparisons in groups:
+        if heading:
+            headings.append((y, str(heading)))
+            y += 1
+        for line in comparisons.to_dict("records"):
+            places.append((y, line))
+            y += 1
+        y += 0.4
+    with style():
+        figure = Figure(figsize=(width, ROW_HEIGHT * max(y, 3) + 0.85), layout="constrained")
+        axes = figure.subplots()
+        papers = frame["paper"].dropna().tolist()
+        known = frame.fillna({"low": frame["estimate"], "high": frame["estimate"]})
+        low, high = axis_range(known["low"].tolist(), known["high"].tolist(), 0.0, *papers)
+        axes.set(xlim=(low, high), ylim=(y - 0.4, -0.8), xlabel=xlabel)
+        axes.axvline(0, color="0.3", linewidth=0.8)
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        for place, line in places:
+            _draw(axes, place, line)
+        axes.set_yticks([place for place, _ in places], [_name(line) for _, line in places], fontsize=7)
+        axes.tick_params(axis="y", length=0)
+        numbers = [_numbers(line) for _, line in places]
+        longest = max(map(len, numbers), default=0)
+        for place, heading in headings:
+            axes.annotate(
+                heading, (0, place), xycoords=("figure fraction", "data"), xytext=(4, 0), textcoords="offset points",
+                va="center", fontsize=7.5, fontweight="bold", annotation_clip=False,
+            ).set_in_layout(False)  # fmt: skip
+        right = axes.secondary_yaxis("right")
+        texts = [
+            line["verdict"] if narrow(width) else f"{text:{FIGURE_SPACE}<{longest}}  {line['verdict']}"
+            for text, (_, line) in zip(numbers, places, strict=True)
+        ]
+        right.set_yticks([place for place, _ in places], texts, fontsize=7)
+        right.tick_params(axis="y", length=0)
+        right.spines["right"].set_visible(False)
+        _legend(figure, frame, width)
+        return figure
+
+
+def _draw(axes: Axes, place: float, line: Mapping[Any, Any]) -> None:
+    if not pd.isna(line["margin"]):
+        axes.fill_betweenx([place - 0.5, place + 0.5], -line["margin"], line["margin"], **BAND, zorder=0)
+    low, high = axes.get_xlim()
+    if not pd.isna(line["low"]):
+        ends = [max(low, line["low"]), min(high, line["high"])]
+        axes.plot(ends, [place, place], color="black", linewidth=1, zorder=2)
+    pairs = [value for value in map(float, str(line["seeds"]).split()) if low <= value <= high]
+    axes.scatter(pairs, [place + 0.27] * len(pairs), **SEEDS, zorder=1)  # else the interval hides them
+    if not pd.isna(line["paper"]):
+        axes.scatter([line["paper"]], [place], **PAPER, zorder=3)
+    mark = MARKS[line["verdict"]]
+    face = "black" if mark.filled else "white"
+    if not mark_beyond(axes, line["estimate"], place, "{:+.1f}"):
+        axes.plot(line["estimate"], place, mark.marker, color="black", markerfacecolor=face, markersize=4.5, zorder=4)
+
+
+def _name(line: Mapping[Any, Any]) -> str:
+    return f"{line['name']}   {line['comparison']}" if line["comparison"] else str(line["name"])
+
+
+def _numbers(line: Mapping[Any, Any]) -> str:
+    interval = "" if pd.isna(line["low"]) else f" [{line['low']:+.2f}, {line['high']:+.2f}]"
+    return f"{line['estimate']:+.2f}{interval}".replace("-", "−")
+
+
+def _legend(figure: Figure, frame: pd.DataFrame, width: float) -> None:
+    shown = [mark for mark in MARKS if (frame["verdict"] == mark).any()]
+    handles: list[Any] = [
+        Line2D([], [], color="black", linewidth=1, marker=MARKS[verdict].marker, markersize=4.5, label=verdict,
+               markerfacecolor="black" if MARKS[verdict].filled else "white")
+        for verdict in shown
+    ]  # fmt: skip
+    handles.append(seed_key())
+    if frame["paper"].notna().any():
+        handles.append(paper_key("the paper"))
+    if frame["margin"].notna().any():
+        handles.append(Patch(**BAND, label="counts as the same"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=3 if narrow(width) else len(handles),
+                  frameon=False, fontsize=7, columnspacing=1.2, handletextpad=0.5)  # fmt: skip

@@ -1,0 +1,137 @@
+"""The style of all figures: colours that the colour-blind tell apart, marks that can be read in grey, two widths.
+
+Nothing of a user's `matplotlibrc` enters, so the same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy.optimize import isotonic_regression
+
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "svg.fonttype": "path",
+    "text.parse_math": False,  # a $ in a label is one
+    "svg.hashsalt": "senet-ablate",  # else the same records give other bytes each time
+}
+
+PAGE, COLUMN = 7.2, 3.5
+"""Inches: the width of a page (or of two columns), and of one column of a two-column page (89 mm)."""
+
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")
+"""Okabe and Ito's colours; yellow, too faint for a line, gave way to grey."""
+
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+"""What tells lines apart in grey."""
+
+SEEDS: dict[str, Any] = {"marker": "o", "s": 9, "color": "0.45", "alpha": 0.55, "linewidths": 0}
+"""Single runs: faint dots behind the mean."""
+
+PAPER: dict[str, Any] = {"marker": "D", "s": 16, "facecolors": "white", "edgecolors": COLOURS[2], "linewidths": 1}
+"""What the paper printed: a hollow diamond."""
+
+BAND: dict[str, Any] = {"color": COLOURS[1], "alpha": 0.12, "linewidth": 0}
+"""The equivalence band."""
+
+WILD = 10
+"""Times the median half-width from which on an interval does not stretch the axis."""
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw, and save, with matplotlib's defaults and `STYLE`, whatever the user has set."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def save(figure: Figure, kind: str) -> bytes:
+    """The figure as `svg` or `png`; the same records give the same bytes."""
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    return buffer.getvalue()
+
+
+def narrow(width: float) -> bool:
+    """Whether a figure has one column only, and leaves out what does not fit there."""
+    return width < (PAGE + COLUMN) / 2
+
+
+def seed_key() -> Line2D:
+    """What the legend says of faint dots."""
+    return Line2D([], [], marker="o", linestyle="", color="0.45", markersize=3, label="one seed")
+
+
+def paper_key(label: str) -> Line2D:
+    """What the legend says of diamonds."""
+    look = {"markerfacecolor": "white", "markeredgecolor": PAPER["edgecolors"], "markersize": 4}
+    return Line2D([], [], marker="D", linestyle="", label=label, **look)
+
+
+def axis_range(
+    low: Sequence[float], high: Sequence[float], *others: float, floor: float = -np.inf, top: float = np.inf
+) -> tuple[float, float]:
+    """Ends of an axis that shows the intervals [low, high] and `others`, with a margin, within `floor` and `top`.
+
+    An interval of `WILD` times the median width, such as that of a network that collapsed, would press all others
+    flat; it does not count, and is marked at the edge with its value.
+    """
+    lows, highs = np.asarray(low, float), np.asarray(high, float)
+    widths = highs - lows
+    usual = widths <= WILD * np.median(widths) if len(widths) else np.zeros(0, bool)
+    ends = np.array([*lows[usual], *highs[usual], *others])
+    if not len(ends):
+        return max(floor, 0.0), min(top, 1.0)
+    least, most = float(ends.min()), float(ends.max())
+    margin = 0.06 * (most - least) or 0.5
+    return max(floor, least - margin), min(top, most + margin)
+
+
+def mark_beyond(axes: Axes, x: float, y: float, form: str = "{:.1f}", lift: float = 0) -> bool:
+    """Where x lies off the scale, put an arrow and its value at the edge of row y; whether it did.
+
+    The value stands `lift` points above the row.
+    """
+    low, high = axes.get_xlim()
+    if low <= x <= high:
+        return False
+    edge, side, sign = (high, "right", ">") if x > high else (low, "left", "<")
+    axes.plot(edge, y, sign, color="black", markersize=4, clip_on=False)
+    axes.annotate(
+        form.format(x).replace("-", "−"),
+        (edge, y),
+        xytext=(-5 if side == "right" else 5, lift),
+        textcoords="offset points",
+        ha=side,
+        va="center",
+        fontsize=7,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+    )
+    return True
+
+
+def spread_out(wished: np.ndarray, distance: float) -> np.ndarray:
+    """Move rising positions as little as needed (least squares) so that neighbours are at least `distance` apart.
+
+    Isotonic regression of the positions less their minimal offsets. It is for labels: a point is never moved.
+    """
+    offsets = distance * np.arange(len(wished))
+    return isotonic_regression(wished - offsets).x + offsets

@@ -1,0 +1,119 @@
+"""One table as a figure: its rows as lines, with every seed, mean and interval; cost beside it where rows differ."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from senet_ablate.report.figures.style import (
+    PAGE,
+    PAPER,
+    SEEDS,
+    axis_range,
+    mark_beyond,
+    narrow,
+    paper_key,
+    seed_key,
+    style,
+)
+from senet_ablate.report.findings import METRIC_NAMES
+from senet_ablate.report.tables import UNITS_OF, Table
+
+COSTS = {"added_params": "params", "added_macs": "MACs"}
+UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+
+
+def table_frame(table: Table) -> pd.DataFrame:
+    """What `plot_table` draws, a line per row: its error with interval and seeds, and what it adds in cost.
+
+    `paper` is the reference's error here plus the paper's difference to it: where the paper's result would lie.
+    """
+    frame = table.frame
+    error, half = frame["top1_err_mean"].astype(float), frame["top1_err_half"].astype(float)
+    reference = error[frame["row"] == table.ablation.reference].iloc[0]
+    return pd.DataFrame(
+        {
+            "row": frame["row"],
+            "label": frame["label"],
+            "n": frame["n"],
+            "error": error,
+            "low": error - half,
+            "high": error + half,
+            "seeds": [" ".join(f"{value:.6g}" for value in table.seeds[row]) for row in frame["row"]],
+            "paper": reference + frame["paper_diff_to_reference"].astype(float),
+            **{cost: frame[cost] for cost in COSTS},
+        }
+    )
+
+
+def plot_table(table: Table, width: float = PAGE) -> Figure:
+    """Draw a filled table: error of each row, in the table's order, and what it adds where the rows differ in cost.
+
+    A row off the scale is marked at the edge with its value; the scale never leaves the range of the metric.
+    """
+    frame = table_frame(table)
+    cost = max(COSTS, key=lambda name: frame[name].nunique())  # parameters where both differ alike
+    panels = 1 + (len(set(frame[cost].dropna())) > 1)
+    with style():
+        figure = Figure(figsize=(width, 0.27 * len(frame) + 0.95), layout="constrained")
+        errors, *costs = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=[3, 1][:panels])[0]
+        _draw_errors(errors, table, frame)
+        for panel in costs:
+            _draw_cost(panel, frame[cost].astype(float), COSTS[cost])
+        reference = "" if narrow(width) else f" to {table.ablation.row(table.ablation.reference).label}"
+        handles = [
+            Line2D([], [], color="black", linewidth=1, marker="o", markersize=4.5, label="mean and 95 % interval"),
+            seed_key(),
+        ]
+        if frame["paper"].notna().any():
+            handles.append(paper_key(f"the paper's difference{reference}"))
+        columns = 2 if narrow(width) else len(handles)
+        figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=7)
+        return figure
+
+
+def _draw_errors(axes: Axes, table: Table, frame: pd.DataFrame) -> None:
+    known = frame[frame["error"].notna()]
+    spread = known.assign(low=known["low"].fillna(known["error"]), high=known["high"].fillna(known["error"]))
+    others = known["paper"].dropna().tolist()
+    top = 100.0 if UNITS_OF[table.metric] == "%" else float("inf")
+    axes.set_xlim(axis_range(spread["low"].tolist(), spread["high"].tolist(), *others, floor=0.0, top=top))
+    axes.set(ylim=(len(frame) - 0.4, -0.6), xlabel=f"{METRIC_NAMES[table.metric]}, {UNITS_OF[table.metric]}")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_yticks(range(len(frame)), frame["label"].tolist())
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    low, high = axes.get_xlim()
+    at = frame.loc[frame["row"] == table.ablation.reference, "error"].iloc[0]
+    if low <= at <= high:
+        axes.axvline(at, color="0.3", linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
+    for place, line in enumerate(frame.to_dict("records")):
+        if pd.isna(line["error"]):
+            axes.text(0.5, place, "no finished run yet", transform=axes.get_yaxis_transform(), ha="center",
+                      va="center", color="0.4", fontsize=7)  # fmt: skip
+            continue
+        if not pd.isna(line["low"]):
+            ends = [max(low, line["low"]), min(high, line["high"])]
+            axes.plot(ends, [place, place], color="black", linewidth=1, solid_capstyle="butt")
+        seeds = [value for value in map(float, line["seeds"].split()) if low <= value <= high]
+        axes.scatter(seeds, [place + 0.2] * len(seeds), **SEEDS)
+        if not pd.isna(line["paper"]) and line["row"] != table.ablation.reference:
+            axes.scatter([line["paper"]], [place], **PAPER, zorder=3)
+        if not mark_beyond(axes, line["error"], place, lift=6):
+            axes.plot(line["error"], place, "o", color="black", markersize=4.5, zorder=4)
+
+
+def _draw_cost(axes: Axes, costs: pd.Series[float], quantity: str) -> None:
+    known = costs.dropna()  # the cost of a network that cannot be built here is unknown
+    scale, unit = next(pair for pair in UNITS if known.abs().max() >= pair[0] or pair[0] == 1)
+    axes.hlines(known.index, 0, known / scale, color="0.6", linewidth=1)
+    axes.plot(known / scale, known.index, "s", color="black", markersize=3.5, clip_on=False)
+    axes.set(xlabel=f"added\n{quantity}{', ' * bool(unit)}{unit}", xlim=(0, 1.08 * known.max() / scale))
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.tick_params(axis="y", length=0, labelleft=False)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")

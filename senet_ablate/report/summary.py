@@ -1,0 +1,162 @@
+"""One page and one CSV for several studies: the same comparison in each, and in how many of them it holds."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from senet_ablate.analysis.summary import ALPHA, StudyEffect, Summary
+from senet_ablate.errors import UserError
+from senet_ablate.report.figures.forest import COLUMNS, NUMBERS, difference_of, forest_in_words, plot_forest
+from senet_ablate.report.figures.trend import plot_trend
+from senet_ablate.report.findings import percent
+from senet_ablate.report.folder import ReportFolder
+from senet_ablate.report.render import render
+from senet_ablate.report.tables import MISSING
+
+
+def summary_frame(summary: Summary) -> pd.DataFrame:
+    """A line per study: what it is, the fields in which the studies differ, estimate, interval, p, verdict, seeds."""
+    lines = []
+    for place, each in enumerate(summary.effects):
+        pin = each.assessment.pin
+        network, data, recipe = pin.protocol.network, pin.protocol.data, pin.protocol.recipe
+        lines.append(
+            {
+                "study": each.study,
+                "dataset": data.dataset,
+                "resolution": data.resolution,
+                "backbone": network.backbone,
+                "width": network.width,
+                "epochs": recipe.epochs,
+                "n_per_variant": " ".join(map(str, each.n)),
+                **{f"varied.{field}": values[place] for field, values in summary.varied.items()},
+                "estimate": each.estimate,
+                "low": each.low,
+                "high": each.high,
+                "p_one_sided": each.p,
+                "verdict": each.verdict,
+                "paper": each.paper,
+                "seeds": " ".join(f"{value:.6g}" for value in each.seeds.values()),
+            }
+        )
+    return pd.DataFrame(lines).astype(dict.fromkeys(("estimate", "low", "high", "p_one_sided", "paper"), float))
+
+
+def printed_summary(summary: Summary) -> pd.DataFrame:
+    """The same as text, for people: a line per study."""
+    field = only_field(summary)
+    lines = []
+    for each in summary.effects:
+        pin = each.assessment.pin
+        network, data = pin.protocol.network, pin.protocol.data
+        told = {
+            "study": each.study,
+            "data": f"{data.dataset}, {data.resolution} px",
+            "network": f"{network.backbone}, width {network.width}",
+            "epochs": str(pin.protocol.recipe.epochs),
+            "n": _range(each),
+            "difference": f"{each.estimate:+.2f}",
+            f"{percent(1 - 2 * ALPHA)} interval": MISSING
+            if each.low is None
+            else f"{each.low:+.2f} to {each.high:+.2f}",
+            "p": MISSING if each.p is None else f"{each.p:.3f}" if each.p >= 0.001 else "< 0.001",
+            "verdict": each.verdict,
+        }
+        if field and field not in ("recipe.epochs", "data.resolution", "network.width"):
+            told[field] = str(summary.varied[field][summary.effects.index(each)])
+        lines.append(told)
+    return pd.DataFrame(lines)
+
+
+def _range(each: StudyEffect) -> str:
+    least, most = min(each.n), max(each.n)
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def only_field(summary: Summary) -> str | None:
+    """The protocol field in which the studies differ, if it is one alone."""
+    return next(iter(summary.varied)) if len(summary.varied) == 1 else None
+
+
+def conclusion(summary: Summary) -> str:
+    """In how many studies it holds, as a sentence."""
+    studies, holds = len(summary.effects), summary.holds_in
+    where = f"at least {holds}" if holds else "none"
+    return f"It is shown to hold in {where} of {studies} studies (partial conjunction, level {percent(ALPHA)})."
+
+
+def remarks(summary: Summary) -> list[str]:
+    """What a reader must know beside the table."""
+    lines = [
+        "Difference: error of the first variant less that of the second, as the statement has it; mean over n seeds.",
+        f"The lower end of the {percent(1 - 2 * ALPHA)} interval is the one-sided {percent(1 - ALPHA)} bound. A "
+        "verdict is that of its study alone; the sentence on all of them is corrected for their number, and a study "
+        "without a p-value counts as one in which it does not hold.",
+    ]
+    if summary.varied:
+        lines.append(f"The studies differ in {', '.join(summary.varied)}.")
+    for (one, two), count in summary.shared.items():
+        lines.append(f"{one} and {two} have {count} runs in common, so they are no independent settings.")
+    return lines
+
+
+def forest_of_studies(summary: Summary) -> pd.DataFrame:
+    """A row per study for the forest plot, by the value of the field in which they differ if it is one alone."""
+    field = only_field(summary)
+    values = summary.varied[field] if field else ("",) * len(summary.effects)
+    lines = [
+        {
+            "group": "",
+            "name": each.study,
+            "comparison": f"({field.rpartition('.')[2]} {value})" if field and field != "data.images" else "",
+            "estimate": each.estimate,
+            "low": each.low,
+            "high": each.high,
+            "seeds": " ".join(f"{value:.6g}" for value in each.seeds.values()),
+            "margin": None,
+            "paper": each.paper,
+            "verdict": each.verdict,
+            "n": _range(each),
+        }
+        for each, value in zip(summary.effects, values, strict=True)
+    ]
+    return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float))
+
+
+def write_summary(summary: Summary, home: Path) -> list[Path]:
+    """Write page, CSV, Markdown table and figures into a folder of their own.
+
+    Raises:
+        UserError: the folder is a study's report.
+    """
+    if (home / "REPORT.md").exists():
+        raise UserError(f"{home} is the report of a study; say another --name")
+    folder = ReportFolder(home)
+    axis = difference_of(summary.effects[0].metric)
+    forest = forest_of_studies(summary)
+    folder.picture("forest", forest, forest_in_words(forest), partial(plot_forest, forest, axis))
+    field = only_field(summary)
+    values = [value for value in summary.varied.get(field or "", ()) if isinstance(value, (int, float))]
+    if len(values) == len(summary.effects) and not any(isinstance(value, bool) for value in values):
+        trend = forest.assign(value=values)
+        alt = f"The comparison of each study against {field}."
+        folder.picture("trend", trend, alt, partial(plot_trend, trend, str(field), axis))
+    content = {
+        "statement": summary.effects[0].statement,
+        "conclusion": conclusion(summary),
+        "text": printed_summary(summary),
+        "remarks": remarks(summary),
+        "pictures": folder.pictures,
+        "field": field,
+    }
+    data = summary_frame(summary).to_csv(index=False, lineterminator="\n", float_format="%.10g")
+    folder.write("tables/summary.csv", data)
+    markdown = render("summary.md.j2", **content)
+    folder.write("tables/summary.md", markdown)
+    folder.write(
+        "index.html", render("summary.html.j2", **content, files={"summary.md": markdown, "summary.csv": data})
+    )
+    return folder.files
