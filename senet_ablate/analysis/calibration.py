@@ -121,8 +121,8 @@ def _spread(z: np.ndarray, width: float, error: float) -> float:
     return float(np.mean(p * (1 - p)))
 
 
-DRAWS = 20_000
-"""Draws of the largest |t| here; a report takes ten times as many."""
+POINTS = 1 << 12
+"""Points for the largest |t| here; a report takes sixteen times as many."""
 
 LEAST_COVERAGE = 0.94
 MOST_FALSE, MOST_FALSE_WILD = 0.06, 0.08
@@ -212,7 +212,7 @@ def simulate(ablations: Sequence[Ablation], cell: Cell, index: int, chunk: range
     tallies = []
     for number in chunk:
         sample = simulator.draw(cell.seeds, np.random.default_rng([20170905, index, 1 + number]))
-        evidence = Evidence(order, sample, cell.rules, phi=1.0, cost=cost, draws=DRAWS)
+        evidence = Evidence(order, sample, cell.rules, phi=1.0, cost=cost, points=POINTS)
         tallies.append(tally(ablations, evidence, cell.world))
     return tallies
 

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from senet_ablate.analysis.contrasts import Contrast
-from senet_ablate.analysis.distributions import DRAWS
+from senet_ablate.analysis.distributions import POINTS
 from senet_ablate.analysis.noise import Difference, Noise, Sample, assumed_phi, fit_noise
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes
@@ -34,7 +34,7 @@ class Evidence:
     phi: float
     diverged: Mapping[Arm, int] = field(default_factory=dict)
     cost: Mapping[Arm, Complexity] = field(default_factory=dict)
-    draws: int = DRAWS
+    points: int = POINTS
     _known: dict[tuple[bytes, float], Difference | None] = field(default_factory=dict, repr=False)
 
     @cached_property

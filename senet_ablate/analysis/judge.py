@@ -273,7 +273,7 @@ def largest_t_of(evidence: Evidence, contrasts: Sequence[Contrast]) -> MaxT:
     arms = sorted({arm for contrast in contrasts for arm in contrast.arms})
     weights = np.array([contrast.weights[arms] for contrast in contrasts])
     paired = evidence.rules.pairing != "none"
-    return max_t(weights, evidence.noise.covariance_of_means(arms, paired=paired), df, evidence.draws)
+    return max_t(weights, evidence.noise.covariance_of_means(arms, paired=paired), df, evidence.points)
 
 
 def judges_of(ablations: Sequence[Ablation], evidence: Evidence) -> list[TableJudge]:

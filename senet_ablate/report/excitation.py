@@ -160,10 +160,10 @@ def write_excitation(
     }
     files: dict[str, str | bytes] = {
         "excitation.md": to_markdown(subject, blocks, numbers, list(classes), pair),
-        "blocks.csv": numbers.to_csv(index=False, lineterminator="\n"),
+        "blocks.csv": numbers.to_csv(index=False, lineterminator="\n", float_format="%.10g"),
     }
     for name, (frame, figure) in figures.items():
-        files[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
+        files[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n", float_format="%.10g")
         for kind in ("svg", "png"):
             files[f"{name}.{kind}"] = save(figure, kind)
     return _write(folder, files)
@@ -185,7 +185,10 @@ def write_pruning(folder: Path, subject: Sequence[str], table: pd.DataFrame) -> 
   the table `pruning`. There the paper loses less than 0.1 points (section 4: of top-1 error in the CVPR text, of top-5
   in the last one).
 """
-    return _write(folder, {"pruning.md": page, "pruning.csv": table.to_csv(index=False, lineterminator="\n")})
+    return _write(
+        folder,
+        {"pruning.md": page, "pruning.csv": table.to_csv(index=False, lineterminator="\n", float_format="%.10g")},
+    )
 
 
 def printed_pruning(table: pd.DataFrame) -> pd.DataFrame:

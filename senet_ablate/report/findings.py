@@ -222,8 +222,8 @@ def findings_frame(assessment: Assessment) -> pd.DataFrame:
 
 
 def to_csv(assessment: Assessment) -> str:
-    """The frame with six digits, which processors agree on; missing numbers empty."""
-    return findings_frame(assessment).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    """The frame with ten significant digits, in which processors agree; missing numbers empty."""
+    return findings_frame(assessment).to_csv(index=False, lineterminator="\n", float_format="%.10g")
 
 
 def to_markdown(assessment: Assessment) -> str:

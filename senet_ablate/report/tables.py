@@ -326,5 +326,5 @@ def to_latex(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """The frame with full precision, missing numbers empty."""
-    return table.frame.to_csv(index=False, lineterminator="\n")
+    """The frame with ten significant digits, in which processors agree; missing numbers empty."""
+    return table.frame.to_csv(index=False, lineterminator="\n", float_format="%.10g")

@@ -77,7 +77,7 @@ def study(slug: str, errors: dict[str, float], seeds: int, sd: float, steady: in
         scores.append({1000 * place + number: run for number, run in enumerate(error + luck)})
     other = next(a.arm(a.rows[0].id) for a in TABLES.values() if a.arm(a.rows[0].id) not in map(ablation.arm, names))
     evidence = Evidence(
-        (*map(ablation.arm, names), other), Sample.of(scores), Rules(pairing="none"), phi=1.0, draws=20_000
+        (*map(ablation.arm, names), other), Sample.of(scores), Rules(pairing="none"), phi=1.0, points=1 << 13
     )
     return TableJudge(ablation, evidence)
 

@@ -171,7 +171,7 @@ def test_a_loss_instead_of_a_gain_does_not_make_arms_too_different():
 def test_in_a_thousand_studies_without_effects_nothing_is_ever_called_the_same():
     ablation = table(SAME, same("ref", "a"), KEEPS)
     placed = tuple(ablation.arm(name) for name in ("plain", "ref", "a", "b"))
-    critical = MaxT(np.array([2.0]), math.inf)  # for the intervals, which are not looked at
+    critical = MaxT(np.array([0.5]), 4, math.inf)  # for the intervals, which are not looked at
     rng = np.random.default_rng(11)
     met: Counter[str] = Counter()
     for _ in range(1000):

@@ -21,7 +21,7 @@ from senet_ablate.spec.claims import Atom, NoDifference, Retains, Rules
 from senet_ablate.spec.network import SEConfig, Variant
 from senet_ablate.spec.protocol import Complexity
 
-DRAWS = 20_000
+POINTS = 1 << 13
 PRINTED = {"ref": 20.0, "plain": 24.0, "a": 20.5, "b": 21.0}
 ROWS = tuple(
     Row(id=name, label=name, se=se, first_seed=first, paper=PaperFigures(top1_err=top1, top5_err=1) if top1 else None)
@@ -97,7 +97,7 @@ def study(
         phi=1.0,
         diverged={ablation.arm(name): count for name, count in (diverged or {}).items()},
         cost={ablation.arm(name): count for name, count in (cost or {}).items()},
-        draws=DRAWS,
+        points=POINTS,
     )
 
 
@@ -107,7 +107,7 @@ def evidence_of(
     """Evidence of the named arms' per-image scores, no two arms with a seed in common; other arms have no run."""
     names = [*(row.id for row in ablation.rows), "plain"]
     sample = Sample.of([dict(enumerate(scores.get(name, ()), 10 * place)) for place, name in enumerate(names)])
-    return Evidence(tuple(map(ablation.arm, names)), sample, Rules(**rules), phi=phi, draws=DRAWS)
+    return Evidence(tuple(map(ablation.arm, names)), sample, Rules(**rules), phi=phi, points=POINTS)
 
 
 def judged(*atoms: Atom, errors: Mapping[str, float] = PRINTED, **settings: Any) -> list[FindingVerdict]:
