@@ -212,7 +212,7 @@ def simulate(ablations: Sequence[Ablation], cell: Cell, index: int, chunk: range
     tallies = []
     for number in chunk:
         sample = simulator.draw(cell.seeds, np.random.default_rng([20170905, index, 1 + number]))
-        evidence = Evidence(order, sample, cell.rules, phi=1.0, cost=cost, points=POINTS)
+        evidence = Evidence(order, sample, cell.rules, cost=cost, points=POINTS)
         tallies.append(tally(ablations, evidence, cell.world))
     return tallies
 

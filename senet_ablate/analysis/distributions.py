@@ -23,7 +23,7 @@ def quantile(p: float, df: float) -> float:
 POINTS = 1 << 16
 """Points on the sphere of the arms. SciPy's own many-comparison tests agree with the critical values to 0.001."""
 
-GRID = 2_000
+GRID = 500
 """Number of quantiles by which the points are kept for the integral over radius and scale."""
 
 DECIMALS = 4
@@ -67,7 +67,7 @@ class MaxT:
         low, high = 0.0, 2.0
         while self.tail(high) > alpha:
             low, high = high, 2 * high
-        while high - low > 1e-9 * high:  # bisection: to import scipy.optimize takes as long as all the rest of `plan`
+        while high - low > 1e-6:  # bisection: to import scipy.optimize takes as long as all the rest of `plan`
             middle = (low + high) / 2
             low, high = (middle, high) if self.tail(middle) > alpha else (low, middle)
         return round((low + high) / 2, DECIMALS)

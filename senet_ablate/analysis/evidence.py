@@ -11,7 +11,7 @@ import numpy as np
 
 from senet_ablate.analysis.contrasts import Contrast
 from senet_ablate.analysis.distributions import POINTS
-from senet_ablate.analysis.noise import Difference, Noise, Sample, assumed_phi, fit_noise
+from senet_ablate.analysis.noise import Difference, Noise, Sample, fit_noise
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.networks import Networks, Survey
@@ -25,14 +25,15 @@ from senet_ablate.spec.protocol import Complexity
 class Evidence:
     """The runs of all arms of a study that may be compared.
 
-    `arms` are in the order of the sample. `phi` is the over-dispersion that is assumed where no arm has two seeds.
+    `arms` are in the order of the sample.
+    `collapsed` counts the runs that learnt next to nothing; unlike those that `diverged` they are in the sample.
     """
 
     arms: tuple[Arm, ...]
     sample: Sample
     rules: Rules
-    phi: float
     diverged: Mapping[Arm, int] = field(default_factory=dict)
+    collapsed: Mapping[Arm, int] = field(default_factory=dict)
     cost: Mapping[Arm, Complexity] = field(default_factory=dict)
     points: int = POINTS
     _known: dict[tuple[bytes, float], Difference | None] = field(default_factory=dict, repr=False)
@@ -53,10 +54,7 @@ class Evidence:
         return [] if self.noise is None else [self.arms[arm].slug for arm in np.flatnonzero(self.noise.unstable)]
 
     def difference(self, contrast: Contrast) -> Difference | None:
-        """Estimate of a contrast; provisional where arms have one seed, None where one has none.
-
-        With one seed everywhere the standard error is McNemar's, inflated by the assumed over-dispersion.
-        """
+        """Estimate of a contrast; None where an arm has no run. With one seed everywhere its error is unknown, NaN."""
         key = (contrast.weights.tobytes(), contrast.offset)
         if key not in self._known:
             self._known[key] = self._difference(contrast)
@@ -68,12 +66,7 @@ class Evidence:
             return None
         if self.noise is not None:
             return self.noise.contrast({arm: contrast.weights[arm] for arm in arms}, contrast.offset)
-        weights = np.zeros(len(self.sample.means))
-        for arm in arms:
-            weights[self.sample.rows(arm)] = contrast.weights[arm] / self.counts[arm]
-        second = float(weights @ self.sample.products @ weights) / self.sample.images
-        se = (self.phi * second) ** 0.5
-        return Difference(contrast.at(self.sample.arm_means), se, np.inf, se)
+        return Difference(contrast.at(self.sample.arm_means), np.nan, np.inf, np.nan)
 
 
 def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules) -> Evidence:
@@ -86,8 +79,8 @@ def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules) -> E
         tuple(everyone),
         sample,
         rules,
-        phi=assumed_phi(pin.protocol.recipe.epochs),
         diverged={arm: outcomes.diverged(arm) for arm in outcomes.runs},
+        collapsed={arm: outcomes.collapsed(arm) for arm in outcomes.runs},
         cost=costs,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import comb
 
 import pandas as pd
 
@@ -46,7 +47,9 @@ def describe(reason: Explanation) -> str:
     margin = f"{reason.points:g} points" if reason.points is not None else f"{reason.share or 0:.0%} of the SE gain"
     match reason.kind:
         case Reason.REVERSED:
-            return "reversed"
+            return f"reversed: {_apart(reason)}" if any(reason.runs) else "reversed"
+        case Reason.SEPARATED:
+            return _apart(reason)
         case Reason.IMMATERIAL:
             return f"immaterial: the difference is less than {margin}"
         case Reason.TOO_DIFFERENT:
@@ -70,7 +73,10 @@ def describe(reason: Explanation) -> str:
         case Reason.UNSTABLE:
             return f"unstable: {diverged or arms}"
         case Reason.BY_INSTABILITY:
-            return f"by instability: {diverged}"
+            here, elsewhere = (f"{lost} of {total}" for lost, total in reason.diverged)
+            return f"{arms} diverged or collapsed in {here} runs, all other networks in {elsewhere}"
+        case Reason.COLLAPSED:
+            return f"{reason.diverged[0][0]} of {reason.diverged[0][1]} runs of {arms} collapsed"
         case Reason.CONDITIONAL_ON_CONVERGENCE:
             return f"conditional on convergence: {reason.diverged[0][0]} runs of {arms} diverged"
         case Reason.EXACT_COUNT:
@@ -80,7 +86,27 @@ def describe(reason: Explanation) -> str:
             told = (f"{each.row} in {each.field} ({each.here}, not {each.reference})" for each in reason.undeclared)
             return f"arms differ in what is not declared: {', '.join(told)}"
         case Reason.REACHED_EARLIER:
-            return f"reached at look {reason.look}"
+            return f"reached at interim analysis {reason.look}"
+        case Reason.GIVEN_UP:
+            return f"the verdict of interim analysis {reason.look} is given up: its comparisons now say the opposite"
+
+
+FACTORS = {
+    "se.squeeze": "the squeeze",
+    "se.gate": "the gate",
+    "se.reduction": "the reduction ratio",
+    "placement.stages": "the choice of stages",
+    "placement.position": "the position",
+}
+
+
+def _apart(reason: Explanation) -> str:
+    worse, better = reason.runs
+    factor = FACTORS.get(reason.factor, "the block")
+    return (
+        f"each of {worse} runs is worse than each of {better}; 1 in {comb(worse + better, worse):,} if {factor} made "
+        "no difference"
+    )
 
 
 def reason_in_words(verdict: AtomVerdict | FindingVerdict) -> str:
@@ -142,12 +168,21 @@ def to_decide(finding: FindingVerdict) -> str:
     counts = [atom.more_seeds for atom in open_atoms]
     if any(count is None for count in counts):
         return "no affordable number of seeds"
-    return f"about {max(count for count in counts if count is not None)} more seeds of each"
+    most = max(open_atoms, key=lambda atom: atom.more_seeds or 0)
+    if most.if_apart:
+        return f"{_counted(most.more_seeds, 'more seed')} of each, if all runs stay apart as they are"
+    return f"about {_counted(most.more_seeds, 'more seed')} of each"
+
+
+def _counted(count: int | None, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _needed(finding: FindingVerdict) -> str:
     needed = to_decide(finding)
-    return f"; {needed} would decide the paper's difference" if needed else ""
+    if not needed or "if all" in needed:
+        return f"; decided by {needed}" if needed else ""
+    return f"; {needed} would decide the paper's difference"
 
 
 def _paper(finding: FindingVerdict) -> str:

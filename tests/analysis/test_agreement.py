@@ -76,9 +76,7 @@ def study(slug: str, errors: dict[str, float], seeds: int, sd: float, steady: in
         luck *= (images * sd**2 / luck.var(axis=0, ddof=1).mean()) ** 0.5  # B = sd^2, and the runs do not differ
         scores.append({1000 * place + number: run for number, run in enumerate(error + luck)})
     other = next(a.arm(a.rows[0].id) for a in TABLES.values() if a.arm(a.rows[0].id) not in map(ablation.arm, names))
-    evidence = Evidence(
-        (*map(ablation.arm, names), other), Sample.of(scores), Rules(pairing="none"), phi=1.0, points=1 << 13
-    )
+    evidence = Evidence((*map(ablation.arm, names), other), Sample.of(scores), Rules(pairing="none"), points=1 << 13)
     return TableJudge(ablation, evidence)
 
 
@@ -106,7 +104,7 @@ def test_tau_is_scipys_tau_b_of_mean_errors_and_the_papers_ties_included(slug):
         wrong = rng.choice(4, len(paper)) + 1  # of 10 images, in either run: arms tie
         wrong[0] = 6
         scores = [{s: 100.0 * rng.permutation(np.arange(10) < count) for s in range(2)} for count in wrong]
-        evidence = Evidence(placed, Sample.of(scores), Rules(pairing="none"), phi=1.0)
+        evidence = Evidence(placed, Sample.of(scores), Rules(pairing="none"))
         found = rank_agreement(evidence, np.array(list(paper.values())))
         assert found is not None
         assert found.arms == len(paper)
@@ -170,7 +168,7 @@ def test_without_effects_the_right_order_comes_by_chance_as_often_as_one_order_a
             {1000 * place + s: run for s, run in enumerate(22 + rng.standard_normal((2, 5)))} for place in range(count)
         ]
         placed = tuple(map(TABLES[slug].arm, printed(slug)))
-        found = rank_agreement(Evidence(placed, Sample.of(scores), Rules(pairing="none"), phi=1.0), paper)
+        found = rank_agreement(Evidence(placed, Sample.of(scores), Rules(pairing="none")), paper)
         assert found is not None
         hits += found.tau == pytest.approx(1)
     assert hits / 300 == pytest.approx(chance, abs=3.3 * (chance * (1 - chance) / 300) ** 0.5)
@@ -192,7 +190,7 @@ def test_there_is_nothing_to_rank_without_two_printed_arms_or_without_two_seeds(
     unknown[0] = np.nan
     assert rank_agreement(judge.evidence, unknown) is None
     once = Sample.of([{0: run} for run in np.random.default_rng(0).standard_normal((3, 20))])
-    assert rank_agreement(Evidence(judge.evidence.arms, once, Rules(), phi=1.0), judge.paper_means) is None
+    assert rank_agreement(Evidence(judge.evidence.arms, once, Rules()), judge.paper_means) is None
 
 
 # --- shares of the gain ----------------------------------------------------------------------------------------------

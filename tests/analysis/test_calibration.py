@@ -115,7 +115,7 @@ def sure_study(errors: dict[str, float]) -> Evidence:
         for error, luck in ((error, rng.standard_normal((3, 50))) for error in errors.values())
     ]
     placed = tuple(SQUEEZE.arm(name) for name in errors)
-    return Evidence(placed, Sample.of(scores), Rules(), phi=1.0, points=1 << 11)
+    return Evidence(placed, Sample.of(scores), Rules(), points=1 << 11)
 
 
 def told(seen: dict[str, float], truth: dict[str, float]) -> Tally:

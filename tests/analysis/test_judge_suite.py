@@ -36,7 +36,7 @@ def test_a_suite_has_one_critical_value_that_is_above_each_tables():
 
     def judges(family: str) -> list[TableJudge]:
         return judges_of(
-            TABLES, Evidence(tuple(errors), Sample.of(scores), Rules(family=family), phi=1.0, cost=COST, points=1 << 11)
+            TABLES, Evidence(tuple(errors), Sample.of(scores), Rules(family=family), cost=COST, points=1 << 11)
         )
 
     apart, together = judges("table"), judges("suite")
@@ -55,7 +55,7 @@ def test_a_suite_has_one_critical_value_that_is_above_each_tables():
 def suite_of(errors: Mapping[Arm, float], seeds: int, sd: float, **rules: Any) -> Evidence:
     rng = np.random.default_rng(5)
     scores = [dict(enumerate(runs_of(error + rng.normal(0, sd, seeds), 0.8 * sd**2, rng))) for error in errors.values()]
-    return Evidence(tuple(errors), Sample.of(scores), Rules(**rules), phi=1.0, cost=COST, points=1 << 11)
+    return Evidence(tuple(errors), Sample.of(scores), Rules(**rules), cost=COST, points=1 << 11)
 
 
 def all_findings(tables: Sequence[Ablation], evidence: Evidence) -> dict[str, FindingVerdict]:
@@ -119,7 +119,7 @@ def losses() -> tuple[list[Arm], np.ndarray]:
 
 def verdicts_on(placed: Sequence[Arm], scores: np.ndarray, tables: Sequence[Ablation] = TABLES) -> dict:
     sample = Sample.of([dict(enumerate(arm)) for arm in scores])
-    return all_findings(tables, Evidence(tuple(placed), sample, Rules(), phi=1.0, cost=COST, points=1 << 12))
+    return all_findings(tables, Evidence(tuple(placed), sample, Rules(), cost=COST, points=1 << 12))
 
 
 def renamed(ablation: Ablation) -> Ablation:
@@ -176,7 +176,7 @@ def false_findings(studies: int) -> tuple[Counter[str], int]:
     suites = 0
     for number in range(studies):
         sample = simulator.draw((3,) * 17, np.random.default_rng([1, number]))
-        evidence = Evidence(tuple(errors), sample, Rules(), phi=1.0, cost=COST, points=1 << 11)
+        evidence = Evidence(tuple(errors), sample, Rules(), cost=COST, points=1 << 11)
         said = {
             judge.ablation.slug
             for judge in judges_of(TABLES, evidence)
