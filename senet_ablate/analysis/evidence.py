@@ -15,6 +15,7 @@ from senet_ablate.analysis.noise import Difference, Noise, Sample, fit_noise
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.networks import Networks, Survey
+from senet_ablate.results.plan import StudyPlan
 from senet_ablate.results.records import Predictions, RunRecord
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.claims import Metric, Rules
@@ -25,8 +26,8 @@ from senet_ablate.spec.protocol import Complexity
 class Evidence:
     """The runs of all arms of a study that may be compared.
 
-    `arms` are in the order of the sample.
-    `collapsed` counts the runs that learnt next to nothing; unlike those that `diverged` they are in the sample.
+    `arms` are in the order of the sample. `collapsed` counts the runs that learnt next to nothing; unlike those that
+    `diverged` they are in the sample. `lenders` are the arms that inform the noise pool; by default all.
     """
 
     arms: tuple[Arm, ...]
@@ -36,17 +37,24 @@ class Evidence:
     collapsed: Mapping[Arm, int] = field(default_factory=dict)
     cost: Mapping[Arm, Complexity] = field(default_factory=dict)
     points: int = POINTS
+    lenders: tuple[bool, ...] | None = None
     _known: dict[tuple[bytes, float], Difference | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def noise(self) -> Noise | None:
         """The noise model; None where no arm has two seeds."""
-        return fit_noise(self.sample, self.rules)
+        return fit_noise(self.sample, self.rules, None if self.lenders is None else np.array(self.lenders))
 
     @cached_property
     def counts(self) -> np.ndarray:
         """Number of runs of each arm that did not diverge."""
         return np.array([len(seeds) for seeds in self.sample.seeds])
+
+    @property
+    def pooled(self) -> int:
+        """Number of arms that inform the noise pool."""
+        lends = np.ones(len(self.arms), bool) if self.lenders is None else np.array(self.lenders)
+        return int(((self.counts > 1) & lends).sum())
 
     @property
     def unstable(self) -> list[str]:
@@ -69,8 +77,11 @@ class Evidence:
         return Difference(contrast.at(self.sample.arm_means), np.nan, np.inf, np.nan)
 
 
-def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules) -> Evidence:
-    """All runs as evidence by the rules' metric: the declared arms, and any others of the study, for their noise."""
+def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules, plan: StudyPlan | None = None) -> Evidence:
+    """All runs as evidence by the rules' metric: the declared arms, and any others of the study.
+
+    The noise pool holds the arms that the plan names, and not what else lies in the folder; without a plan, all.
+    """
     everyone = list(dict.fromkeys([*arms(ablations), *outcomes.runs]))
     sample = sample_of(outcomes, everyone, rules.metric) or Sample.empty(len(everyone))
     pin = outcomes.pin
@@ -82,6 +93,7 @@ def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules) -> E
         diverged={arm: outcomes.diverged(arm) for arm in outcomes.runs},
         collapsed={arm: outcomes.collapsed(arm) for arm in outcomes.runs},
         cost=costs,
+        lenders=None if plan is None else tuple(plan.count(arm) > 0 for arm in everyone),
     )
 
 

@@ -170,8 +170,11 @@ class TableJudge:
         level = self.level if ranks is None else self.level / 2
         if p <= self.level:
             new = max(result.p_above(new_images=True) for result in known) <= level
+            found = replace(found, verdict="reproduced", new_images="yes" if new else "open")
+            if isinstance(atom, Equivalent):
+                return found
             bound = shown.estimate - distributions.quantile(level, shown.df) * shown.se
-            return replace(found, verdict="reproduced", new_images="yes" if new else "open", bound=bound)
+            return replace(found, bound=bound, bound_confidence=1 - level)
         if ranks is not None and ranks.p(above=False) <= self.exact_level:
             return replace(found, verdict="contradicted", reason=self._apart(ranks))
         reason = self._against(tested)

@@ -19,6 +19,10 @@ WITHIN_NOISE_Z = 1.645
 """A published difference below this many standard deviations is itself within run noise."""
 
 
+STUDY_RATE = 0.13
+"""Share of simulated studies without any effect that show some false finding; `calibrate` measures it."""
+
+
 class Reason(enum.Enum):
     """The kinds of reasons that stand behind a verdict."""
 
@@ -84,7 +88,7 @@ class AtomVerdict:
     `confidence` is 1 - p, the flat-prior probability of the claim's direction. `rho_star` is the smallest share of the
     SE gain within which two arms were shown equal. `more_seeds` would decide it with 80 % power if the paper's share of
     the gain were true; with `if_apart`, if all their runs lie apart as they do so far. `bound` is what the tests' level
-    leaves of the estimate: the one-sided bound that decided.
+    leaves of the estimate: the one-sided bound that decided, with its confidence.
     """
 
     atom: Atom
@@ -103,6 +107,7 @@ class AtomVerdict:
     more_seeds: int | None = None
     if_apart: bool = False
     bound: float | None = None
+    bound_confidence: float | None = None
     n: tuple[int, ...] = ()
     flags: tuple[Explanation, ...] = ()
 

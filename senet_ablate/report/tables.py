@@ -160,9 +160,8 @@ def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
     """What a reader must know before believing a table: noise, what this n resolves, looks, the plan."""
     evidence, noise = judge.evidence, judge.evidence.noise
     plan = assessment.plan
-    looks = f"look {len(plan.seeds)}"
-    look = f"Plan {plan.digest}" if plan.written else "No plan file"
-    told = f"{look}, {looks} of {assessment.rules.looks}"
+    whence = f"Plan {plan.digest}" if plan.written else "No plan file"
+    told = f"{whence}, interim analysis {len(plan.seeds)} of {assessment.rules.looks}"
     deviating = "; ".join(assessment.deviations) or "none"
     if noise is None:
         return [
@@ -173,15 +172,15 @@ def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
     unstable = ", ".join(evidence.unstable) or "none"
     sd = noise.typical_sd
     remarks = [
-        f"Noise, pooled over {int((evidence.counts > 1).sum())} networks of the study ({noise.pooled_df} degrees of "
-        f"freedom): one run scatters by {sd:.2f} points; over-dispersion {noise.phi:.1f}{kind}; correlation of runs of "
-        f"one seed {noise.correlation:+.2f}; unstable: {unstable}."
+        f"Noise, pooled over {evidence.pooled} networks of the study ({noise.pooled_df} degrees of "
+        f"freedom): run-to-run standard deviation {sd:.2f} points; over-dispersion {noise.phi:.1f}{kind}; "
+        f"correlation of runs of one seed {noise.correlation:+.2f}; unstable: {unstable}."
     ]
     smallest = smallest_effect(judge)
     if smallest is not None:
         printed = judge.ablation.paper_top1(PLAIN), judge.ablation.paper_top1(judge.ablation.reference)
         gain = f" (the paper's SE gain is {printed[0] - printed[1]:.2f})" if printed[0] and printed[1] else ""
-        remarks.append(f"Smallest difference that these runs find with 80 % power: {smallest:.2f} points{gain}.")
+        remarks.append(f"Minimum detectable effect (80 % power): {smallest:.2f} points{gain}.")
     return [*remarks, f"{told}. Deviations from the plan: {deviating}."]
 
 

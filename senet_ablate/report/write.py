@@ -26,8 +26,6 @@ from senet_ablate.report.figures import (
 from senet_ablate.report.overview import overview_markdown
 from senet_ablate.report.page import Page, Picture
 from senet_ablate.report.tables import Table, build_table, cost_markdown, table_in_words, to_csv, to_latex, to_markdown
-from senet_ablate.spec.ablation import Ablation
-from senet_ablate.spec.claims import PLAIN
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
         return Picture(name, svg.decode(), alt)
 
     every = [judge.ablation for judge in assessment.judges.values()]
-    ablations = [each for each in every if each.slug in slugs or _has_runs_of_its_own(each, assessment)] or every
+    ablations = [each for each in every if each.slug in slugs or each in assessment.begun] or every
     tables = [build_table(ablation, assessment) for ablation in ablations]
     pictures = {}
     for table in tables:
@@ -90,11 +88,6 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
     write("index.html", page.to_html(whole))
     write("REPORT.md", page.to_markdown(whole))
     return Report(tuple(table for table in tables if not slugs or table.ablation.slug in slugs), tuple(files))
-
-
-def _has_runs_of_its_own(ablation: Ablation, assessment: Assessment) -> bool:
-    shared = {ablation.arm(ablation.reference), ablation.arm(PLAIN)}
-    return any(row.arm in assessment.outcomes.runs for row in ablation.rows if row.arm not in shared)
 
 
 def fill(text: str, reports: Path, study: str) -> str:
