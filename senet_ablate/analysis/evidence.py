@@ -58,7 +58,7 @@ class Evidence:
 
     @property
     def unstable(self) -> list[str]:
-        """Slugs of the arms that scatter more than the others."""
+        """Slugs of the arms whose runs vary more than those of the others."""
         return [] if self.noise is None else [self.arms[arm].slug for arm in np.flatnonzero(self.noise.unstable)]
 
     def difference(self, contrast: Contrast) -> Difference | None:

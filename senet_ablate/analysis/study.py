@@ -11,7 +11,8 @@ from senet_ablate.analysis import distributions
 from senet_ablate.analysis.audit import Departure, audit_records, departure_lines
 from senet_ablate.analysis.contrasts import Contrast
 from senet_ablate.analysis.evidence import Evidence, gather
-from senet_ablate.analysis.judge import TableJudge, advise, judges_of
+from senet_ablate.analysis.judge import TableJudge, judges_of
+from senet_ablate.analysis.sample_size import advise
 from senet_ablate.analysis.verdicts import Explanation, FindingVerdict, Reason, UndeclaredDifference
 from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.plan import StudyPlan, default_plan, deviations, read_plan, unplanned

@@ -19,7 +19,7 @@ WITHIN_NOISE_Z = 1.645
 """A published difference below this many standard deviations is itself within run noise."""
 
 
-STUDY_RATE = 0.13
+STUDY_RATE = 0.12
 """Share of simulated studies without any effect that show some false finding; `calibrate` measures it."""
 
 

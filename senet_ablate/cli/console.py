@@ -170,12 +170,12 @@ def show_calibration(frame: DataFrame) -> None:
         grid.add_column(heading, justify="right", no_wrap=True)
     for line in frame.to_dict("records"):
         grid.add_row(
-            line["world"],
+            line["truth"],
             line["seeds"],
             f"{line['coverage']:.3f}",
             f"{line['false_worst_table']:.3f}",
             f"{line['right']:.1f}",
-            "yes" if line["holds"] else "NO",
+            ("yes" if line["holds"] else "NO") if line["promised"] else "–",
         )
     show_grid(grid)
 

@@ -12,7 +12,8 @@ from typing import Any, cast
 import pandas as pd
 
 from senet_ablate.analysis.evidence import summarise_errors, survey
-from senet_ablate.analysis.judge import TableJudge, may_be_best, smallest_effect
+from senet_ablate.analysis.judge import TableJudge, may_be_best
+from senet_ablate.analysis.sample_size import smallest_effect
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.report.findings import in_words, percent

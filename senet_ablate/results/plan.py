@@ -116,7 +116,7 @@ def plan_seeds(chosen: Selection, seeds: int | None) -> None:
     if seeds is None or chosen.study.begun() or read_plan(chosen.study) is not None:
         return
     plan = StudyPlan(
-        written=datetime.now(UTC).isoformat(timespec="seconds"),
+        written=datetime.now(UTC).date().isoformat(),  # the day: the same command again is the same plan
         claims=claims_digest(chosen.declared),
         seeds=({arm.slug: seeds for arm in arms(chosen.ablations)},),
         basis=f"{seeds} seeds of each network, as given before the first run",

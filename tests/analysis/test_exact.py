@@ -14,7 +14,8 @@ from scipy import stats
 from studies import better, same
 
 from senet_ablate.analysis.exact import separation
-from senet_ablate.analysis.judge import TableJudge, advise, may_be_best
+from senet_ablate.analysis.judge import TableJudge, may_be_best
+from senet_ablate.analysis.sample_size import advise
 from senet_ablate.analysis.verdicts import AtomVerdict
 from senet_ablate.report.findings import reason_in_words, to_decide
 from senet_ablate.spec.ablation import Ablation

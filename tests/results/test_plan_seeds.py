@@ -21,7 +21,11 @@ def test_seeds_given_before_the_first_run_are_the_plan(study: Study) -> None:
     plan = read_plan(study)
     assert plan is not None
     assert plan.seeds == ({"se-r4": 5, "se-r16": 5, "plain": 5},)
-    fill(study, {variant: (*errors, 10.0, 11.0) for variant, errors in CLEAR.items()}, started=plan.written)
+    fill(
+        study,
+        {variant: (*errors, 10.0, 11.0) for variant, errors in CLEAR.items()},
+        started=f"{plan.written}T00:00:01+00:00",
+    )
     pin = study.pin()
     assert pin is not None
     outcomes = load_outcomes(study, pin)
