@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 from senet_ablate.analysis import distributions
 from senet_ablate.analysis.contrasts import TableContrasts
 from senet_ablate.analysis.evidence import Evidence
-from senet_ablate.analysis.judge import TableJudge
+from senet_ablate.analysis.exact import LEAST_UNSTABLE
+from senet_ablate.analysis.judge import judges_of
 from senet_ablate.analysis.noise import Sample
 from senet_ablate.analysis.verdicts import AtomVerdict, Reason
 from senet_ablate.environment import die_with_driver
@@ -128,7 +129,7 @@ LEAST_COVERAGE = 0.94
 MOST_FALSE, MOST_FALSE_UNSTABLE = 0.06, 0.08
 """What must hold: 95 % intervals cover at least so often, at most so many studies have a false finding in a table."""
 
-ENOUGH = 5
+ENOUGH = LEAST_UNSTABLE
 """Seeds from which that is promised although one arm is unstable; with fewer, its spread cannot be told in time."""
 
 CHUNK = 25
@@ -256,8 +257,7 @@ def tally(ablations: Sequence[Ablation], evidence: Evidence, truth: GroundTruth)
     errors = np.array([truth.errors[arm] for arm in evidence.arms])
     covered: dict[str, bool] = {}
     simultaneous, false, right = {}, {}, 0
-    for ablation in ablations:
-        judge = TableJudge(ablation, evidence)
+    for ablation, judge in zip(ablations, judges_of(ablations, evidence), strict=True):
         inside: list[bool] = []
         for contrast in judge.family():
             found = evidence.difference(contrast)

@@ -84,7 +84,6 @@ def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules, plan
     """
     everyone = list(dict.fromkeys([*arms(ablations), *outcomes.runs]))
     sample = sample_of(outcomes, everyone, rules.metric) or Sample.empty(len(everyone))
-    pin = outcomes.pin
     costs = {arm: found.total for arm in everyone if (found := survey(outcomes, arm))}
     return Evidence(
         tuple(everyone),

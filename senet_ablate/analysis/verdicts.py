@@ -20,7 +20,11 @@ WITHIN_NOISE_Z = 1.645
 
 
 STUDY_RATE = 0.12
-"""Share of simulated studies without any effect that show some false finding; `calibrate` measures it."""
+"""Share of simulated studies without any effect that show some false finding; `calibrate` measures both rates."""
+
+
+FEW_SEEDS_RATE = 0.10
+"""Share of them with a false finding in the table of a network of three times the noise, with three seeds each."""
 
 
 class Reason(enum.Enum):

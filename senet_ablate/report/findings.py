@@ -7,8 +7,10 @@ from math import comb
 
 import pandas as pd
 
+from senet_ablate.analysis.exact import LEAST_UNSTABLE
 from senet_ablate.analysis.study import Assessment, gains_over_noise, share_of_gain
 from senet_ablate.analysis.verdicts import (
+    FEW_SEEDS_RATE,
     STUDY_RATE,
     WITHIN_NOISE_Z,
     AtomVerdict,
@@ -351,9 +353,20 @@ def promise(assessment: Assessment) -> str:
     )
     if rules.family == "table":
         told += f" In simulated studies without any effect, about one in {1 / STUDY_RATE:.0f} shows some false finding."
+    if _few_seeds(assessment):
+        told += (
+            f" Where networks have fewer than {LEAST_UNSTABLE} seeds, one of three times the run-to-run standard "
+            f"deviation raises the share in its table to about {FEW_SEEDS_RATE:.0%}."
+        )
     if assessment.others:
         told += " Verdicts by another metric carry that rate once more."
     return f'{told} What is open is not "no difference".'
+
+
+def _few_seeds(assessment: Assessment) -> bool:
+    """Whether a finding is decided although an arm of it has too few seeds to tell whether it is unstable."""
+    decided = [finding for finding in family(assessment) if finding.verdict != "not resolved"]
+    return any(1 < count < LEAST_UNSTABLE for finding in decided for atom in finding.atoms for count in atom.n)
 
 
 def shared_runs(assessment: Assessment) -> list[str]:

@@ -51,7 +51,7 @@ def test_a_plan_tells_what_it_can_decide_before_anything_runs(call: Call) -> Non
     assert told_expected is not None
     assert float(told_expected[1]) == pytest.approx(expected, abs=0.06)
     lost = [name.split(":")[1] for name, cells in found.items() if float(cells["chance"]) < 0.795]
-    assert f"Out of reach (chance under 80%): {', '.join(lost)}." in text
+    assert f"Out of reach (power under 80%): {', '.join(lost)}." in text
 
 
 def test_an_assumed_gain_scales_what_the_paper_shows(call: Call) -> None:

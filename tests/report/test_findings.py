@@ -295,3 +295,37 @@ def test_an_interval_is_named_by_its_own_level(study: Study) -> None:
     page = to_markdown(assess([CLAIMED], study))
     assert "simultaneous 98.45 % interval" in page, "five looks share 5 % by 0.31 each"
     assert "simultaneous 95 % interval" not in page
+
+
+def test_the_page_says_how_often_such_verdicts_are_wrong(study: Study) -> None:
+    few = "Where networks have fewer than 5 seeds"
+    fill(study, ALIKE)
+    page = to_markdown(assess([MIXED], study))
+    assert "In each table at most 5% of studies" in page
+    assert "In simulated studies without any effect, about one in 8 shows some false finding." in page
+    assert few not in page, "nothing is decided"
+    assert "Verdicts by another metric" in page
+    put_plan(study, 3, rules=Rules(family="study"))
+    page = to_markdown(assess([MIXED], study))
+    assert "At most 5% of studies like this one" in page
+    assert "about one in" not in page
+
+
+def test_decided_findings_of_few_seeds_stand_with_their_condition(study: Study) -> None:
+    fill(study, CLEAR)
+    assert "Where networks have fewer than 5 seeds, one of three times" in to_markdown(assess([MIXED], study))
+
+
+def test_shared_runs_are_named(study: Study) -> None:
+    fill(study, CLEAR)
+    twin = Study(study.root.parent / "twin")
+    pin = study.pin()
+    assert pin is not None
+    twin.begin(pin.protocol, pin.data)
+    fill(twin, {R16: CLEAR[R16]})
+    page = to_markdown(assess([MIXED], study))
+    assert "Of 9 runs this study shares 3 with twin: their findings are not independent." in page
+    assert "Tables share runs" not in page, "there is one table"
+    other = MIXED.model_copy(update={"slug": "other"})
+    page = to_markdown(assess([MIXED, other], study))
+    assert "of 2 tables, the runs of plain (3) in 2, se-r16 (3) in 2, se-r4 (3) in 2." in page
