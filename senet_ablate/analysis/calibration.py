@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 from senet_ablate.analysis import distributions
 from senet_ablate.analysis.contrasts import TableContrasts
 from senet_ablate.analysis.evidence import Evidence
-from senet_ablate.analysis.judge import TableJudge
+from senet_ablate.analysis.exact import LEAST_UNSTABLE
+from senet_ablate.analysis.judge import judges_of
 from senet_ablate.analysis.noise import Sample
 from senet_ablate.analysis.verdicts import AtomVerdict, Reason
 from senet_ablate.environment import die_with_driver
@@ -30,11 +31,11 @@ WEIGHTS = WEIGHTS / WEIGHTS.sum()
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """A truth and its noise: expected errors in percent by arm, and how runs scatter around them.
+    """A truth and its noise: expected errors in percent by arm, and the noise of runs around them.
 
     `sd` is the standard deviation in points of one run, `phi` its over-dispersion (1: independent errors alone),
     `correlation` that of the run shifts of one seed, `shared` the share of images whose luck arms of one seed share.
-    `wild` multiplies the standard deviation of single arms. `taste` is the spread (in logits) with which arms find
+    `unstable` multiplies the standard deviation of single arms. `taste` is the spread (in logits) with which arms find
     different images hard. With `pool` > 1 each study sees its own images, drawn from so many times as many, on all of
     which the errors hold.
     """
@@ -45,58 +46,58 @@ class GroundTruth:
     phi: float = 1.3
     correlation: float = 0.0
     shared: float = 0.0
-    wild: Mapping[Arm, float] | None = None
+    unstable: Mapping[Arm, float] | None = None
     taste: float = 0.0
     pool: int = 1
 
 
 class Simulator:
-    """Draws samples of runs from a world on one set of test images.
+    """Draws samples of runs from a ground truth on one set of test images.
 
     Args:
-        world: the truth.
+        truth: mean errors and noise.
         rng: decides the images; runs are drawn with a generator of their own.
     """
 
-    def __init__(self, world: GroundTruth, rng: np.random.Generator) -> None:
-        self.world = world
-        arms = list(world.errors)
-        spread = (world.sd / 100) ** 2 * world.images / world.phi  # mean p (1 - p)
-        average = float(np.mean(list(world.errors.values()))) / 100
+    def __init__(self, truth: GroundTruth, rng: np.random.Generator) -> None:
+        self.truth = truth
+        arms = list(truth.errors)
+        spread = (truth.sd / 100) ** 2 * truth.images / truth.phi  # mean p (1 - p)
+        average = float(np.mean(list(truth.errors.values()))) / 100
         if not 0 < spread < average * (1 - average):
-            raise ValueError(f"sd = {world.sd} on {world.images} images does not fit an error of {100 * average:.3g} %")
-        total = world.pool * world.images
+            raise ValueError(f"sd = {truth.sd} on {truth.images} images does not fit an error of {100 * average:.3g} %")
+        total = truth.pool * truth.images
         z = rng.standard_normal(total)  # standard difficulty of each image
         width = brentq(lambda w: _spread(z, w, average) - spread, 1e-3, 200.0)
         difficulty = width * z
-        scale = (world.phi - 1) / (world.images * spread)
+        scale = (truth.phi - 1) / (truth.images * spread)
         self.shift_sd = np.empty(len(arms))
         self.logits = np.empty((len(arms), total), np.float32)
         for place, arm in enumerate(arms):
-            wild = (world.wild or {}).get(arm, 1.0)
-            # The whole variance grows by wild^2, but the independent part of it cannot.
-            extra = scale + (wild**2 - 1) * world.phi / (world.images * spread)
+            multiple = (truth.unstable or {}).get(arm, 1.0)
+            # The whole variance grows by its square, but the independent part of it cannot.
+            extra = scale + (multiple**2 - 1) * truth.phi / (truth.images * spread)
             if extra < 0:
                 raise ValueError(
-                    f"wild = {wild} of {arm.slug}: the errors of images alone scatter more; use at least 1"
+                    f"unstable: {multiple} of {arm.slug}: the errors of images alone vary more; use at least 1"
                 )
             self.shift_sd[place] = extra**0.5
-            logits = difficulty + world.taste * rng.standard_normal(total)
-            logits += _level(logits, self.shift_sd[place], world.errors[arm] / 100)
+            logits = difficulty + truth.taste * rng.standard_normal(total)
+            logits += _level(logits, self.shift_sd[place], truth.errors[arm] / 100)
             self.logits[place] = logits
 
     def draw(self, seeds: Sequence[int], rng: np.random.Generator) -> Sample:
         """Draw the runs of all arms, the first `seeds[arm]` seeds of each."""
-        world, scores = self.world, []
+        truth, scores = self.truth, []
         most = max(seeds)
         common_shift = rng.standard_normal(most)
-        common_luck = rng.random((most, world.images), np.float32) if world.shared else None
-        luck_is_common = rng.random(world.images) < world.shared
-        total = world.pool * world.images
-        seen = np.arange(total) if world.pool == 1 else rng.choice(total, world.images, replace=False)
+        common_luck = rng.random((most, truth.images), np.float32) if truth.shared else None
+        luck_is_common = rng.random(truth.images) < truth.shared
+        total = truth.pool * truth.images
+        seen = np.arange(total) if truth.pool == 1 else rng.choice(total, truth.images, replace=False)
         for place, count in enumerate(seeds):
             own = rng.standard_normal(count)
-            mixed = world.correlation**0.5 * common_shift[:count] + (1 - world.correlation) ** 0.5 * own
+            mixed = truth.correlation**0.5 * common_shift[:count] + (1 - truth.correlation) ** 0.5 * own
             chance = expit(self.logits[place, seen] + (self.shift_sd[place] * mixed[:, None]).astype(np.float32))
             luck = rng.random(chance.shape, np.float32)
             if common_luck is not None:
@@ -121,33 +122,50 @@ def _spread(z: np.ndarray, width: float, error: float) -> float:
     return float(np.mean(p * (1 - p)))
 
 
-DRAWS = 20_000
-"""Draws of the largest |t| here; a report takes ten times as many."""
+POINTS = 1 << 12
+"""Points for the largest |t| here; a report takes sixteen times as many."""
 
 LEAST_COVERAGE = 0.94
-MOST_FALSE, MOST_FALSE_WILD = 0.06, 0.08
+MOST_FALSE, MOST_FALSE_UNSTABLE = 0.06, 0.08
 """What must hold: 95 % intervals cover at least so often, at most so many studies have a false finding in a table."""
+
+ENOUGH = LEAST_UNSTABLE
+"""Seeds from which that is promised although one arm is unstable; with fewer, its spread cannot be told in time."""
+
+CHUNK = 25
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One line of the calibration: a world, the seeds of each arm, and by which rules its studies are judged."""
+    """One line of the calibration: a ground truth, the seeds of each arm, and by which rules its studies are judged.
+
+    With `in_turn` each chunk of studies has another arm of three times the noise.
+    """
 
     name: str
-    world: GroundTruth
+    truth: GroundTruth
     seeds: tuple[int, ...]
     rules: Rules = field(default_factory=Rules)
+    in_turn: bool = False
+
+    def truth_of(self, chunk: range) -> GroundTruth:
+        """The ground truth of a chunk of studies."""
+        if not self.in_turn:
+            return self.truth
+        arms = list(self.truth.errors)
+        return replace(self.truth, unstable={arms[chunk.start // CHUNK % len(arms)]: 3.0})
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What was seen in one simulated study."""
+    """What was seen in one simulated study; `planted` are the arms that are unstable in truth."""
 
     covered: dict[str, bool]
     simultaneous: dict[str, bool]
     false: dict[str, int]
     right: int
     unstable: tuple[str, ...]
+    planted: tuple[str, ...] = ()
 
 
 def paper_errors(ablations: Sequence[Ablation], scale: float) -> dict[Arm, float]:
@@ -163,26 +181,42 @@ def paper_errors(ablations: Sequence[Ablation], scale: float) -> dict[Arm, float
 
 
 def cells(ablations: Sequence[Ablation], seeds: Sequence[int]) -> Iterator[Cell]:
-    """The worlds of the calibration: no effects, the paper's, half of them, and what makes life hard."""
+    """The ground truths of the calibration: no effects, the paper's, half of them, and what makes life hard."""
     paper = paper_errors(ablations, 1.0)
     half, none = paper_errors(ablations, 0.5), paper_errors(ablations, 0.0)
-    relu = next(arm for arm in paper if arm.variant.se is not None and arm.variant.se.gate == "relu")
+
+    def arm(**changes: str) -> Arm:
+        return next(
+            arm
+            for arm in paper
+            if arm.variant.se is not None and all(getattr(arm.variant.se, key) == of for key, of in changes.items())
+        )
+
+    relu, maximum, unsqueezed = arm(gate="relu"), arm(squeeze="max"), arm(squeeze="none")
     short = GroundTruth(none, sd=0.40, phi=4.0, correlation=0.4, shared=0.3)
-    worlds = {
+    truths = {
         "no effects": GroundTruth(none),
         "paper's effects": GroundTruth(paper),
         "half of them": GroundTruth(half),
         "edge of the same": GroundTruth(edge(ablations, paper)),
         "short training, no effects": short,
         "short training, paper's effects": replace(short, errors=paper),
-        "ReLU gate 3 x noise, no effects": GroundTruth(none, wild={relu: 3.0}),
-        "ReLU gate 3 x noise, paper's effects": GroundTruth(paper, wild={relu: 3.0}),
+        "ReLU gate 3 x noise, paper's effects": GroundTruth(paper, unstable={relu: 3.0}),
+        # Claimed both better and worse, so that whatever it does may be a false finding.
+        "max pooling 3.4 x noise, no effects": GroundTruth(none, unstable={maximum: 3.4}),
+        "no squeeze 3.4 x noise, no effects": GroundTruth(none, unstable={unsqueezed: 3.4}),
     }
     for count in seeds:
-        for name, world in worlds.items():
-            yield Cell(name, world, (count,) * len(paper))
+        for name, truth in truths.items():
+            yield Cell(name, truth, (count,) * len(paper))
+        yield Cell("each network 3 x noise in turn, no effects", GroundTruth(none), (count,) * len(paper), in_turn=True)
         new = GroundTruth(paper, taste=0.45, pool=10)
         yield Cell("new images, paper's effects", new, (count,) * len(paper), Rules(estimand="population"))
+        whole = Rules(family="study")
+        yield Cell("paper's effects, judged by study", GroundTruth(paper), (count,) * len(paper), whole)
+    enough = (ENOUGH,) * len(paper)
+    yield Cell("ReLU gate 30 x noise, no effects", GroundTruth(none, unstable={relu: 30.0}), enough)
+    yield Cell("no squeeze 30 x noise, no effects", GroundTruth(none, unstable={unsqueezed: 30.0}), enough)
     unequal = tuple(2 + (5 * place) % 8 for place in range(len(paper)))  # 2 to 9
     yield Cell("unequal seeds, no effects", GroundTruth(none), unequal)
     yield Cell("unequal seeds, paper's effects", GroundTruth(paper), unequal)
@@ -203,8 +237,9 @@ def edge(ablations: Sequence[Ablation], errors: dict[Arm, float]) -> dict[Arm, f
 
 def simulate(ablations: Sequence[Ablation], cell: Cell, index: int, chunk: range) -> list[Tally]:
     """Simulate the studies `chunk` of a cell; the same numbers whatever process does it."""
-    simulator = Simulator(cell.world, np.random.default_rng([20170905, index]))
-    order = tuple(cell.world.errors)
+    truth = cell.truth_of(chunk)
+    simulator = Simulator(truth, np.random.default_rng([20170905, index]))
+    order = tuple(cell.truth.errors)
     cost = {
         arm: total_cost(PAPER_NETWORK, arm.variant, in_channels=3, classes=PAPER_CLASSES, resolution=PAPER_RESOLUTION)
         for arm in order
@@ -212,23 +247,22 @@ def simulate(ablations: Sequence[Ablation], cell: Cell, index: int, chunk: range
     tallies = []
     for number in chunk:
         sample = simulator.draw(cell.seeds, np.random.default_rng([20170905, index, 1 + number]))
-        evidence = Evidence(order, sample, cell.rules, phi=1.0, cost=cost, draws=DRAWS)
-        tallies.append(tally(ablations, evidence, cell.world))
+        evidence = Evidence(order, sample, cell.rules, cost=cost, points=POINTS)
+        tallies.append(tally(ablations, evidence, truth))
     return tallies
 
 
-def tally(ablations: Sequence[Ablation], evidence: Evidence, world: GroundTruth) -> Tally:
+def tally(ablations: Sequence[Ablation], evidence: Evidence, truth: GroundTruth) -> Tally:
     """Judge one simulated study and compare with the truth."""
-    truth = np.array([world.errors[arm] for arm in evidence.arms])
+    errors = np.array([truth.errors[arm] for arm in evidence.arms])
     covered: dict[str, bool] = {}
     simultaneous, false, right = {}, {}, 0
-    for ablation in ablations:
-        judge = TableJudge(ablation, evidence)
+    for ablation, judge in zip(ablations, judges_of(ablations, evidence), strict=True):
         inside: list[bool] = []
         for contrast in judge.family():
             found = evidence.difference(contrast)
             assert found is not None
-            miss = abs(found.estimate - contrast.at(truth)) / found.se
+            miss = abs(found.estimate - contrast.at(errors)) / found.se
             covered[f"{ablation.slug} {len(inside)}"] = bool(miss <= distributions.quantile(0.025, found.df))
             inside.append(bool(miss <= distributions.quantile(judge.pointwise / 2, found.df)))
         simultaneous[ablation.slug] = all(inside)
@@ -237,31 +271,32 @@ def tally(ablations: Sequence[Ablation], evidence: Evidence, world: GroundTruth)
             if finding.claim.secondary or finding.verdict == "not resolved":
                 continue
             said = [atom for atom in finding.atoms if atom.verdict == finding.verdict]
-            if all(is_true(judge.contrasts, atom, truth) for atom in said):
+            if all(is_true(judge.contrasts, atom, errors) for atom in said):
                 right += 1
             else:
                 false[ablation.slug] += 1
     noise = evidence.noise
     assert noise is not None
     unstable = tuple(evidence.arms[arm].slug for arm in np.flatnonzero(noise.unstable))
-    return Tally(covered, simultaneous, false, right, unstable)
+    planted = tuple(arm.slug for arm in truth.unstable or {})
+    return Tally(covered, simultaneous, false, right, unstable, planted)
 
 
-def is_true(contrasts: TableContrasts, atom: AtomVerdict, truth: np.ndarray) -> bool:
+def is_true(contrasts: TableContrasts, atom: AtomVerdict, errors: np.ndarray) -> bool:
     """Whether a verdict on an atom says what is the case."""
     if isinstance(atom.atom, Fewer):
         return True  # an exact count, checked elsewhere
     tested = contrasts.tested(atom.atom)
-    gain = contrasts.gain.at(truth)
+    gain = contrasts.gain.at(errors)
     if atom.verdict == "reproduced":
-        return all(contrast.at(truth) > 1e-9 for contrast in tested.wanted)
+        return all(contrast.at(errors) > 1e-9 for contrast in tested.wanted)
     if isinstance(atom.atom, Superior):
-        immaterial = gain > 0 and all(contrast.at(truth) > 1e-9 for contrast in tested.margin)
+        immaterial = gain > 0 and all(contrast.at(errors) > 1e-9 for contrast in tested.margin)
         said = atom.reason is not None and atom.reason.kind is Reason.IMMATERIAL
-        return immaterial if said else tested.shown.at(truth) < -1e-9
+        return immaterial if said else tested.shown.at(errors) < -1e-9
     if isinstance(atom.atom, Equivalent):
-        return any(contrast.at(truth) < -1e-9 for contrast in tested.margin)
-    return gain > 0 and tested.shown.at(truth) < -1e-9
+        return any(contrast.at(errors) < -1e-9 for contrast in tested.margin)
+    return gain > 0 and tested.shown.at(errors) < -1e-9
 
 
 def summarise(cell: Cell, tallies: Sequence[Tally]) -> dict[str, object]:
@@ -269,12 +304,12 @@ def summarise(cell: Cell, tallies: Sequence[Tally]) -> dict[str, object]:
     coverage = {name: np.mean([tally.covered[name] for tally in tallies]) for name in tallies[0].covered}
     false = {name: np.mean([tally.false[name] > 0 for tally in tallies]) for name in tallies[0].false}
     together = {name: np.mean([tally.simultaneous[name] for tally in tallies]) for name in tallies[0].simultaneous}
-    wild = {arm.slug for arm in cell.world.wild or {}}
-    most = MOST_FALSE_WILD if wild else MOST_FALSE
+    planted = any(tally.planted for tally in tallies)
+    most = MOST_FALSE_UNSTABLE if planted else MOST_FALSE
     worst = max(false, key=lambda name: false[name])
     average = float(np.mean(list(coverage.values())))
     return {
-        "world": cell.name,
+        "truth": cell.name,
         "seeds": str(cell.seeds[0]) if len(set(cell.seeds)) == 1 else f"{min(cell.seeds)} to {max(cell.seeds)}",
         "studies": len(tallies),
         "coverage": average,
@@ -284,7 +319,8 @@ def summarise(cell: Cell, tallies: Sequence[Tally]) -> dict[str, object]:
         "worst_table": worst,
         "false_any": float(np.mean([any(tally.false.values()) for tally in tallies])),
         "right": float(np.mean([tally.right for tally in tallies])),
-        "flagged": float(np.mean([wild <= set(tally.unstable) for tally in tallies])) if wild else None,
+        "flagged": float(np.mean([set(each.planted) <= set(each.unstable) for each in tallies])) if planted else None,
+        "promised": not planted or min(cell.seeds) >= ENOUGH,
         "holds": average >= LEAST_COVERAGE and float(false[worst]) <= most,
     }
 
@@ -297,11 +333,10 @@ def calibrate(
     The same numbers come out whatever the number of processes.
     """
     todo = list(cells(ablations, seeds))
-    size = 25
     chunks = [
-        (index, range(start, min(start + size, studies)))
+        (index, range(start, min(start + CHUNK, studies)))
         for index in range(len(todo))
-        for start in range(0, studies, size)
+        for start in range(0, studies, CHUNK)
     ]
     found: dict[int, list[Tally]] = {index: [] for index in range(len(todo))}
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin_worker) as pool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from senet_ablate.analysis.distributions import DRAWS, max_t, quantile
+from senet_ablate.analysis.distributions import max_t, quantile
 from senet_ablate.analysis.noise import Difference, Sample, fit_noise
 from senet_ablate.errors import UserError
 from senet_ablate.spec.claims import Rules
@@ -56,7 +56,7 @@ def compare(runs: Mapping[str, Sequence[object]], reference: str | None = None, 
     else:
         means, found, covariance = _by_accuracy(arrays, weights, others)
     df = max(each.df for each in found.values())
-    together = max_t(weights[others], covariance, df, DRAWS)
+    together = max_t(weights[others], covariance, df)
     pointwise = together.pointwise(alpha)
     lines = []
     for number, name in enumerate(names):

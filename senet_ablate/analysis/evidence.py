@@ -10,11 +10,12 @@ from functools import cached_property
 import numpy as np
 
 from senet_ablate.analysis.contrasts import Contrast
-from senet_ablate.analysis.distributions import DRAWS
-from senet_ablate.analysis.noise import Difference, Noise, Sample, assumed_phi, fit_noise
+from senet_ablate.analysis.distributions import POINTS
+from senet_ablate.analysis.noise import Difference, Noise, Sample, fit_noise
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.networks import Networks, Survey
+from senet_ablate.results.plan import StudyPlan
 from senet_ablate.results.records import Predictions, RunRecord
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.claims import Metric, Rules
@@ -25,22 +26,24 @@ from senet_ablate.spec.protocol import Complexity
 class Evidence:
     """The runs of all arms of a study that may be compared.
 
-    `arms` are in the order of the sample. `phi` is the over-dispersion that is assumed where no arm has two seeds.
+    `arms` are in the order of the sample. `collapsed` counts the runs that learnt next to nothing; unlike those that
+    `diverged` they are in the sample. `lenders` are the arms that inform the noise pool; by default all.
     """
 
     arms: tuple[Arm, ...]
     sample: Sample
     rules: Rules
-    phi: float
     diverged: Mapping[Arm, int] = field(default_factory=dict)
+    collapsed: Mapping[Arm, int] = field(default_factory=dict)
     cost: Mapping[Arm, Complexity] = field(default_factory=dict)
-    draws: int = DRAWS
+    points: int = POINTS
+    lenders: tuple[bool, ...] | None = None
     _known: dict[tuple[bytes, float], Difference | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def noise(self) -> Noise | None:
         """The noise model; None where no arm has two seeds."""
-        return fit_noise(self.sample, self.rules)
+        return fit_noise(self.sample, self.rules, None if self.lenders is None else np.array(self.lenders))
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -48,15 +51,18 @@ class Evidence:
         return np.array([len(seeds) for seeds in self.sample.seeds])
 
     @property
+    def pooled(self) -> int:
+        """Number of arms that inform the noise pool."""
+        lends = np.ones(len(self.arms), bool) if self.lenders is None else np.array(self.lenders)
+        return int(((self.counts > 1) & lends).sum())
+
+    @property
     def unstable(self) -> list[str]:
-        """Slugs of the arms that scatter more than the others."""
+        """Slugs of the arms whose runs vary more than those of the others."""
         return [] if self.noise is None else [self.arms[arm].slug for arm in np.flatnonzero(self.noise.unstable)]
 
     def difference(self, contrast: Contrast) -> Difference | None:
-        """Estimate of a contrast; provisional where arms have one seed, None where one has none.
-
-        With one seed everywhere the standard error is McNemar's, inflated by the assumed over-dispersion.
-        """
+        """Estimate of a contrast; None where an arm has no run. With one seed everywhere its error is unknown, NaN."""
         key = (contrast.weights.tobytes(), contrast.offset)
         if key not in self._known:
             self._known[key] = self._difference(contrast)
@@ -68,27 +74,25 @@ class Evidence:
             return None
         if self.noise is not None:
             return self.noise.contrast({arm: contrast.weights[arm] for arm in arms}, contrast.offset)
-        weights = np.zeros(len(self.sample.means))
-        for arm in arms:
-            weights[self.sample.rows(arm)] = contrast.weights[arm] / self.counts[arm]
-        second = float(weights @ self.sample.products @ weights) / self.sample.images
-        se = (self.phi * second) ** 0.5
-        return Difference(contrast.at(self.sample.arm_means), se, np.inf, se)
+        return Difference(contrast.at(self.sample.arm_means), np.nan, np.inf, np.nan)
 
 
-def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules) -> Evidence:
-    """All runs as evidence by the rules' metric: the declared arms, and any others of the study, for their noise."""
+def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules, plan: StudyPlan | None = None) -> Evidence:
+    """All runs as evidence by the rules' metric: the declared arms, and any others of the study.
+
+    The noise pool holds the arms that the plan names, and not what else lies in the folder; without a plan, all.
+    """
     everyone = list(dict.fromkeys([*arms(ablations), *outcomes.runs]))
     sample = sample_of(outcomes, everyone, rules.metric) or Sample.empty(len(everyone))
-    pin = outcomes.pin
     costs = {arm: found.total for arm in everyone if (found := survey(outcomes, arm))}
     return Evidence(
         tuple(everyone),
         sample,
         rules,
-        phi=assumed_phi(pin.protocol.recipe.epochs),
         diverged={arm: outcomes.diverged(arm) for arm in outcomes.runs},
+        collapsed={arm: outcomes.collapsed(arm) for arm in outcomes.runs},
         cost=costs,
+        lenders=None if plan is None else tuple(plan.count(arm) > 0 for arm in everyone),
     )
 
 

@@ -2,16 +2,15 @@
 
 A finding is reproduced if each of its atoms passes its own one-sided test (intersection-union, so no correction inside
 a finding), and contradicted if the simultaneous interval of any atom says the opposite. A difference without a verdict
-is never "no difference".
+is never "no difference". Where an arm is unstable, or its runs are lost, exact tests on ranks and counts stand beside
+(`exact.py`); they share the level with Student's t.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from math import comb
 
 import numpy as np
 
@@ -19,13 +18,11 @@ from senet_ablate.analysis import distributions
 from senet_ablate.analysis.contrasts import Contrast, TableContrasts, TestedAtom
 from senet_ablate.analysis.distributions import MaxT, max_t
 from senet_ablate.analysis.evidence import Evidence
+from senet_ablate.analysis.exact import Losses, Separation, separation
 from senet_ablate.analysis.noise import Difference
-from senet_ablate.analysis.power import noncentrality, seeds_needed
 from senet_ablate.analysis.verdicts import AtomVerdict, Explanation, FindingVerdict, Reason, Verdict
 from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.claims import Atom, Claim, Equivalent, Fewer, NoDifference, Retains, Superior
-
-DIVERGED_SHARE = 0.2
 
 
 class TableJudge:
@@ -34,17 +31,26 @@ class TableJudge:
     Args:
         ablation: the table with its claims.
         evidence: all arms of the study; the noise is pooled over all of them.
-        findings: number of findings of the suite, over which `family = "suite"` divides alpha.
+        findings: number of findings of the study, over which `family = "study"` divides alpha.
+        superiors: number of "superior" comparisons in the family, over which exact tests divide what may be reversed.
         simultaneous: distribution of the largest |t|, by default over this table's contrasts.
     """
 
     def __init__(
-        self, ablation: Ablation, evidence: Evidence, findings: int = 1, simultaneous: MaxT | None = None
+        self,
+        ablation: Ablation,
+        evidence: Evidence,
+        findings: int | None = None,
+        superiors: int | None = None,
+        simultaneous: MaxT | None = None,
     ) -> None:
         self.ablation, self.evidence, self.rules = ablation, evidence, evidence.rules
         self.contrasts = TableContrasts(ablation, evidence.arms, self.rules)
-        family = sum(not claim.secondary for claim in ablation.claims) or 1
-        self.level = self.rules.alpha_per_look / (findings if self.rules.family == "suite" else family)
+        self.losses = Losses.of(evidence)
+        self.level = self.rules.alpha_per_look / (
+            findings or sum(not claim.secondary for claim in ablation.claims) or 1
+        )
+        self._superiors = superiors or len(superior_atoms(ablation)) or 1
         self._given = simultaneous
 
     @cached_property
@@ -55,8 +61,27 @@ class TableJudge:
     @cached_property
     def pointwise(self) -> float:
         """Two-sided p-value that stands for the simultaneous level."""
-        alpha = self.rules.alpha_per_look
+        alpha = 1 - self.coverage
         return self.simultaneous.pointwise(alpha) if self.simultaneous else alpha
+
+    @cached_property
+    def coverage(self) -> float:
+        """Confidence of the table's simultaneous intervals; exact tests, where they apply, take half of the error."""
+        alpha = self.rules.alpha_per_look
+        pairs = [self._places(atom) for atom in superior_atoms(self.ablation)]
+        exact = any(
+            separation(self.evidence, *pair) or any(self.losses.diverging(a) or self.losses.dead(a) for a in pair)
+            for pair in pairs
+        )
+        return 1 - (alpha / 2 if exact else alpha)
+
+    @property
+    def exact_level(self) -> float:
+        """What an exact test must reach to reverse a comparison."""
+        return self.rules.alpha_per_look / (2 * self._superiors)
+
+    def _places(self, atom: Superior) -> tuple[int, int]:
+        return self.contrasts.arm(atom.worse), self.contrasts.arm(atom.better)
 
     def family(self) -> list[Contrast]:
         """What may be looked at together: the gain, differences to the reference, contrasts of atoms in the family."""
@@ -73,6 +98,13 @@ class TableJudge:
         known = [c for c in everything if c.arms and (self.evidence.counts[c.arms] > 0).all()]
         return list({contrast.key: contrast for contrast in known}.values())
 
+    def half_width(self, contrast: Contrast) -> float | None:
+        """Half of a contrast's simultaneous interval; None where an arm has not two runs: one seed shows no noise."""
+        found = self.evidence.difference(contrast)
+        if found is None or self.evidence.noise is None or (self.evidence.counts[contrast.arms] < 2).any():
+            return None
+        return distributions.quantile(self.pointwise / 2, found.df) * found.se
+
     def interval(self, difference: Difference) -> tuple[float, float]:
         """The simultaneous interval at the rules' alpha."""
         half = distributions.quantile(self.pointwise / 2, difference.df) * difference.se
@@ -88,8 +120,7 @@ class TableJudge:
         open_atoms = [atom for atom in atoms if atom.verdict == "not resolved"]
         verdict: Verdict = "contradicted" if against else "not resolved" if open_atoms else "reproduced"
         reasons = dict.fromkeys(atom.reason for atom in (against or open_atoms or atoms) if atom.reason)
-        coverage = 1 - self.rules.alpha_per_look
-        return FindingVerdict(self.ablation, claim, verdict, tuple(reasons), atoms, self.level, coverage)
+        return FindingVerdict(self.ablation, claim, verdict, tuple(reasons), atoms, self.level, self.coverage)
 
     def _atom(self, atom: Atom) -> AtomVerdict:
         if isinstance(atom, Fewer):
@@ -105,16 +136,15 @@ class TableJudge:
             n=tuple(int(evidence.counts[arm]) for arm in arms),
             flags=self._flags(arms),
         )
-        unstable = self._instability(blank, arms)
-        if unstable is not None:
-            return unstable
-        if shown is None:
-            return replace(blank, reason=self._unfit(arms))
+        lost = self._by_losses(blank)
+        if lost is not None:
+            return lost
+        unfit = self._unfit(arms)
+        if shown is None or unfit:
+            lacks = shown is None or any(self.losses.diverging(arm) for arm in arms)
+            return replace(blank, reason=unfit, estimate=None if lacks or shown is None else shown.estimate)
         low, high = self.interval(shown)
         found = replace(blank, estimate=shown.estimate, low=low, high=high, se=shown.se, df=shown.df)
-        unfit = self._unfit(arms)
-        if unfit:
-            return replace(found, reason=unfit)
         if isinstance(atom, NoDifference):
             p = 2 * distributions.tail(abs(shown.estimate) / shown.se, shown.df)
             if low <= 0 <= high:
@@ -123,25 +153,37 @@ class TableJudge:
         results = [evidence.difference(contrast) for contrast in tested.wanted]
         known = [result for result in results if result is not None]
         p = max(result.p_above() for result in known)
+        ranks = separation(evidence, *self._places(atom)) if isinstance(atom, Superior) else None
+        by_ranks = ranks is not None and ranks.p(above=True) < p
+        if ranks is not None:
+            p = min(1.0, 2 * min(p, ranks.p(above=True)))
         found = replace(
             found,
             p=p,
             p_adjusted=self.simultaneous.adjusted(min(1.0, 2 * p)) if self.simultaneous else None,
         )
+        if ranks is not None and p <= self.level and by_ranks:
+            return replace(found, verdict="reproduced", reason=self._apart(ranks))
+        level = self.level if ranks is None else self.level / 2
         if p <= self.level:
-            new = max(result.p_above(new_images=True) for result in known) <= self.level
-            return replace(found, verdict="reproduced", new_images="yes" if new else "open")
+            new = max(result.p_above(new_images=True) for result in known) <= level
+            found = replace(found, verdict="reproduced", new_images="yes" if new else "open")
+            if isinstance(atom, Equivalent):
+                return found
+            bound = shown.estimate - distributions.quantile(level, shown.df) * shown.se
+            return replace(found, bound=bound, bound_confidence=1 - level)
+        if ranks is not None and ranks.p(above=False) <= self.exact_level:
+            return replace(found, verdict="contradicted", reason=self._apart(ranks))
         reason = self._against(tested)
         if reason:
             new = bool(self._against(tested, new_images=True))
             return replace(found, verdict="contradicted", reason=reason, new_images="no" if new else "open")
         return replace(found, reason=self._why_open(atom))
 
-    def _failing(self, arms: Sequence[int]) -> list[int]:
-        """Arms of which more than a fifth of the runs diverged."""
-        evidence = self.evidence
-        lost = {arm: evidence.diverged.get(evidence.arms[arm], 0) for arm in arms}
-        return [arm for arm in arms if lost[arm] > DIVERGED_SHARE * (lost[arm] + evidence.counts[arm])]
+    def _apart(self, ranks: Separation) -> Explanation:
+        runs = ranks.runs if ranks.a_above else ranks.runs[::-1]
+        kind = Reason.SEPARATED if ranks.a_above else Reason.REVERSED
+        return Explanation(kind, runs=runs, factor=self.ablation.factor)
 
     def _unfit(self, arms: Sequence[int]) -> Explanation | None:
         """Why these arms' runs cannot give a verdict, or None: too many diverged, none, one, or all the same."""
@@ -151,11 +193,17 @@ class TableJudge:
             return Explanation(kind, tuple(evidence.arms[arm].slug for arm in which)) if which else None
 
         return (
-            of(Reason.UNSTABLE, self._failing(arms))
+            self._diverging(arms)
             or of(Reason.NOT_RUN, [arm for arm in arms if evidence.counts[arm] == 0])
             or of(Reason.ONE_SEED, [arm for arm in arms if evidence.counts[arm] == 1])
             or of(Reason.SEEDS_WITHOUT_EFFECT, [arm for arm in arms if noise is None or noise.b[arm] == 0])
         )
+
+    def _diverging(self, arms: Sequence[int]) -> Explanation | None:
+        some = [arm for arm in arms if self.losses.diverging(arm)]
+        counts = tuple((int(self.losses.diverged[arm]), int(self.losses.total[arm])) for arm in some)
+        slugs = tuple(self.evidence.arms[arm].slug for arm in some)
+        return Explanation(Reason.UNSTABLE, slugs, counts) if some else None
 
     def sure(self, contrast: Contrast, *, new_images: bool = False) -> int:
         """Sign of a contrast whose simultaneous interval leaves out 0, else 0."""
@@ -177,7 +225,10 @@ class TableJudge:
             case Superior():
                 if sure(tested.shown) < 0:
                     return Explanation(Reason.REVERSED)
-                if sure(tested.shown) == 0 and gain and all(sure(contrast) > 0 for contrast in tested.margin):
+                # Where the paper's own difference is within the margin a claim may be true though immaterial.
+                within = all(contrast.at(self.paper_means) > 0 for contrast in tested.margin)
+                same = gain and not within and all(sure(contrast) > 0 for contrast in tested.margin)
+                if sure(tested.shown) == 0 and same:
                     return self._by_margin(Reason.IMMATERIAL)
             case Equivalent():
                 if gain and any(sure(contrast) < 0 for contrast in tested.margin):
@@ -209,40 +260,43 @@ class TableJudge:
         reason = Explanation(Reason.EXACT_COUNT, fewer=difference, quantity=atom.quantity)
         return AtomVerdict(atom, verdict, reason, new_images="yes")
 
-    def _instability(self, blank: AtomVerdict, arms: Sequence[int]) -> AtomVerdict | None:
-        """Where more than a fifth of an arm's runs diverged no mean decides; that may itself be the finding."""
-        failing = self._failing(arms)
-        if not failing:
+    def _by_losses(self, blank: AtomVerdict) -> AtomVerdict | None:
+        """A verdict by the number of lost runs, or none where too many diverged; None where means may decide.
+
+        Lost are runs that diverged or collapsed. They decide where all runs of an arm are lost, or more than a fifth
+        diverged, while the other arm lost none.
+        """
+        if not isinstance(blank.atom, Superior):
             return None
-        lost = {arm: self.evidence.diverged.get(self.evidence.arms[arm], 0) for arm in arms}
-        total = {arm: int(self.evidence.counts[arm]) + lost[arm] for arm in arms}
-        slugs = tuple(self.evidence.arms[arm].slug for arm in failing)
-        unstable = Explanation(Reason.UNSTABLE, slugs, tuple((lost[arm], total[arm]) for arm in failing))
-        if isinstance(blank.atom, Superior):
-            worse, better = self.contrasts.arm(blank.atom.worse), self.contrasts.arm(blank.atom.better)
-            if failing == [worse] and not lost[better]:
-                # Fisher's exact test, one-sided; with no loss on the other side it has this one term.
-                p = comb(total[worse], lost[worse]) / comb(total[worse] + total[better], lost[worse])
-                if p < self.level:
-                    reason = replace(unstable, kind=Reason.BY_INSTABILITY)
-                    return replace(blank, verdict="reproduced", reason=reason, p=p)
-        return replace(blank, reason=unstable)
+        losses, (worse, better) = self.losses, self._places(blank.atom)
+        cases: list[tuple[int, int, Verdict]] = [(worse, better, "reproduced"), (better, worse, "contradicted")]
+        for arm, other, verdict in cases:
+            if not (losses.dead(arm) or losses.diverging(arm)) or losses.lost[other] or not losses.total[other]:
+                continue
+            p = losses.p(arm)
+            if p <= (self.level if verdict == "reproduced" else self.exact_level):
+                here, everywhere = (
+                    np.array((losses.lost[arm], losses.total[arm])),
+                    np.array((losses.lost.sum(), losses.total.sum())),
+                )
+                counts = tuple((int(lost), int(total)) for lost, total in (here, everywhere - here))
+                reason = Explanation(Reason.BY_INSTABILITY, (self.evidence.arms[arm].slug,), counts)
+                return replace(blank, verdict=verdict, reason=reason, p=p if arm == worse else 1 - p)
+        return None
 
     def _flags(self, arms: Sequence[int]) -> tuple[Explanation, ...]:
-        evidence = self.evidence
-        lost = {arm: evidence.diverged.get(evidence.arms[arm], 0) for arm in arms}
-        flags = [
-            Explanation(
-                Reason.CONDITIONAL_ON_CONVERGENCE,
-                (evidence.arms[arm].slug,),
-                ((count, count + int(evidence.counts[arm])),),
-            )
-            for arm, count in lost.items()
-            if count
-        ]
-        if evidence.noise is not None:
-            unstable = [evidence.arms[arm].slug for arm in arms if evidence.noise.unstable[arm]]
-            flags += [Explanation(Reason.UNSTABLE, (slug,)) for slug in unstable]
+        losses, noise = self.losses, self.evidence.noise
+        flags = []
+        for arm in arms:
+            slug, diverged = (self.evidence.arms[arm].slug,), int(losses.diverged[arm])
+            if diverged:
+                counts = (diverged, int(losses.total[arm]))
+                flags.append(Explanation(Reason.CONDITIONAL_ON_CONVERGENCE, slug, (counts,)))
+            if losses.lost[arm] > diverged:
+                counts = (int(losses.lost[arm]) - diverged, int(losses.total[arm]))
+                flags.append(Explanation(Reason.COLLAPSED, slug, (counts,)))
+            if noise is not None and noise.unstable[arm]:
+                flags.append(Explanation(Reason.UNSTABLE, slug))
         return tuple(flags)
 
     def _paper_value(self, tested: TestedAtom) -> float | None:
@@ -254,6 +308,12 @@ class TableJudge:
     def paper_means(self) -> np.ndarray:
         """The paper's top-1 errors at the places of this table's arms; NaN elsewhere."""
         return self.contrasts.printed()
+
+
+def superior_atoms(ablation: Ablation) -> list[Superior]:
+    """The "superior" comparisons in a table's family."""
+    atoms = [atom for claim in ablation.claims if not claim.secondary for atom in claim.simple_atoms()]
+    return [atom for atom in atoms if isinstance(atom, Superior)]
 
 
 def largest_t(judges: Sequence[TableJudge]) -> MaxT | None:
@@ -273,85 +333,27 @@ def largest_t_of(evidence: Evidence, contrasts: Sequence[Contrast]) -> MaxT:
     arms = sorted({arm for contrast in contrasts for arm in contrast.arms})
     weights = np.array([contrast.weights[arms] for contrast in contrasts])
     paired = evidence.rules.pairing != "none"
-    return max_t(weights, evidence.noise.covariance_of_means(arms, paired=paired), df, evidence.draws)
+    return max_t(weights, evidence.noise.covariance_of_means(arms, paired=paired), df, evidence.points)
 
 
 def judges_of(ablations: Sequence[Ablation], evidence: Evidence) -> list[TableJudge]:
-    """One judge for each table; `family = "suite"` gives them one critical value together."""
-    findings = sum(not claim.secondary for ablation in ablations for claim in ablation.claims) or 1
-    judges = [TableJudge(ablation, evidence, findings) for ablation in ablations]
-    if evidence.rules.family == "suite" and judges:
-        together = largest_t(judges)
-        judges = [TableJudge(ablation, evidence, findings, together) for ablation in ablations]
-    return judges
-
-
-LARGEST_RHO = 4.0
-
-
-def advise(judge: TableJudge, finding: FindingVerdict) -> FindingVerdict:
-    """Add `rho_star` and `more_seeds` to the atoms of a finding."""
-    return replace(finding, atoms=tuple(_advised(judge, atom) for atom in finding.atoms))
-
-
-def _advised(judge: TableJudge, found: AtomVerdict) -> AtomVerdict:
-    if isinstance(found.atom, (Fewer, NoDifference)) or found.p is None or found.se is None:
-        return found
-    tested = judge.contrasts.tested(found.atom)
-    return replace(
-        found,
-        rho_star=equal_within(judge, tested.shown) if isinstance(found.atom, Equivalent) else None,
-        more_seeds=more_seeds(judge, tested.wanted) if found.verdict == "not resolved" else None,
-    )
-
-
-def equal_within(judge: TableJudge, difference: Contrast) -> float | None:
-    """Smallest share of the SE gain within which two arms pass as the same; None if there is none up to 4."""
-    from scipy.optimize import brentq  # a quarter of a second to import
-
-    def miss(rho: float) -> float:
-        found = [judge.evidence.difference(contrast) for contrast in judge.contrasts.within(difference, rho)]
-        return max(each.p_above() for each in found if each is not None) - judge.level
-
-    if judge.evidence.difference(judge.contrasts.gain) is None or miss(LARGEST_RHO) > 0:
-        return None
-    return float(brentq(miss, 0.0, LARGEST_RHO, xtol=1e-4))
-
-
-def more_seeds(judge: TableJudge, wanted: tuple[Contrast, ...]) -> int | None:
-    """Further seeds of each arm that would decide an atom with 80 % power; None where no number up to 1,000 would.
-
-    The planned effect is the paper's share of the gain, where this study resolved a gain, else the paper's effect in
-    points; never the effect that was seen.
-    """
-    evidence, noise = judge.evidence, judge.evidence.noise
-    planned = judge.paper_means
-    arms = sorted({arm for contrast in wanted for arm in contrast.arms})
-    if noise is None or np.isnan(planned[arms]).any():
-        return None
-    gain = judge.contrasts.gain
-    found = evidence.difference(gain)
-    if found is not None and judge.sure(gain) > 0:
-        planned = planned * (found.estimate / gain.at(planned))
-    one_seed = noise.one_seed_covariance()
-    active = int((evidence.counts > 0).sum())
-    needed = [
-        seeds_needed(contrast.weights, contrast.at(planned), one_seed, judge.level, lambda n: max(1, active * (n - 1)))
-        for contrast in wanted
-    ]
-    if any(count is None for count in needed):
-        return None
-    most = max(count for count in needed if count is not None)
-    return max(1, most - int(evidence.counts[arms].min()))
+    """One judge for each table; `family = "study"` gives them one critical value and one level together."""
+    if evidence.rules.family == "table" or not ablations:
+        return [TableJudge(ablation, evidence) for ablation in ablations]
+    findings = sum(not claim.secondary for ablation in ablations for claim in ablation.claims)
+    superiors = sum(len(superior_atoms(ablation)) for ablation in ablations)
+    together = largest_t([TableJudge(ablation, evidence) for ablation in ablations])
+    return [TableJudge(ablation, evidence, findings, superiors, together) for ablation in ablations]
 
 
 def may_be_best(judge: TableJudge) -> set[str]:
-    """Rows that are not distinguishable from the best: all pairs of rows at a simultaneous 95 %; empty without noise.
+    """Rows not significantly different from the best: all pairs of rows at a simultaneous 95 %; empty without noise.
 
-    The truly best row is left out with a chance of at most 5 %.
+    The truly best row is left out with a chance of at most 5 %. A row that lost a run is never among them.
     """
-    evidence, contrasts = judge.evidence, judge.contrasts
-    rows = [row.id for row in judge.ablation.rows if evidence.counts[contrasts.arm(row.id)] > 0]
+    evidence, contrasts, lost = judge.evidence, judge.contrasts, judge.losses.lost
+    places = {row.id: contrasts.arm(row.id) for row in judge.ablation.rows}
+    rows = [row for row, arm in places.items() if evidence.counts[arm] > 0 and not lost[arm]]
     if evidence.noise is None or len(rows) < 2:
         return set()
     pairs = [contrasts.difference(one, other) for place, one in enumerate(rows) for other in rows[:place]]
@@ -364,10 +366,3 @@ def may_be_best(judge: TableJudge) -> set[str]:
         if found is not None and distributions.tail(found.estimate / found.se, found.df) > level / 2:
             near.add(row)
     return near
-
-
-def smallest_effect(judge: TableJudge) -> float | None:
-    """Smallest difference to the reference that the table's runs find with 80 % power; the median over its rows."""
-    found = [judge.evidence.difference(contrast) for contrast in judge.contrasts.to_reference().values()]
-    sizes = [noncentrality(judge.level, each.df) * each.se for each in found if each is not None]
-    return statistics.median(sizes) if sizes else None

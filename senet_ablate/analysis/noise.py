@@ -259,10 +259,11 @@ class Noise:
         return float(max(0.0, second) / (n - 1))
 
 
-def fit_noise(sample: Sample, rules: Rules) -> Noise | None:
+def fit_noise(sample: Sample, rules: Rules, lenders: np.ndarray | None = None) -> Noise | None:
     """Fit the noise model; None where no arm has two runs.
 
-    Arms of one run lend the median B of the others; an arm without a run has NaN.
+    Arms of one run lend the median B of the others; an arm without a run has NaN. Only the arms that are `lenders`, a
+    mask, inform the pool; by default all.
     """
     d = np.array([max(0, len(seeds) - 1) for seeds in sample.seeds])
     if not d.any():
@@ -283,6 +284,8 @@ def fit_noise(sample: Sample, rules: Rules) -> Noise | None:
     if not d.any():
         return None
     lends = np.where(_outliers(ratio, d), 0, d)
+    if lenders is not None and (lends * lenders).any():
+        lends = lends * lenders
     total, weighted = int(lends.sum()), float(lends @ ratio)
     phi = weighted / total
     prior = (0.0, 0.0)

@@ -20,15 +20,18 @@ from senet_ablate.spec.claims import LOOK_SHARE, Rules
 from senet_ablate.spec.protocol import Complexity, Protocol
 from senet_ablate.spec.schema import parse_value, validate
 
-START, SHORT_START, WILD_START = 3, 2, 5
+START, SHORT_START, UNSTABLE_START = 3, 2, 5
 STEP = 0.15
 """Seeds are added in steps of this share of what an arm has, at least one."""
 
 
-def is_wild(arm: Arm) -> bool:
-    """Whether an arm changes the gate or the squeeze so that its runs may scatter more than others."""
+def may_be_unstable(arm: Arm) -> bool:
+    """Whether an arm changes the gate or the squeeze, so that its runs may vary more than others'.
+
+    Such an arm gets five seeds: with three of them false findings were too many in simulated studies.
+    """
     se = arm.variant.se
-    return se is not None and (se.gate in ("relu", "tanh") or se.squeeze == "none")
+    return se is not None and (se.gate in ("relu", "tanh") or se.squeeze != "avg")
 
 
 def allocate(
@@ -56,7 +59,7 @@ def allocate(
     if start is not None:
         return _grow(analysis, cost, spent, budget, dict(start), tell)
     starts = (
-        {arm: WILD_START if is_wild(arm) else START for arm in analysis.arms},
+        {arm: UNSTABLE_START if may_be_unstable(arm) else START for arm in analysis.arms},
         dict.fromkeys(analysis.arms, START),
         dict.fromkeys(analysis.arms, SHORT_START),
     )
@@ -163,7 +166,7 @@ class PlanPreview:
 def preview(
     chosen: Selection, request: PlanRequest, shape: tuple[int, int], tell: Callable[[float], None]
 ) -> PlanPreview:
-    """Choose seeds, count cost and chances, and write the plan file if that is wished.
+    """Choose seeds, count cost and power, and write the plan file if that is wished.
 
     Raises:
         UserError: wishes exclude each other, the budget is too small, or the plan may not be written any more.
@@ -301,10 +304,7 @@ def _remarks(
         f"{assumptions.correlation:.2f}."
     )
     if not found:
-        return [
-            noise,
-            "These findings will be judged; the paper prints no figures for them, so their power is unknown.",
-        ]
+        return [noise, "These findings will be judged; the paper prints no figures from which to tell their power."]
     gain = analysis.gain
     return [
         f"{noise} Assumed SE gain: {gain:.2f} points, {gain / sd:.1f} times the noise.",

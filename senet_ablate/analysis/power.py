@@ -167,7 +167,7 @@ class PowerAnalysis:
             measured = [atom for atom in claim.simple_atoms() if not isinstance(atom, (Fewer, NoDifference))]
             wanted = tuple(contrast for atom in measured for contrast in contrasts.tested(atom).wanted)
             k = sum(not other.secondary for other in ablation.claims)
-            level = rules.alpha_per_look / (len(family) if rules.family == "suite" else k)
+            level = rules.alpha_per_look / (len(family) if rules.family != "table" else k)
             printed = self._printed(ablation, contrasts, gain)
             if wanted and not np.isnan(printed[sorted({arm for c in wanted for arm in c.arms})]).any():
                 tests.append((ablation, claim, wanted, level, printed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from senet_ablate.analysis import distributions
 from senet_ablate.analysis.audit import Departure, audit_records, departure_lines
 from senet_ablate.analysis.contrasts import Contrast
 from senet_ablate.analysis.evidence import Evidence, gather
-from senet_ablate.analysis.judge import TableJudge, advise, judges_of
+from senet_ablate.analysis.judge import TableJudge, judges_of
+from senet_ablate.analysis.sample_size import advise
 from senet_ablate.analysis.verdicts import Explanation, FindingVerdict, Reason, UndeclaredDifference
 from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.plan import StudyPlan, default_plan, deviations, read_plan, unplanned
@@ -29,6 +30,7 @@ class Assessment:
     """All that reports need of a study. `judges` and `findings` go by the tables' slugs.
 
     `others` has the findings by each secondary metric that the study has. `deviations` are from the plan.
+    `shared_with` counts the runs that other studies have, too.
     """
 
     outcomes: Outcomes
@@ -40,11 +42,27 @@ class Assessment:
     secondary_evidence: Mapping[Metric, Evidence]
     deviations: tuple[str, ...]
     cautions: tuple[str, ...] = ()
+    shared_with: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pin(self) -> StudyPin:
         """What the study's runs share."""
         return self.outcomes.pin
+
+    @property
+    def about(self) -> list[Ablation]:
+        """Tables with runs of their own; all, if none has."""
+        return self.begun or [judge.ablation for judge in self.judges.values()]
+
+    @property
+    def begun(self) -> list[Ablation]:
+        """Tables with runs of their own, besides those of the reference and of the network without SE."""
+
+        def has_runs(ablation: Ablation) -> bool:
+            shared = {ablation.arm(ablation.reference), ablation.arm(PLAIN)}
+            return any(row.arm in self.outcomes.runs for row in ablation.rows if row.arm not in shared)
+
+        return [judge.ablation for judge in self.judges.values() if has_runs(judge.ablation)]
 
     @property
     def all_findings(self) -> list[FindingVerdict]:
@@ -64,13 +82,13 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
     more = bool(unplanned(plan, outcomes))
     extended = more or len(plan.seeds) > plan.rules.looks
     rules = plan.rules.model_copy(update={"looks": max(LOOK_SHARE)}) if extended else plan.rules
-    latest = judges_of(ablations, gather(outcomes, ablations, rules))
+    latest = judges_of(ablations, gather(outcomes, ablations, rules, plan))
     found = {judge.ablation.slug: [advise(judge, finding) for finding in judge.judge()] for judge in latest}
     earlier = list(plan.seeds if more else plan.seeds[:-1])
     for number, seeds in reversed(list(enumerate(earlier, 1))):
         # A verdict once reached stays; later runs only refine the numbers beside it.
         counts = {arm: seeds.get(arm.slug, 0) for arm in outcomes.runs}
-        then = judges_of(ablations, gather(outcomes.at_look(counts), ablations, rules))
+        then = judges_of(ablations, gather(outcomes.at_look(counts), ablations, rules, plan))
         for judge in then:
             found[judge.ablation.slug] = [
                 _kept(old, now, number) for old, now in zip(judge.judge(), found[judge.ablation.slug], strict=True)
@@ -78,7 +96,7 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
     secondary = {
         metric: evidence
         for metric in SECONDARY
-        if metric != rules.metric and (evidence := gather(outcomes, ablations, rules.by(metric))).counts.any()
+        if metric != rules.metric and (evidence := gather(outcomes, ablations, rules.by(metric), plan)).counts.any()
     }
     departures = audit_records(ablations, outcomes)
     others = {
@@ -99,7 +117,15 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
         secondary,
         tuple(deviations(plan, outcomes, ablations)),
         tuple(departure_lines(departures)),
+        _shared_with(study, outcomes),
     )
+
+
+def _shared_with(study: Study, outcomes: Outcomes) -> dict[str, int]:
+    """How many of the runs lie in each other study beside this one, too."""
+    others = sorted(path.parent for path in study.root.parent.glob("*/study.json") if path.parent != study.root)
+    counts = {other.name: sum((other / run.run_id).is_dir() for run in outcomes.records) for other in others}
+    return {name: count for name, count in counts.items() if count}
 
 
 def _barred(finding: FindingVerdict, departures: Sequence[Departure]) -> FindingVerdict:
@@ -123,12 +149,27 @@ def _barred(finding: FindingVerdict, departures: Sequence[Departure]) -> Finding
 
 
 def _kept(old: FindingVerdict, now: FindingVerdict, look: int) -> FindingVerdict:
+    """A finding with the verdict of an earlier interim analysis, unless its own comparisons say the opposite by now."""
     if old.verdict == "not resolved":
         return now
+    if _opposed(old, now):
+        return replace(now, reasons=(*now.reasons, Explanation(Reason.GIVEN_UP, look=look)))
     return replace(now, verdict=old.verdict, reasons=(*old.reasons, Explanation(Reason.REACHED_EARLIER, look=look)))
 
 
-DRAWS = 10_000
+def _opposed(old: FindingVerdict, now: FindingVerdict) -> bool:
+    """Whether the comparisons that gave the old verdict lie on the other side, or the verdict is the opposite one."""
+    if now.verdict not in (old.verdict, "not resolved"):
+        return True
+    said = [
+        after
+        for before, after in zip(old.atoms, now.atoms, strict=True)
+        if before.verdict == old.verdict and not isinstance(before.atom, Fewer)
+    ]
+    if old.verdict == "reproduced":
+        return any(atom.p is not None and atom.p > 0.5 for atom in said)
+    immaterial = any(reason.kind is Reason.IMMATERIAL for reason in old.reasons)
+    return not immaterial and bool(said) and all(atom.p is not None and atom.p < 0.5 for atom in said)
 
 
 @dataclass(frozen=True)
@@ -163,20 +204,6 @@ def gains_over_noise(assessment: Assessment) -> list[GainOverNoise] | None:
 
 
 @dataclass(frozen=True)
-class RankAgreement:
-    """Kendall's tau-b with the paper's column, its 90 % interval, and the noise ceiling.
-
-    The ceiling is the tau expected of runs as noisy as these if the paper's figures were the exact truth.
-    """
-
-    tau: float
-    low: float
-    high: float
-    ceiling: float
-    arms: int
-
-
-@dataclass(frozen=True)
 class Share:
     """A difference as a share of the SE gain, with Fieller's 95 % interval, beside the paper's share."""
 
@@ -184,56 +211,6 @@ class Share:
     low: float
     high: float
     paper: float
-
-
-def _tau(draws: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-    """Tau-b of each row of `draws` with `fixed`."""
-    left, right = np.triu_indices(len(fixed), 1)
-    theirs = np.sign(fixed[left] - fixed[right])
-    ours = np.sign(draws[:, left] - draws[:, right])
-    ties = np.sqrt(np.count_nonzero(theirs) * np.count_nonzero(ours, axis=1))
-    return np.divide(ours @ theirs, ties, out=np.zeros(len(draws)), where=ties > 0)
-
-
-def rank_agreement(evidence: Evidence, printed: np.ndarray) -> RankAgreement | None:
-    """Compare the order of mean errors with the paper's; `printed` has NaN for arms that it does not print.
-
-    None where fewer than two printed arms have runs, or no arm has two seeds.
-    """
-    from scipy import stats  # half a second to import
-
-    noise = evidence.noise
-    arms = np.flatnonzero((evidence.counts > 0) & ~np.isnan(printed)).tolist()
-    if noise is None or len(arms) < 2:
-        return None
-    rng = np.random.default_rng(20170905)
-    spread = np.linalg.cholesky(noise.covariance_of_means(arms, paired=False) + 1e-12 * np.eye(len(arms)))
-    noise_draws = rng.standard_normal((DRAWS, len(arms))) @ spread.T
-    noise_draws /= np.sqrt(rng.chisquare(noise.pooled_df, (DRAWS, 1)) / noise.pooled_df)
-    means, paper = evidence.sample.arm_means[arms], printed[arms]
-    ours = _tau(means + noise_draws, paper)
-    return RankAgreement(
-        tau=float(stats.kendalltau(means, paper).statistic),
-        low=float(np.quantile(ours, 0.05)),
-        high=float(np.quantile(ours, 0.95)),
-        ceiling=float(_tau(paper + noise_draws, paper).mean()),
-        arms=len(arms),
-    )
-
-
-def rank_agreements(assessment: Assessment) -> list[tuple[Ablation | None, RankAgreement]]:
-    """Agreement of each table's order with the paper's, and (None) of that of all arms; of three arms at least."""
-    found: list[tuple[Ablation | None, RankAgreement | None]] = []
-    evidence = next(iter(assessment.judges.values())).evidence
-    everything = np.full(len(evidence.arms), np.nan)
-    for judge in assessment.judges.values():
-        evidence, printed = judge.evidence, judge.paper_means
-        everything = np.where(np.isnan(everything), printed, everything)
-        rows = {row.arm for row in judge.ablation.rows}
-        own = np.where([arm in rows for arm in evidence.arms], printed, np.nan)
-        found.append((judge.ablation, rank_agreement(evidence, own)))
-    found.append((None, rank_agreement(evidence, everything)))
-    return [(ablation, each) for ablation, each in found if each is not None and each.arms > 2]
 
 
 def share_of_gain(judge: TableJudge, difference: Contrast) -> Share | None:

@@ -19,6 +19,14 @@ WITHIN_NOISE_Z = 1.645
 """A published difference below this many standard deviations is itself within run noise."""
 
 
+STUDY_RATE = 0.12
+"""Share of simulated studies without any effect that show some false finding; `calibrate` measures both rates."""
+
+
+FEW_SEEDS_RATE = 0.10
+"""Share of them with a false finding in the table of a network of three times the noise, with three seeds each."""
+
+
 class Reason(enum.Enum):
     """The kinds of reasons that stand behind a verdict."""
 
@@ -39,6 +47,9 @@ class Reason(enum.Enum):
     EXACT_COUNT = enum.auto()
     UNDECLARED_DIFFERENCE = enum.auto()
     REACHED_EARLIER = enum.auto()
+    GIVEN_UP = enum.auto()
+    SEPARATED = enum.auto()
+    COLLAPSED = enum.auto()
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,8 @@ class Explanation:
 
     `arms` are slugs, `diverged` has (diverged runs, all runs) of each. A margin is in `points` or a `share` of the SE
     gain; `share` is also what an arm was claimed to keep of it. `fewer` of `quantity` is negative where they are more.
-    `look` is the interim analysis at which a verdict was reached.
+    `look` is the interim analysis at which a verdict was reached. `runs` are those of two arms that lie apart, the
+    worse arm's first, though their networks differ in a `factor` alone.
     """
 
     kind: Reason
@@ -69,6 +81,8 @@ class Explanation:
     quantity: Literal["params", "macs"] = "params"
     undeclared: tuple[UndeclaredDifference, ...] = ()
     look: int = 0
+    runs: tuple[int, int] = (0, 0)
+    factor: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,8 @@ class AtomVerdict:
 
     `confidence` is 1 - p, the flat-prior probability of the claim's direction. `rho_star` is the smallest share of the
     SE gain within which two arms were shown equal. `more_seeds` would decide it with 80 % power if the paper's share of
-    the gain were true.
+    the gain were true; with `if_apart`, if all their runs lie apart as they do so far. `bound` is what the tests' level
+    leaves of the estimate: the one-sided bound that decided, with its confidence.
     """
 
     atom: Atom
@@ -94,6 +109,9 @@ class AtomVerdict:
     new_images: Answer = "open"
     rho_star: float | None = None
     more_seeds: int | None = None
+    if_apart: bool = False
+    bound: float | None = None
+    bound_confidence: float | None = None
     n: tuple[int, ...] = ()
     flags: tuple[Explanation, ...] = ()
 

@@ -170,7 +170,7 @@ def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -
 def show_table(table: Table, study: str) -> None:
     """A filled table, as much of it as fits into 80 columns, and the verdict on each of its findings."""
     from senet_ablate.analysis.verdicts import Reason  # pandas
-    from senet_ablate.report.findings import reason_in_words
+    from senet_ablate.report.findings import WORDS, reason_in_words
     from senet_ablate.report.tables import COMPACT, printed
 
     grid = make_grid(f"{table.ablation.heading}, study {study}")
@@ -183,7 +183,7 @@ def show_table(table: Table, study: str) -> None:
     findings = [each for each in table.findings if {reason.kind for reason in each.reasons} != {Reason.NOT_RUN}]
     for finding in findings:
         reason = reason_in_words(finding)
-        say(f"{finding.claim.id} {finding.claim.statement}: {finding.verdict}{f' ({reason})' if reason else ''}")
+        say(f"{finding.claim.id} {finding.claim.statement}: {WORDS[finding.verdict]}{f' ({reason})' if reason else ''}")
     if len(findings) < len(table.findings):
         say(f"{len(table.findings) - len(findings)} more findings are about variants that were not run.")
     say("")
@@ -197,12 +197,12 @@ def show_calibration(frame: DataFrame) -> None:
         grid.add_column(heading, justify="right", no_wrap=True)
     for line in frame.to_dict("records"):
         grid.add_row(
-            line["world"],
+            line["truth"],
             line["seeds"],
             f"{line['coverage']:.3f}",
             f"{line['false_worst_table']:.3f}",
             f"{line['right']:.1f}",
-            "yes" if line["holds"] else "NO",
+            ("yes" if line["holds"] else "NO") if line["promised"] else "–",
         )
     show_grid(grid)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from senet_ablate.analysis.calibration import LEAST_COVERAGE, MOST_FALSE, MOST_FALSE_WILD
+from senet_ablate.analysis.calibration import ENOUGH, LEAST_COVERAGE, MOST_FALSE, MOST_FALSE_UNSTABLE
 
 COLUMNS = {
-    "world": "world",
+    "truth": "ground truth",
     "seeds": "seeds",
     "coverage": "coverage of 95 % intervals",
     "least_coverage": "least",
@@ -15,7 +15,7 @@ COLUMNS = {
     "false_worst_table": "false finding, worst table",
     "false_any": "any false finding",
     "right": "findings right",
-    "flagged": "wild arm flagged",
+    "flagged": "unstable network flagged",
     "holds": "holds",
 }
 
@@ -26,15 +26,19 @@ def to_markdown(frame: pd.DataFrame) -> str:
     for name in cells_of.columns[2:-1]:
         places = 1 if name == "findings right" else 3
         cells_of[name] = ["" if value is None or pd.isna(value) else f"{value:.{places}f}" for value in cells_of[name]]
-    cells_of["holds"] = ["yes" if holds else "NO" for holds in cells_of["holds"]]
+    cells_of["holds"] = [
+        ("yes" if holds else "NO") if promised else "not promised"
+        for holds, promised in zip(frame["holds"], frame["promised"], strict=True)
+    ]
     table = cells_of.to_markdown(index=False, disable_numparse=True, colalign=["left"] + ["right"] * 9)
     studies = int(frame["studies"].iloc[0])
     return f"""# Calibration: is the printed confidence deserved?
 
-Whole studies with a known truth, simulated image by image and judged by the code that judges real records;
+Whole studies with a known ground truth, simulated image by image and judged by the code that judges real records;
 {studies} studies a line, 17 networks each. "Holds": intervals cover in at least {LEAST_COVERAGE:.0%} of cases, and
-at most {MOST_FALSE:.0%} of studies have a false finding in the worst table ({MOST_FALSE_WILD:.0%} with one arm at three
-times the noise). Monte Carlo error of a share of 0.05 is {100 * (0.05 * 0.95 / studies) ** 0.5:.1f} points.
+at most {MOST_FALSE:.0%} of studies have a false finding in the worst table ({MOST_FALSE_UNSTABLE:.0%} with one unstable
+network, promised from {ENOUGH} seeds on). Monte Carlo error of a share of 0.05 is
+{100 * (0.05 * 0.95 / studies) ** 0.5:.1f} points.
 
 {table}
 
@@ -44,5 +48,7 @@ times the noise). Monte Carlo error of a share of 0.05 is {100 * (0.05 * 0.95 / 
   gain away.
 - "New images": each study sees other test images, arms find different images hard, and intervals are those
   for new images.
+- "Judged by study": `family = "study"`, the level divided by all findings of a study instead of those of a table.
+- Any false finding: in some table of the study.
 - Findings right: of the paper's 15, verdicts that say what is the case.
 """

@@ -117,7 +117,10 @@ def write_excitation(
 def write_pruning(folder: Path, subject: Sequence[str], table: pd.DataFrame) -> list[Path]:
     """Write the page of a pruned network and its CSV into `folder`."""
     page = render("pruning.md.j2", subject=subject, text=printed_pruning(table), identity=IDENTITY, mean_gate=MEAN_GATE)
-    return _write(folder, {"pruning.md": page, "pruning.csv": table.to_csv(index=False, lineterminator="\n")})
+    return _write(
+        folder,
+        {"pruning.md": page, "pruning.csv": table.to_csv(index=False, lineterminator="\n", float_format="%.10g")},
+    )
 
 
 def printed_pruning(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import comb
 
 import pandas as pd
 
-from senet_ablate.analysis.study import Assessment, gains_over_noise, rank_agreements, share_of_gain
-from senet_ablate.analysis.verdicts import WITHIN_NOISE_Z, AtomVerdict, Explanation, FindingVerdict, Reason
+from senet_ablate.analysis.exact import LEAST_UNSTABLE
+from senet_ablate.analysis.study import Assessment, gains_over_noise, share_of_gain
+from senet_ablate.analysis.verdicts import (
+    FEW_SEEDS_RATE,
+    STUDY_RATE,
+    WITHIN_NOISE_Z,
+    AtomVerdict,
+    Explanation,
+    FindingVerdict,
+    Reason,
+    Verdict,
+)
 from senet_ablate.spec.claims import Equivalent, Fewer, Metric, NoDifference, Retains, Superior
 
 MARK = {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
+WORDS: dict[Verdict, str] = {"reproduced": "holds here", "contradicted": "fails here", "not resolved": "open"}
+"""A verdict in words: of the setting at hand, not of the paper."""
 
 
 def in_words(finding: FindingVerdict) -> str:
     """One finding as a line of Markdown: sentence, verdict, the numbers that decided, and what it would take."""
-    return f"**{finding.claim.id}** {finding.claim.statement}: **{finding.verdict}**{why(finding)}"
+    return f"**{finding.claim.id}** {finding.claim.statement}: **{WORDS[finding.verdict]}**{why(finding)}"
 
 
 def why(finding: FindingVerdict) -> str:
@@ -46,7 +59,9 @@ def describe(reason: Explanation) -> str:
     margin = f"{reason.points:g} points" if reason.points is not None else f"{reason.share or 0:.0%} of the SE gain"
     match reason.kind:
         case Reason.REVERSED:
-            return "reversed"
+            return f"reversed: {_apart(reason)}" if any(reason.runs) else "reversed"
+        case Reason.SEPARATED:
+            return _apart(reason)
         case Reason.IMMATERIAL:
             return f"immaterial: the difference is less than {margin}"
         case Reason.TOO_DIFFERENT:
@@ -54,7 +69,7 @@ def describe(reason: Explanation) -> str:
         case Reason.LOSES_GAIN:
             return f"keeps less than {reason.share:.0%} of the gain"
         case Reason.FALSE_ALARM:
-            return "a false alarm: these runs scatter more than told"
+            return "a false alarm: these runs vary more than told"
         case Reason.WITHIN_NOISE:
             return "within the noise"
         case Reason.WIDE_INTERVAL:
@@ -70,7 +85,10 @@ def describe(reason: Explanation) -> str:
         case Reason.UNSTABLE:
             return f"unstable: {diverged or arms}"
         case Reason.BY_INSTABILITY:
-            return f"by instability: {diverged}"
+            here, elsewhere = (f"{lost} of {total}" for lost, total in reason.diverged)
+            return f"{arms} diverged or collapsed in {here} runs, all other networks in {elsewhere}"
+        case Reason.COLLAPSED:
+            return f"{reason.diverged[0][0]} of {reason.diverged[0][1]} runs of {arms} collapsed"
         case Reason.CONDITIONAL_ON_CONVERGENCE:
             return f"conditional on convergence: {reason.diverged[0][0]} runs of {arms} diverged"
         case Reason.EXACT_COUNT:
@@ -80,7 +98,27 @@ def describe(reason: Explanation) -> str:
             told = (f"{each.row} in {each.field} ({each.here}, not {each.reference})" for each in reason.undeclared)
             return f"arms differ in what is not declared: {', '.join(told)}"
         case Reason.REACHED_EARLIER:
-            return f"reached at look {reason.look}"
+            return f"reached at interim analysis {reason.look}"
+        case Reason.GIVEN_UP:
+            return f"the verdict of interim analysis {reason.look} is given up: its comparisons now say the opposite"
+
+
+FACTORS = {
+    "se.squeeze": "the squeeze",
+    "se.gate": "the gate",
+    "se.reduction": "the reduction ratio",
+    "placement.stages": "the choice of stages",
+    "placement.position": "the position",
+}
+
+
+def _apart(reason: Explanation) -> str:
+    worse, better = reason.runs
+    factor = FACTORS.get(reason.factor, "the block")
+    return (
+        f"each of {worse} runs is worse than each of {better}; 1 in {comb(worse + better, worse):,} if {factor} made "
+        "no difference"
+    )
 
 
 def reason_in_words(verdict: AtomVerdict | FindingVerdict) -> str:
@@ -90,8 +128,29 @@ def reason_in_words(verdict: AtomVerdict | FindingVerdict) -> str:
 
 
 def _reason(finding: FindingVerdict) -> str:
-    said = reason_in_words(finding)
+    said = "; ".join(part for part in (_parts(finding), reason_in_words(finding)) if part)
     return f" ({said})" if said else ""
+
+
+def _parts(finding: FindingVerdict) -> str:
+    """How many of a conjunction's comparisons hold, fail and are open; empty for a single one or if none is decided."""
+    counts: Counter[str] = Counter(atom.verdict for atom in finding.atoms)
+    total = len(finding.atoms)
+    if total == 1 or counts["not resolved"] == total:
+        return ""
+    if counts["reproduced"] == total:
+        return f"all {total} comparisons hold"
+    told = [
+        f"{counts[verdict]} {one if counts[verdict] == 1 else several}"
+        for verdict, one, several in (
+            ("contradicted", "fails", "fail"),
+            ("reproduced", "holds", "hold"),
+            ("not resolved", "open", "open"),
+        )
+        if counts[verdict]
+    ]
+    first, _, what = told[0].partition(" ")
+    return ", ".join([f"{first} of {total} comparisons {what}", *told[1:]])
 
 
 def deciding(finding: FindingVerdict) -> AtomVerdict | None:
@@ -103,7 +162,7 @@ def deciding(finding: FindingVerdict) -> AtomVerdict | None:
 
 def _numbers(finding: FindingVerdict) -> str:
     atom = deciding(finding)
-    if atom is None or atom.estimate is None or atom.low is None or atom.high is None:
+    if atom is None or atom.estimate is None:
         return ""
     counts = f"{min(atom.n)} to {max(atom.n)}" if len(set(atom.n)) > 1 else str(atom.n[0])
     what = {
@@ -113,8 +172,13 @@ def _numbers(finding: FindingVerdict) -> str:
         NoDifference: "difference",
     }.get(type(atom.atom), "")
     quoted = f" ({atom.atom})" if len([a for a in finding.atoms if not isinstance(a.atom, Fewer)]) > 1 else ""
-    interval = f"simultaneous {percent(finding.coverage)} interval {atom.low:+.2f} to {atom.high:+.2f}"
-    text = f"; {what}{quoted} {atom.estimate:+.2f}, {interval}, n = {counts}"
+    bound = ""
+    if atom.bound is not None and atom.bound_confidence is not None:
+        bound = f", at least {atom.bound:+.2f} (one-sided {percent(atom.bound_confidence)} bound, which decided)"
+    interval = ""
+    if atom.low is not None and atom.high is not None:
+        interval = f", simultaneous {percent(finding.coverage)} interval {atom.low:+.2f} to {atom.high:+.2f}"
+    text = f"; {what}{quoted} {atom.estimate:+.2f}{bound}{interval}, n = {counts}"
     if isinstance(atom.atom, Superior) and finding.verdict == "not resolved" and atom.confidence is not None:
         sure = atom.confidence
         shown = f"{sure:.2f}" if 0.005 <= sure < 0.995 else "over 0.99" if sure > 0.5 else "under 0.01"
@@ -142,12 +206,21 @@ def to_decide(finding: FindingVerdict) -> str:
     counts = [atom.more_seeds for atom in open_atoms]
     if any(count is None for count in counts):
         return "no affordable number of seeds"
-    return f"about {max(count for count in counts if count is not None)} more seeds of each"
+    most = max(open_atoms, key=lambda atom: atom.more_seeds or 0)
+    if most.if_apart:
+        return f"{_counted(most.more_seeds, 'more seed')} of each, if all runs stay apart as they are"
+    return f"about {_counted(most.more_seeds, 'more seed')} of each"
+
+
+def _counted(count: int | None, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _needed(finding: FindingVerdict) -> str:
     needed = to_decide(finding)
-    return f"; {needed} would decide the paper's difference" if needed else ""
+    if not needed or "if all" in needed:
+        return f"; decided by {needed}" if needed else ""
+    return f"; {needed} would decide the paper's difference"
 
 
 def _paper(finding: FindingVerdict) -> str:
@@ -190,6 +263,7 @@ def findings_frame(assessment: Assessment) -> pd.DataFrame:
                         "statement": finding.claim.statement,
                         "source": finding.claim.source,
                         "finding_verdict": finding.verdict,
+                        "finding_parts": _parts(finding),
                         "finding_reason": reason_in_words(finding),
                         **others,
                         "atom": str(atom.atom),
@@ -201,6 +275,7 @@ def findings_frame(assessment: Assessment) -> pd.DataFrame:
                         "estimate": atom.estimate,
                         "ci_low": atom.low,
                         "ci_high": atom.high,
+                        "bound": atom.bound,
                         "se": atom.se,
                         "df": atom.df,
                         "p_one_sided": atom.p,
@@ -222,55 +297,123 @@ def findings_frame(assessment: Assessment) -> pd.DataFrame:
 
 
 def to_csv(assessment: Assessment) -> str:
-    """The frame with six digits, which processors agree on; missing numbers empty."""
-    return findings_frame(assessment).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    """The frame with ten significant digits, in which processors agree; missing numbers empty."""
+    return findings_frame(assessment).to_csv(index=False, lineterminator="\n", float_format="%.10g")
 
 
 def to_markdown(assessment: Assessment) -> str:
-    """The page: verdicts at a glance, each finding in words, the gain over the noise, agreement in order, the plan."""
-    # Those of the paper; what our own tables ask stands with them below.
-    family = [f for f in assessment.all_findings if f.ablation.table and not f.claim.secondary]
-    counts = Counter(finding.verdict for finding in family)
-    verb = "is" if counts["reproduced"] == 1 else "are"
+    """The page: verdicts at a glance, each finding in words, the gain over the noise, the plan."""
     paragraphs = [
         f"# Findings ({assessment.outcomes.study.name})",
-        f"Of {len(family)} findings of the paper {counts['reproduced']} {verb} reproduced, {counts['contradicted']} "
-        f"contradicted and {counts['not resolved']} not resolved at this budget. In each table at most "
-        f'{assessment.rules.alpha:.0%} of studies like this one would show a false "reproduced", and at most as many a '
-        'false "contradicted". What is not resolved is not "no difference".',
-        _glance(assessment, family),
+        f"{counts_in_words(assessment)} {promise(assessment)}",
+        _glance(assessment),
+        *shared_runs(assessment),
         *_by_table(assessment),
         "## What the runs can decide",
         "\n".join(f"- {line}" for line in power_lines(assessment)),
-        "## Agreement with the paper in order",
-        _ranks(assessment),
         "## Plan",
         _plan(assessment),
     ]
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"
 
 
-def _glance(assessment: Assessment, family: list[FindingVerdict]) -> str:
+def family(assessment: Assessment) -> list[FindingVerdict]:
+    """The findings of the paper's tables that the study is about, else those of its tables of ours."""
+    found = [
+        finding
+        for ablation in assessment.about
+        for finding in assessment.findings[ablation.slug]
+        if not finding.claim.secondary
+    ]
+    return [finding for finding in found if finding.ablation.table] or found
+
+
+def family_name(assessment: Assessment) -> str:
+    """What those findings are."""
+    return "findings of the paper" if any(each.ablation.table for each in family(assessment)) else "findings"
+
+
+def counts_in_words(assessment: Assessment) -> str:
+    """How many findings hold, fail and are open."""
+    found = family(assessment)
+    counts = Counter(finding.verdict for finding in found)
+    told = f"{counts['reproduced']} {'holds' if counts['reproduced'] == 1 else 'hold'} here, "
+    told += f"{counts['contradicted']} {'fails' if counts['contradicted'] == 1 else 'fail'} here and "
+    told += f"{counts['not resolved']} {'is' if counts['not resolved'] == 1 else 'are'} open at this budget"
+    return f"Of {len(found)} {family_name(assessment)} {told}."
+
+
+def promise(assessment: Assessment) -> str:
+    """How often such verdicts are wrong: by the rules, and in simulated studies."""
+    rules = assessment.rules
+    where = "In each table at" if rules.family == "table" else "At"
+    told = (
+        f'{where} most {rules.alpha:.0%} of studies like this one would show a false "holds", and at most as many a '
+        'false "fails".'
+    )
+    if rules.family == "table":
+        told += f" In simulated studies without any effect, about one in {1 / STUDY_RATE:.0f} shows some false finding."
+    if _few_seeds(assessment):
+        told += (
+            f" Where networks have fewer than {LEAST_UNSTABLE} seeds, one of three times the run-to-run standard "
+            f"deviation raises the share in its table to about {FEW_SEEDS_RATE:.0%}."
+        )
+    if assessment.others:
+        told += " Verdicts by another metric carry that rate once more."
+    return f'{told} What is open is not "no difference".'
+
+
+def _few_seeds(assessment: Assessment) -> bool:
+    """Whether a finding is decided although an arm of it has too few seeds to tell whether it is unstable."""
+    decided = [finding for finding in family(assessment) if finding.verdict != "not resolved"]
+    return any(1 < count < LEAST_UNSTABLE for finding in decided for atom in finding.atoms for count in atom.n)
+
+
+def shared_runs(assessment: Assessment) -> list[str]:
+    """Which comparisons share runs, among tables and with other studies; empty where none do."""
+    about = [ablation for ablation in assessment.about if ablation.claims]
+    uses = Counter(
+        arm
+        for ablation in about
+        for arm in {ablation.arm(name) for claim in ablation.claims for name in (*claim.arms, ablation.reference)}
+    )
+    runs = assessment.outcomes.runs
+    common = [f"{arm.slug} ({len(runs[arm])}) in {uses[arm]}" for arm in runs if uses[arm] > 1]
+    told = []
+    if common:
+        told.append(
+            f"Tables share runs, so their findings are not independent: of {len(about)} tables, the runs of "
+            f"{', '.join(common)}."
+        )
+    if assessment.shared_with:
+        others = ", ".join(f"{count} with {name}" for name, count in assessment.shared_with.items())
+        total = len(assessment.outcomes.records)
+        told.append(f"Of {total} runs this study shares {others}: their findings are not independent.")
+    return told
+
+
+def _glance(assessment: Assessment) -> str:
     lines = []
-    for finding in family:
+    for finding in family(assessment):
         line = {
             "": MARK[finding.verdict],
             "finding": finding.claim.id,
             "statement": finding.claim.statement,
-            "verdict": finding.verdict,
+            "verdict": WORDS[finding.verdict],
         }
         slug = finding.ablation.slug
         number = assessment.findings[slug].index(finding)
         line |= {
-            f"by {METRIC_NAMES[metric]}": tables[slug][number].verdict for metric, tables in assessment.others.items()
+            f"by {METRIC_NAMES[metric]}": WORDS[tables[slug][number].verdict]
+            for metric, tables in assessment.others.items()
         }
         lines.append(line | {"needed, if the paper is right": to_decide(finding)})
-    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) if lines else ""
 
 
 def _by_table(assessment: Assessment) -> list[str]:
     paragraphs = []
-    for findings in assessment.findings.values():
+    for findings in (assessment.findings[ablation.slug] for ablation in assessment.about):
         if not findings:
             continue
         told = "\n".join(f"- {in_words(finding)}" for finding in findings)
@@ -284,38 +427,10 @@ def power_lines(assessment: Assessment) -> list[str]:
     if found is None:
         return ["No table declares a finding."]
     return [
-        f"By {METRIC_NAMES[each.metric]} the SE gain is {each.gain:+.3g} and a difference of two runs scatters by "
-        f"{each.sd_of_difference:.3g}: gain over noise {each.ratio:+.2f}, over-dispersion {each.phi:.1f}."
+        f"By {METRIC_NAMES[each.metric]} the SE gain is {each.gain:+.3g}, the standard deviation of a difference of "
+        f"two runs {each.sd_of_difference:.3g}: gain over noise {each.ratio:+.2f}, over-dispersion {each.phi:.1f}."
         for each in found
     ] or ["No two networks have runs to compare."]
-
-
-def rank_cells(assessment: Assessment) -> list[dict[str, str]]:
-    """Agreement of each table's order with the paper's, as text: Kendall's tau-b, its interval, the noise ceiling."""
-    return [
-        {
-            "table": ablation.heading if ablation else "All networks",
-            "networks": str(found.arms),
-            "tau": f"{found.tau:+.2f}",
-            "90 % interval": f"{found.low:+.2f} to {found.high:+.2f}",
-            "noise ceiling": f"{found.ceiling:.2f}",
-        }
-        for ablation, found in rank_agreements(assessment)
-    ]
-
-
-RANKS_NOTE = (
-    "Kendall's tau-b between our mean errors and the paper's. The ceiling is what runs as noisy as these would reach "
-    "if the paper's figures were the exact truth; it is no verdict."
-)
-
-
-def _ranks(assessment: Assessment) -> str:
-    cells = rank_cells(assessment)
-    if not cells:
-        return "No table has runs to rank."
-    sides = ["left"] + ["right"] * 4
-    return f"{pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True, colalign=sides)}\n\n{RANKS_NOTE}"
 
 
 def plan_sentence(assessment: Assessment) -> str:
@@ -325,8 +440,8 @@ def plan_sentence(assessment: Assessment) -> str:
     counted = sum(isinstance(atom.atom, Fewer) for finding in assessment.all_findings for atom in finding.atoms)
     return (
         f"Plan {plan.digest}{' of ' + plan.written if plan.written else ' (no file)'}: {rules.looks} "
-        f'{"look" if rules.looks == 1 else "looks"}, alpha {rules.alpha:g} by {rules.family}, "the same" is within '
-        f"{margin}, {rules.pairing} credit for seeds in common, verdicts for {_ESTIMAND[rules.estimand]}; exact "
+        f'{"analysis" if rules.looks == 1 else "analyses"}, alpha {rules.alpha:g} by {rules.family}, "the same" is '
+        f"within {margin}, {rules.pairing} credit for seeds in common, verdicts for {_ESTIMAND[rules.estimand]}; exact "
         f"counts: {counted}."
     )
 

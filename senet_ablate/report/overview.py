@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from senet_ablate.analysis.study import Assessment
-from senet_ablate.report.findings import deciding
+from senet_ablate.report.findings import WORDS, deciding
 
 NO_RUNS = "not run"
 
@@ -14,7 +14,7 @@ def overview_markdown(assessment: Assessment) -> str:
     """The line under its headings, as a Markdown table. `senet-ablate report --fill` puts those of several together."""
     protocol, outcomes = assessment.pin.protocol, assessment.outcomes
     verdicts = Counter(
-        finding.verdict if deciding(finding) else NO_RUNS
+        WORDS[finding.verdict] if deciding(finding) or finding.verdict != "not resolved" else NO_RUNS
         for finding in assessment.all_findings
         if finding.ablation.table and not finding.claim.secondary
     )
@@ -27,7 +27,7 @@ def overview_markdown(assessment: Assessment) -> str:
         "variants": f"{len(outcomes.runs)}",
         "runs": f"{len(outcomes.records)}",
         "SE gain, points": _gain(assessment),
-        **{verdict: f"{verdicts[verdict]}" for verdict in ("reproduced", "contradicted", "not resolved", NO_RUNS)},
+        **{verdict: f"{verdicts[verdict]}" for verdict in (*WORDS.values(), NO_RUNS)},
     }
     rows = (cells, [":--"] * len(cells), cells.values())
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
@@ -38,4 +38,7 @@ def _gain(assessment: Assessment) -> str:
     judge = next((judge for judge in assessment.judges.values() if judge.ablation.claims), None)
     gain = judge.evidence.difference(judge.contrasts.gain) if judge else None
     unit = " nats" if assessment.rules.metric == "cross_entropy" else ""
-    return f"{gain.estimate:+.2f} ± {gain.half_width:.2f}{unit}" if gain else "–"
+    if judge is None or gain is None:
+        return "–"
+    sure = judge.half_width(judge.contrasts.gain) is not None
+    return f"{gain.estimate:+.2f}{f' ± {gain.half_width:.2f}' if sure else ''}{unit}"

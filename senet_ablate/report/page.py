@@ -25,7 +25,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.report import findings
 from senet_ablate.report.departures import SettingLine, same_in_words, setting_lines
 from senet_ablate.report.figures.forest import equivalence_margin
-from senet_ablate.report.findings import MARK, in_words, to_decide
+from senet_ablate.report.findings import MARK, WORDS, in_words, to_decide
 from senet_ablate.report.folder import Picture
 from senet_ablate.report.render import render
 from senet_ablate.report.tables import Table, optimisations_in_words, printed, to_csv, to_latex
@@ -74,10 +74,7 @@ class Page:
     @property
     def promise(self) -> str:
         """What a verdict may be trusted for."""
-        return (
-            f"In each table at most {self.assessment.rules.alpha:.0%} of studies like this one would show a false "
-            '"reproduced", and at most as many a false "contradicted". What is not resolved is not "no difference".'
-        )
+        return findings.promise(self.assessment)
 
     @property
     def forest_note(self) -> str:
@@ -115,14 +112,19 @@ class Page:
 
     @property
     def family(self) -> list[FindingVerdict]:
-        """The paper's findings."""
-        return [each for each in self.assessment.all_findings if each.ablation.table and not each.claim.secondary]
+        """The findings that are counted."""
+        return findings.family(self.assessment)
+
+    @property
+    def family_name(self) -> str:
+        """What they are."""
+        return findings.family_name(self.assessment)
 
     @property
     def counts(self) -> dict[str, int]:
         """How many findings have each verdict."""
         counted: Counter[str] = Counter(finding.verdict for finding in self.family)
-        return {verdict: counted[verdict] for verdict in MARK}
+        return {word: counted[verdict] for verdict, word in WORDS.items()}
 
     @property
     def other_metrics(self) -> list[str]:
@@ -143,8 +145,8 @@ class Page:
             "id": finding.claim.id,
             "statement": finding.claim.statement,
             "mark": MARK[finding.verdict],
-            "verdict": finding.verdict,
-            "others": [tables[slug][number].verdict for tables in self.assessment.others.values()],
+            "verdict": WORDS[finding.verdict],
+            "others": [WORDS[tables[slug][number].verdict] for tables in self.assessment.others.values()],
             "words": in_words(finding),
             "to_decide": to_decide(finding),
         }
@@ -221,13 +223,6 @@ class Page:
     def power(self) -> list[str]:
         """Gain over noise by each metric."""
         return findings.power_lines(self.assessment)
-
-    @property
-    def ranks(self) -> list[dict[str, str]]:
-        """Agreement with the paper's order."""
-        return findings.rank_cells(self.assessment)
-
-    ranks_note = findings.RANKS_NOTE
 
     @cached_property
     def audit(self) -> list[Departure]:

@@ -12,7 +12,8 @@ from typing import Any, cast
 import pandas as pd
 
 from senet_ablate.analysis.evidence import summarise_errors, survey
-from senet_ablate.analysis.judge import TableJudge, may_be_best, smallest_effect
+from senet_ablate.analysis.judge import TableJudge, may_be_best
+from senet_ablate.analysis.sample_size import smallest_effect
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.summary import seed_values
 from senet_ablate.analysis.verdicts import FindingVerdict
@@ -50,11 +51,11 @@ class Table:
 def build_table(ablation: Ablation, assessment: Assessment) -> Table:
     """Fill one table from a judged study.
 
-    The frame has, per row: table, row, label, n, n_diverged, top1_err_mean, top1_err_half (half the width of the mean's
-    95 % interval), top1_err_sd (over its own seeds), top5_err_mean, diff_to_reference, diff_half (of its simultaneous
-    95 % interval), may_be_best, params, params_with_bn_stats, added_params, macs, added_macs, measured milliseconds
-    with their range, the paper's columns with its own difference, and note (why runs are missing). Means, intervals
-    and differences are in the rules' metric.
+    The frame has, per row: table, row, label, n, n_diverged, n_collapsed, top1_err_mean, top1_err_half (half the width
+    of the mean's 95 % interval), top1_err_sd (over its own seeds), top5_err_mean, diff_to_reference, diff_half (of its
+    simultaneous interval), may_be_best, params, params_with_bn_stats, added_params, macs, added_macs, measured
+    milliseconds with their range, the paper's columns with its own difference, and note (why runs are missing). Means,
+    intervals and differences are in the rules' metric.
     """
     judge, outcomes, pin = assessment.judges[ablation.slug], assessment.outcomes, assessment.pin
     evidence = judge.evidence
@@ -68,7 +69,6 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
         good = outcomes.good(row.arm)
         mean = evidence.difference(judge.contrasts.mean(row.id))
         difference = evidence.difference(to_reference[row.id]) if row.id in to_reference else None
-        low, high = judge.interval(difference) if difference else (0.0, 0.0)
         errors = summarise_errors(good)
         size = survey(outcomes, row.arm)
         paper = row.paper
@@ -79,12 +79,13 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
                 "label": row.label,
                 "n": len(good),
                 "n_diverged": outcomes.diverged(row.arm),
+                "n_collapsed": outcomes.collapsed(row.arm),
                 "top1_err_mean": mean.estimate if mean else None,
-                "top1_err_half": mean.half_width if mean and evidence.noise else None,
+                "top1_err_half": mean.half_width if mean and evidence.noise and len(good) > 1 else None,
                 "top1_err_sd": errors.top1_sd,
                 "top5_err_mean": errors.top5_mean,
                 "diff_to_reference": difference.estimate if difference else None,
-                "diff_half": (high - low) / 2 if difference else None,
+                "diff_half": judge.half_width(to_reference[row.id]) if difference else None,
                 "may_be_best": row.id in best,
                 **{key: getattr(size.total, key) if size else None for key in Complexity.model_fields},
                 "added_params": size.added.params if size else None,
@@ -130,7 +131,9 @@ def _note(row: Row, assessment: Assessment, seeds: set[int]) -> str:
     planned = plan.seeds[-1].get(row.arm.slug, 0) if plan.written else len(seeds)
     others = set(sorted(seed for seed in seeds if row.arm.owns(seed))[:planned])
     states = row_states([protocol.run_spec(row.variant, seed) for seed in sorted(begun | others)], study)
-    told = [f"{state}: {', '.join(names)}" for state, names in states.items() if state != "finished" and names]
+    collapsed = assessment.outcomes.collapsed(row.arm)
+    told = [f"{collapsed} of {len(assessment.outcomes.runs.get(row.arm, ()))} runs collapsed"] if collapsed else []
+    told += [f"{state}: {', '.join(names)}" for state, names in states.items() if state != "finished" and names]
     return "; ".join(told)
 
 
@@ -146,7 +149,7 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
         f"batch {recipe.batch_size}.",
         "Error of the last epoch on the test set, evaluated once: mean over n seeds and half-width of its 95 % "
         f"interval. The difference is to {ablation.row(ablation.reference).label}, with the half-width of its "
-        f"simultaneous {percent(1 - assessment.rules.alpha_per_look)} interval. ✓ marks the rows that are not "
+        f"simultaneous {percent(assessment.judges[ablation.slug].coverage)} interval. ✓ marks the rows that are not "
         "significantly different from the best.",
         *noise_remarks(assessment, assessment.judges[ablation.slug]),
     ]
@@ -174,14 +177,14 @@ def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
     deviating = "; ".join(assessment.deviations) or "none"
     if noise is None:
         return [
-            "No variant has two seeds, so nothing can be decided; intervals are provisional.",
+            "No variant has two seeds, so nothing can be decided and no interval is given.",
             f"{told}. Deviations from the plan: {deviating}.",
         ]
     kind = " (runs differ in real quality: short-training noise)" if noise.short_training else ""
     unstable = ", ".join(evidence.unstable) or "none"
     sd = noise.typical_sd
     remarks = [
-        f"Noise, pooled over {int((evidence.counts > 1).sum())} variants of the study ({noise.pooled_df} degrees of "
+        f"Noise, pooled over {evidence.pooled} variants of the study ({noise.pooled_df} degrees of "
         f"freedom): run-to-run standard deviation {sd:.2f} points; over-dispersion {noise.phi:.1f}{kind}; correlation "
         f"of runs of one seed {noise.correlation:+.2f}; unstable: {unstable}."
     ]

@@ -28,8 +28,6 @@ from senet_ablate.report.tables import (
     to_latex,
     to_markdown,
 )
-from senet_ablate.spec.ablation import Ablation
-from senet_ablate.spec.claims import PLAIN
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def write_report(
     folder = ReportFolder(reports / study.name)
     write, picture = folder.write, folder.picture
     every = [judge.ablation for judge in assessment.judges.values()]
-    ablations = [each for each in every if each.slug in slugs or _has_runs_of_its_own(each, assessment)] or every
+    ablations = [each for each in every if each.slug in slugs or each in assessment.begun] or every
     tables = [build_table(ablation, assessment) for ablation in ablations]
     metric = assessment.rules.metric
     compared = forest_frame(assessment, ablations)
@@ -81,11 +79,6 @@ def write_report(
     write("index.html", page.to_html(whole))
     write("REPORT.md", page.to_markdown(whole))
     return Report(tuple(table for table in tables if not slugs or table.ablation.slug in slugs), tuple(folder.files))
-
-
-def _has_runs_of_its_own(ablation: Ablation, assessment: Assessment) -> bool:
-    shared = {ablation.arm(ablation.reference), ablation.arm(PLAIN)}
-    return any(row.arm in assessment.outcomes.runs for row in ablation.rows if row.arm not in shared)
 
 
 def fill(text: str, reports: Path, study: str) -> str:

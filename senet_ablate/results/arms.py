@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from senet_ablate.errors import UserError
-from senet_ablate.results.records import Predictions, RunRecord, StudyPin
+from senet_ablate.results.records import CURVE_FILE, Predictions, RunRecord, StudyPin, read_curve
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import SEED_SERIES, Arm
+
+COLLAPSED_SHARE = 0.9
+"""A run collapsed if its last training loss is above this share of ln(classes), the loss of knowing nothing."""
 
 
 def arm_of(record: RunRecord) -> Arm:
@@ -37,6 +41,12 @@ class Outcomes:
     def diverged(self, arm: Arm) -> int:
         """How many of the arm's runs diverged."""
         return len(self.runs.get(arm, ())) - len(self.good(arm))
+
+    def collapsed(self, arm: Arm) -> int:
+        """How many of the arm's runs learnt next to nothing, though they did not diverge, by their training loss."""
+        limit = COLLAPSED_SHARE * math.log(self.pin.data.classes)
+        curves = [read_curve(self.study.run(record.run_id).path / CURVE_FILE) for record in self.good(arm)]
+        return sum(bool(curve) and curve[-1].train_loss > limit for curve in curves)
 
     def at_look(self, seeds: Mapping[Arm, int]) -> Outcomes:
         """The runs with each arm's first so many seeds: what was there when the verdicts were read."""

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -110,6 +111,19 @@ def write_plan(study: Study, plan: StudyPlan) -> None:
     write_atomic(study.root / PLAN_FILE, plan.model_dump_json(indent=1) + "\n")
 
 
+def plan_seeds(chosen: Selection, seeds: int | None) -> None:
+    """Make `seeds` of each chosen arm the plan of a study that has neither runs nor a plan file."""
+    if seeds is None or chosen.study.begun() or read_plan(chosen.study) is not None:
+        return
+    plan = StudyPlan(
+        written=datetime.now(UTC).date().isoformat(),  # the day: the same command again is the same plan
+        claims=claims_digest(chosen.declared),
+        seeds=({arm.slug: seeds for arm in arms(chosen.ablations)},),
+        basis=f"{seeds} seeds of each network, as given before the first run",
+    )
+    write_plan(chosen.study, plan)
+
+
 def unplanned(plan: StudyPlan, outcomes: Outcomes) -> list[Arm]:
     """Arms that have more seeds than the plan gives them; an arm that it does not name is another question."""
     return [arm for arm, runs in outcomes.runs.items() if 0 < plan.count(arm) < len(runs)]
@@ -134,11 +148,13 @@ def deviations(plan: StudyPlan, outcomes: Outcomes, ablations: Sequence[Ablation
     if others:
         told.append(f"not in the plan: {', '.join(others)}")
     if len(plan.seeds) > plan.rules.looks:
-        told.append(f"look {len(plan.seeds)} of a plan for {plan.rules.looks}, judged at the levels of five looks")
+        told.append(
+            f"interim analysis {len(plan.seeds)} of a plan for {plan.rules.looks}, judged at the levels of five"
+        )
     extended = unplanned(plan, outcomes)
     if extended:
         names = ", ".join(f"{arm.slug} {len(outcomes.runs[arm])} for {plan.count(arm)}" for arm in extended)
-        told.append(f"unplanned extension, judged at the levels of five looks: {names}")
+        told.append(f"unplanned extension, judged at the levels of five analyses: {names}")
     return told
 
 

@@ -25,8 +25,8 @@ class Rules(Digested):
 
     alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
     """Largest share of studies with a false "reproduced", and with a false "contradicted"."""
-    family: Literal["table", "suite"] = "table"
-    """Whether `alpha` holds for each table or for all findings together."""
+    family: Literal["table", "study", "suite"] = "table"
+    """Whether `alpha` holds for each table or for the whole study (`suite` is an older word for `study`)."""
     margin_rho: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Two variants are the same within this share of the SE gain."""
     margin_abs: Annotated[float, Field(gt=0)] | None = None

@@ -232,8 +232,8 @@ class Network(Spec):
     arguments: Settings = ()
     """Arguments for the function that builds a library's network or your own."""
     unstrided: Annotated[int, Field(ge=0, le=8)] = 0
-    """How many halvings of the map are undone, from the first, so that a network made for large images keeps the maps of
-    small ones: layers with a stride get a stride of 1, and poolings of windows side by side vanish."""
+    """How many halvings of the map are undone, from the first, so that a network made for large images keeps the maps
+    of small ones: layers with a stride get a stride of 1, and poolings of windows side by side vanish."""
     units: str = ""
     """Of a network that no family knows: pattern of the names of the modules to which a block belongs."""
     places: Places = ()

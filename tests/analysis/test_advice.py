@@ -11,7 +11,8 @@ from judging import A_WORSE, FOUR, KEEPS, NULL, PRINTED, SAME, moved, p_of_the_s
 from scipy import optimize, stats
 from studies import better, same
 
-from senet_ablate.analysis.judge import TableJudge, advise
+from senet_ablate.analysis.judge import TableJudge
+from senet_ablate.analysis.sample_size import advise
 from senet_ablate.analysis.verdicts import AtomVerdict
 from senet_ablate.report.findings import reason_in_words
 from senet_ablate.spec.claims import Atom

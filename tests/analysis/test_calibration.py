@@ -26,7 +26,7 @@ from senet_ablate.analysis.calibration import (
 from senet_ablate.analysis.contrasts import TableContrasts
 from senet_ablate.analysis.evidence import Evidence
 from senet_ablate.analysis.noise import Sample
-from senet_ablate.analysis.verdicts import AtomVerdict, Explanation, Reason, Verdict
+from senet_ablate.analysis.verdicts import STUDY_RATE, AtomVerdict, Explanation, Reason, Verdict
 from senet_ablate.spec.claims import Atom, Claim, Equivalent, Fewer, Retains, Rules, Superior
 from senet_ablate.spec.loading import load_ablations
 
@@ -115,7 +115,7 @@ def sure_study(errors: dict[str, float]) -> Evidence:
         for error, luck in ((error, rng.standard_normal((3, 50))) for error in errors.values())
     ]
     placed = tuple(SQUEEZE.arm(name) for name in errors)
-    return Evidence(placed, Sample.of(scores), Rules(), phi=1.0, draws=2000)
+    return Evidence(placed, Sample.of(scores), Rules(), points=1 << 11)
 
 
 def told(seen: dict[str, float], truth: dict[str, float]) -> Tally:
@@ -163,10 +163,12 @@ def test_a_finding_is_false_if_any_of_its_atoms_is():
 # --- many studies ----------------------------------------------------------------------------------------------------
 
 
-def made_up(covered: list[bool], false: int, right: int, unstable: tuple[str, ...] = ()) -> Tally:
+def made_up(
+    covered: list[bool], false: int, right: int, unstable: tuple[str, ...] = (), planted: tuple[str, ...] = ()
+) -> Tally:
     return Tally(
         {f"c{place}": each for place, each in enumerate(covered)}, {"one": all(covered), "two": True},
-        {"one": 0, "two": false}, right, unstable,
+        {"one": 0, "two": false}, right, unstable, planted,
     )  # fmt: skip
 
 
@@ -176,7 +178,7 @@ def test_a_line_of_the_calibration_is_made_of_shares_of_studies():
     tallies = [made_up([True, True], 2, 4), made_up([True, False], 0, 6), made_up([True, True], 0, 5, (tanh.slug,))]
     line = summarise(cell, [*tallies, made_up([True, True], 1, 5)])
     assert line == {
-        "world": "some",
+        "truth": "some",
         "seeds": "3",
         "studies": 4,
         "coverage": 0.875,
@@ -187,34 +189,35 @@ def test_a_line_of_the_calibration_is_made_of_shares_of_studies():
         "false_any": 0.5,
         "right": 5.0,
         "flagged": None,
+        "promised": True,
         "holds": False,
     }
-    wild = summarise(replace(cell, world=GroundTruth({}, wild={tanh: 3.0}), seeds=(2, 9)), tallies)
-    assert (wild["seeds"], wild["flagged"]) == ("2 to 9", pytest.approx(1 / 3))
+    planted = [replace(each, planted=(tanh.slug,)) for each in tallies]
+    shaky = summarise(replace(cell, seeds=(2, 9)), planted)
+    assert (shaky["seeds"], shaky["flagged"], shaky["promised"]) == ("2 to 9", pytest.approx(1 / 3), False)
+    assert summarise(replace(cell, seeds=(5, 9)), planted)["promised"]
 
 
 def test_a_line_holds_if_intervals_cover_and_few_studies_have_a_false_finding():
     sound, false = made_up([True], 0, 1), made_up([True], 1, 0)
     missed = made_up([False], 0, 1)
-    cell, wild = (
-        Cell("some", GroundTruth({}), (3,)),
-        Cell("wild", GroundTruth({}, wild={TABLES[2].arm("tanh"): 3.0}), (3,)),
-    )
+    cell = Cell("some", GroundTruth({}), (3,))
+    unstable, wrong = (replace(each, planted=("se-r16-tanh",)) for each in (sound, false))
     assert summarise(cell, [sound] * 94 + [false] * 6)["holds"]
     assert not summarise(cell, [sound] * 93 + [false] * 7)["holds"]
-    assert summarise(wild, [sound] * 92 + [false] * 8)["holds"]
-    assert not summarise(wild, [sound] * 91 + [false] * 9)["holds"]
+    assert summarise(cell, [unstable] * 92 + [wrong] * 8)["holds"]
+    assert not summarise(cell, [unstable] * 91 + [wrong] * 9)["holds"]
     assert summarise(cell, [sound] * 94 + [missed] * 6)["holds"]
     assert not summarise(cell, [sound] * 93 + [missed] * 7)["holds"]
 
 
 def test_the_number_of_processes_changes_no_number(monkeypatch):
     paper = {SQUEEZE.arm(name): SQUEEZE.paper_top1(name) for name in ("plain", "avg", "max")}
-    worlds = [
+    truths = [
         GroundTruth(paper, images=400, sd=0.8),
-        GroundTruth(dict.fromkeys(paper, 22.0), images=400, sd=0.8, wild={SQUEEZE.arm("max"): 3.0}),
+        GroundTruth(dict.fromkeys(paper, 22.0), images=400, sd=0.8, unstable={SQUEEZE.arm("max"): 3.0}),
     ]
-    some = [Cell(f"cell {place}", world, (3, 3, 4)) for place, world in enumerate(worlds)]
+    some = [Cell(f"cell {place}", truth, (3, 3, 4)) for place, truth in enumerate(truths)]
     monkeypatch.setattr(calibration, "cells", lambda ablations, seeds: iter(some))
     heard: list[float] = []
     one, two = (calibrate([SQUEEZE], 30, [3], jobs, heard.append) for jobs in (1, 2))
@@ -226,18 +229,32 @@ def test_the_number_of_processes_changes_no_number(monkeypatch):
     assert here[0][:7] != here[0][7:14], "studies differ"
 
 
-def test_the_calibration_has_the_worlds_of_the_design_at_every_number_of_seeds():
+def test_the_calibration_has_the_truths_of_the_design_at_every_number_of_seeds():
     found = list(calibration.cells(TABLES, (3, 5)))
     names = [cell.name for cell in found]
-    assert len(names) == 2 * 9 + 2
+    assert len(names) == 2 * 12 + 4
     for cell in found:
-        assert len(cell.seeds) == len(cell.world.errors) == 17
+        assert len(cell.seeds) == len(cell.truth.errors) == 17
     by_name = {cell.name: cell for cell in found}
-    assert set(by_name["no effects"].world.errors.values()) == {22.28}
-    assert by_name["paper's effects"].world.errors == paper_errors(TABLES, 1.0)
-    assert {multiple for cell in found for multiple in (cell.world.wild or {}).values()} == {3.0}
+    assert set(by_name["no effects"].truth.errors.values()) == {22.28}
+    assert by_name["paper's effects"].truth.errors == paper_errors(TABLES, 1.0)
+    assert {multiple for cell in found for multiple in (cell.truth.unstable or {}).values()} == {3.0, 3.4, 30.0}
     assert set(by_name["unequal seeds, no effects"].seeds) == set(range(2, 10))
     assert [cell.name for cell in found if cell.rules.estimand == "population"] == ["new images, paper's effects"] * 2
+
+
+def test_an_unstable_network_in_turn_is_another_one_in_each_chunk():
+    cell = next(cell for cell in calibration.cells(TABLES, (5,)) if cell.in_turn)
+    starts = [range(25 * number, 25 * number + 25) for number in range(17)]
+    planted = [cell.truth_of(chunk).unstable for chunk in starts]
+    assert {arm for each in planted for arm in each} == set(cell.truth.errors)
+    assert all(list(each.values()) == [3.0] for each in planted)
+
+
+def test_the_rate_that_reports_print_is_that_of_the_calibration():
+    frame = pd.read_csv(Path(__file__).parents[2] / "reports" / "calibration" / "calibration.csv")
+    seen = frame[frame.iloc[:, 0] == "no effects"]
+    assert abs(seen["false_any"].mean() - STUDY_RATE) < 3 * (0.12 * 0.88 / seen["studies"].sum()) ** 0.5
 
 
 def coverage(cell: Cell, studies: int) -> tuple[float, float]:
@@ -257,10 +274,10 @@ def test_intervals_cover_as_often_as_they_say_where_there_are_no_effects():
 @pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize("noise", ["long", "short"])
 def test_levels_hold_in_many_studies(noise, seeds, errors):
-    world = replace(SMALL, errors=paper_errors(TABLES, errors))
+    truth = replace(SMALL, errors=paper_errors(TABLES, errors))
     if noise == "short":
-        world = replace(world, sd=0.4 * 5**0.5, phi=4.0, correlation=0.4, shared=0.3)
-    line = summarise(cell := Cell("", world, (seeds,) * 17), simulate(TABLES, cell, 0, range(200)))
+        truth = replace(truth, sd=0.4 * 5**0.5, phi=4.0, correlation=0.4, shared=0.3)
+    line = summarise(cell := Cell("", truth, (seeds,) * 17), simulate(TABLES, cell, 0, range(200)))
     assert line["coverage"] >= 0.94
     assert line["simultaneous_coverage"] >= 0.91
     assert line["false_worst_table"] < 0.08

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from judging import (
     A_WORSE,
+    B_WORSE,
     FOUR,
     KEEPS,
     PRINTED,
@@ -24,7 +26,6 @@ from judging import (
 )
 from scatter import evenly, runs_of
 from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar
 from studies import better, same
 
 from senet_ablate.analysis.judge import TableJudge
@@ -40,9 +41,7 @@ def test_claims_that_touch_an_arm_of_one_seed_have_an_estimate_and_no_verdict():
     (found,) = touched.atoms
     assert (found.verdict, reason_in_words(found)) == ("not resolved", f"one seed: {TANH}")
     assert found.estimate == pytest.approx(0.5)
-    # B is that of the other arms, and so is the factor.
-    assert found.se == pytest.approx(0.1 * (1 / 1 + 1 / 5) ** 0.5, rel=1e-3)
-    assert found.low < 0.5 < found.high
+    assert (found.low, found.high, found.se) == (None, None, None), "one seed shows no noise"
     assert found.p is None
     assert found.new_images == "open"
 
@@ -56,8 +55,8 @@ def test_one_seed_of_the_network_without_se_leaves_no_gain_to_measure_by(atom):
 def test_without_two_runs_of_the_network_without_se_a_difference_is_seen_but_never_called_immaterial(runs):
     assert verdict(A_WORSE, moved("a", 0.5), seeds={"plain": runs}).verdict == "reproduced"
     assert reason_in_words(verdict(A_WORSE, moved("a", -0.5), seeds={"plain": runs})) == "reversed"
-    assert verdict(A_WORSE, FOUR).verdict == "contradicted"
-    assert reason_in_words(verdict(A_WORSE, FOUR, seeds={"plain": runs})) == "within the noise"
+    assert verdict(B_WORSE, FOUR).verdict == "contradicted"
+    assert reason_in_words(verdict(B_WORSE, FOUR, seeds={"plain": runs})) == "within the noise"
 
 
 def test_an_arm_without_a_run_is_named():
@@ -65,25 +64,17 @@ def test_an_arm_without_a_run_is_named():
     assert (found.verdict, reason_in_words(found), found.estimate) == ("not resolved", f"not run: {RELU}", None)
 
 
-@pytest.mark.parametrize("phi", [1.0, 6.0])
-@pytest.mark.parametrize(("worse", "good"), [("a", "ref"), ("plain", "b")])
-def test_with_one_seed_everywhere_the_provisional_standard_error_is_mcnemars_inflated(worse, good, phi):
+def test_with_one_seed_everywhere_a_difference_has_neither_interval_nor_verdict():
     rng = np.random.default_rng(3)
-    rates = {"plain": 0.9, "ref": 0.2, "a": 0.25, "b": 0.25}
-    wrong = {name: rng.random(500) < rate for name, rate in rates.items()}
-    ablation = table(better(good, worse))
-    evidence = evidence_of(ablation, {name: [100.0 * run] for name, run in wrong.items()}, phi)
-    (found,) = TableJudge(ablation, evidence).judge()[0].atoms
-    one, other = wrong[worse], wrong[good]
-    counts = [[np.sum((one == i) & (other == j)) for j in (True, False)] for i in (True, False)]
-    statistic = mcnemar(counts, exact=False, correction=False).statistic  # (b - c)^2 / (b + c)
-    assert found.estimate == pytest.approx(100 * (one.mean() - other.mean()))
-    assert (found.estimate / found.se) ** 2 == pytest.approx(statistic / phi)
-    half = stats.norm.isf(0.025) * found.se
-    assert (found.low, found.high) == pytest.approx((found.estimate - half, found.estimate + half))
+    wrong = {name: rng.random(500) < rate for name, rate in {"plain": 0.9, "ref": 0.2, "a": 0.25, "b": 0.25}.items()}
+    ablation = table(better("ref", "plain"))
+    judge = TableJudge(ablation, evidence_of(ablation, {name: [100.0 * run] for name, run in wrong.items()}))
+    (found,) = judge.judge()[0].atoms
+    assert found.estimate == pytest.approx(100 * (wrong["plain"].mean() - wrong["ref"].mean()))
     assert found.verdict == "not resolved"  # though 70 points apart
+    assert (found.low, found.high, found.se, found.p) == (None, None, None, None)
+    assert judge.half_width(judge.contrasts.gain) is None
     assert reason_in_words(found).startswith("one seed: ")
-    assert found.p is None
 
 
 def test_two_seeds_may_give_a_verdict():
@@ -181,7 +172,8 @@ def test_an_outlier_that_did_not_diverge_is_kept_and_its_arm_is_called_unstable(
     (found,) = touched.atoms
     assert found.estimate == pytest.approx(1 + 10 / 5)
     assert [describe(flag) for flag in found.flags] == [f"unstable: {TANH}"]
-    assert found.verdict == "not resolved"
+    # Its mean decides nothing, but each of its runs is worse than each of the reference's: 1 of 252 orders, twice.
+    assert (found.verdict, found.p) == ("reproduced", pytest.approx(2 / 252))
     # Its own variance; that of the reference is B, for the others scatter less and the outlier says nothing of them.
     assert found.se == pytest.approx(((np.var(means["a"], ddof=1) + 0.5) / 5) ** 0.5)
     assert found.df < 8
@@ -198,35 +190,62 @@ def test_up_to_a_fifth_of_diverged_runs_is_a_condition_that_is_told():
     assert verdict(A_WORSE).flags == ()
 
 
-@pytest.mark.parametrize(("converged", "lost", "others"), [(0, 6, 6), (1, 5, 6), (3, 2, 3), (2, 3, 5), (0, 3, 3)])
-def test_an_arm_that_fails_more_often_than_its_sound_reference_is_worse_by_that_if_the_counts_are_sure(
-    converged, lost, others
-):
-    found = verdict(A_WORSE, moved("a", 5.0), seeds={"a": converged, "ref": others}, diverged={"a": lost})
-    # All lost runs in one arm: hypergeometric, by counting; fewer cannot be more extreme.
-    p = math.comb(converged + lost, lost) / math.comb(converged + lost + others, lost)
-    if p < 0.05:
-        assert found.verdict == "reproduced"
-        assert found.p == pytest.approx(p)
-        assert reason_in_words(found) == f"by instability: {TANH} diverged in {lost} of {converged + lost} runs"
+@pytest.mark.parametrize(("converged", "lost", "others"), [(0, 6, 6), (2, 3, 5), (0, 3, 3), (1, 1, 3)])
+def test_an_arm_that_loses_more_runs_than_all_others_is_worse_by_that_if_the_counts_are_sure(converged, lost, others):
+    runs = converged + lost
+    found = verdict(
+        A_WORSE, moved("a", 5.0), seeds={"a": converged, "ref": others, "b": 0, "plain": 2}, diverged={"a": lost}
+    )
+    elsewhere = others + 2 + 5  # of the reference, the network without SE, and the steady arm
+    p = stats.fisher_exact([[lost, converged], [0, elsewhere]], alternative="greater").pvalue
+    if p <= 0.05:
+        assert (found.verdict, found.p) == ("reproduced", pytest.approx(p))
+        lost_here = f"{TANH} diverged or collapsed in {lost} of {runs} runs"
+        assert reason_in_words(found) == f"{lost_here}, all other networks in 0 of {elsewhere}"
     else:
-        assert found.verdict == "not resolved"
-        assert reason_in_words(found) == f"unstable: {TANH} diverged in {lost} of {converged + lost} runs"
+        assert (lost, runs) == (1, 2)
+        assert (found.verdict, reason_in_words(found)) == ("not resolved", f"unstable: {TANH} diverged in 1 of 2 runs")
     assert found.new_images == "open"
 
 
+def test_losses_elsewhere_count_against_the_counts():
+    # Five of nine, while a third of the others' are lost, too.
+    lost = {"seeds": {"a": 4, "b": 2, "plain": 2, "ref": 9}, "diverged": {"a": 5, "b": 6, "plain": 6}}
+    assert verdict(A_WORSE, moved("a", 5.0), **lost).verdict == "not resolved"
+    assert stats.fisher_exact([[5, 4], [12, 18]], alternative="greater").pvalue > 0.05
+
+
 def test_the_level_of_the_counts_is_that_of_the_finding():
-    lost = {"seeds": {"a": 0, "ref": 4}, "diverged": {"a": 3}}  # p = 1 / 35
+    lost = {"seeds": {"a": 1, "ref": 2, "b": 3, "plain": 3}, "diverged": {"a": 2}}
+    assert stats.fisher_exact([[2, 1], [0, 13]], alternative="greater").pvalue == pytest.approx(3 / 120)
     alone, *_ = judged(A_WORSE, errors=FOUR, **lost)
-    among, *_ = judged(A_WORSE, better("ref", "b"), errors=FOUR, **lost)
+    among, *_ = judged(A_WORSE, better("ref", "b"), better("b", "a"), errors=FOUR, **lost)
     assert (alone.verdict, among.verdict) == ("reproduced", "not resolved")
 
 
-@pytest.mark.parametrize(
-    "atom",
-    [better("a", "ref"), same("a", "ref"), KEEPS, better("a", "b")],
-    ids=["better", "same", "keeps", "b"],
-)
+def test_an_arm_that_was_claimed_to_be_better_and_loses_its_runs_reverses_the_claim():
+    found = verdict(better("a", "ref"), moved("a", -5.0), seeds={"a": 2, "ref": 9, "b": 9}, diverged={"a": 7})
+    assert found.verdict == "contradicted"
+    assert found.p > 0.99
+    assert reason_in_words(found).startswith(f"{TANH} diverged or collapsed in 7 of 9 runs")
+
+
+def test_runs_that_collapsed_are_told_and_all_of_them_decide_even_if_they_are_all_alike():
+    ablation = table(A_WORSE)
+    rng = np.random.default_rng(1)
+    sound = ("plain", "ref", "b")
+    scores = {name: runs_of(20 + evenly(4, 0.1), 0.01, rng, images=100) for name in sound}
+    scores["a"] = [100.0 * (np.arange(100) < 90)] * 3  # always the first class
+    evidence = replace(evidence_of(ablation, scores), collapsed={ablation.arm("a"): 3})
+    (found,) = TableJudge(ablation, evidence).judge()[0].atoms
+    assert (found.verdict, found.p) == ("reproduced", pytest.approx(1 / math.comb(15, 3)))
+    one = replace(evidence_of(ablation, scores), collapsed={ablation.arm("a"): 1})
+    (found,) = TableJudge(ablation, one).judge()[0].atoms
+    assert found.verdict == "not resolved"
+    assert [describe(flag) for flag in found.flags] == [f"1 of 3 runs of {TANH} collapsed"]
+
+
+@pytest.mark.parametrize("atom", [same("a", "ref"), KEEPS], ids=["same", "keeps"])
 def test_more_diverged_runs_leave_every_other_claim_on_the_arm_open(atom):
     found = verdict(atom, moved("a", -5.0), seeds={"a": 2, "ref": 9, "b": 9}, diverged={"a": 7})
     assert (found.verdict, reason_in_words(found)) == ("not resolved", f"unstable: {TANH} diverged in 7 of 9 runs")

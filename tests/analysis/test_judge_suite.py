@@ -15,7 +15,6 @@ from senet_ablate.analysis.calibration import GroundTruth, Simulator, paper_erro
 from senet_ablate.analysis.evidence import Evidence
 from senet_ablate.analysis.judge import TableJudge, judges_of
 from senet_ablate.analysis.noise import Sample
-from senet_ablate.analysis.study import rank_agreement
 from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.report.findings import reason_in_words
 from senet_ablate.spec.ablation import Ablation, Arm, arms
@@ -36,7 +35,7 @@ def test_a_suite_has_one_critical_value_that_is_above_each_tables():
 
     def judges(family: str) -> list[TableJudge]:
         return judges_of(
-            TABLES, Evidence(tuple(errors), Sample.of(scores), Rules(family=family), phi=1.0, cost=COST, draws=2000)
+            TABLES, Evidence(tuple(errors), Sample.of(scores), Rules(family=family), cost=COST, points=1 << 11)
         )
 
     apart, together = judges("table"), judges("suite")
@@ -55,7 +54,7 @@ def test_a_suite_has_one_critical_value_that_is_above_each_tables():
 def suite_of(errors: Mapping[Arm, float], seeds: int, sd: float, **rules: Any) -> Evidence:
     rng = np.random.default_rng(5)
     scores = [dict(enumerate(runs_of(error + rng.normal(0, sd, seeds), 0.8 * sd**2, rng))) for error in errors.values()]
-    return Evidence(tuple(errors), Sample.of(scores), Rules(**rules), phi=1.0, cost=COST, draws=2000)
+    return Evidence(tuple(errors), Sample.of(scores), Rules(**rules), cost=COST, points=1 << 11)
 
 
 def all_findings(tables: Sequence[Ablation], evidence: Evidence) -> dict[str, FindingVerdict]:
@@ -68,10 +67,6 @@ def test_the_papers_own_numbers_with_tiny_noise_reproduce_every_finding():
     family = {name for name, finding in findings.items() if not finding.claim.secondary}
     assert len(family) == 15
     assert {name: finding.verdict for name, finding in findings.items()} == dict.fromkeys(findings, "reproduced")
-    for judge in judges_of(TABLES, evidence):
-        agreement = rank_agreement(evidence, judge.paper_means)
-        assert agreement is not None
-        assert (agreement.tau, agreement.low, agreement.high) == pytest.approx((1, 1, 1))
 
 
 def test_the_papers_numbers_the_other_way_round_contradict():
@@ -119,7 +114,7 @@ def losses() -> tuple[list[Arm], np.ndarray]:
 
 def verdicts_on(placed: Sequence[Arm], scores: np.ndarray, tables: Sequence[Ablation] = TABLES) -> dict:
     sample = Sample.of([dict(enumerate(arm)) for arm in scores])
-    return all_findings(tables, Evidence(tuple(placed), sample, Rules(), phi=1.0, cost=COST, draws=4000))
+    return all_findings(tables, Evidence(tuple(placed), sample, Rules(), cost=COST, points=1 << 12))
 
 
 def renamed(ablation: Ablation) -> Ablation:
@@ -170,13 +165,13 @@ def test_neither_unit_nor_names_nor_the_order_of_arms_or_images_changes_a_verdic
 def false_findings(studies: int) -> tuple[Counter[str], int]:
     """Tables with a false finding, and suites with any, where all arms are equal and have 3 seeds."""
     errors = paper_errors(TABLES, 0.0)
-    world = GroundTruth(errors, images=2000, sd=0.25 * 5**0.5)  # what 0.25 on 10,000 images is on 2,000
-    simulator = Simulator(world, np.random.default_rng(1))
+    truth = GroundTruth(errors, images=2000, sd=0.25 * 5**0.5)  # what 0.25 on 10,000 images is on 2,000
+    simulator = Simulator(truth, np.random.default_rng(1))
     met: Counter[str] = Counter()
     suites = 0
     for number in range(studies):
         sample = simulator.draw((3,) * 17, np.random.default_rng([1, number]))
-        evidence = Evidence(tuple(errors), sample, Rules(), phi=1.0, cost=COST, draws=2000)
+        evidence = Evidence(tuple(errors), sample, Rules(), cost=COST, points=1 << 11)
         said = {
             judge.ablation.slug
             for judge in judges_of(TABLES, evidence)

@@ -65,7 +65,7 @@ def wrong(rng: np.random.Generator, share: float) -> np.ndarray:
 
 
 def evidence(scores: Sequence[dict[int, np.ndarray]], rules: Rules | None = None) -> Evidence:
-    return Evidence(ARMS[: len(scores)], Sample.of(scores), rules or Rules(), phi=6.0)
+    return Evidence(ARMS[: len(scores)], Sample.of(scores), rules or Rules())
 
 
 def independent_part(runs: Sequence[np.ndarray]) -> float:

@@ -32,7 +32,7 @@ def test_runs_variants_gain_and_verdicts_are_those_of_the_records(name: str, not
     assert int(cells["runs"]) == len(records)
     assert int(cells["variants"]) == len(errors)
     assert float(cells["SE gain, points"].partition(" ± ")[0]) == pytest.approx(gain, abs=0.005)
-    verdicts = {kind: int(cells[kind]) for kind in ("reproduced", "contradicted", "not resolved", "not run")}
+    verdicts = {kind: int(cells[kind]) for kind in ("holds here", "fails here", "open", "not run")}
     assert sum(verdicts.values()) == 15, "the paper's findings"
     assert verdicts["not run"] == not_run
     with (ROOT / "reports" / name / "tables" / "findings.csv").open(encoding="utf-8") as file:
@@ -41,5 +41,5 @@ def test_runs_variants_gain_and_verdicts_are_those_of_the_records(name: str, not
         claim.id for table in load_ablations(ROOT / "ablations") for claim in table.claims if not claim.secondary
     }
     counted = [judged[each] for each in primary]
-    assert verdicts["reproduced"] == counted.count("reproduced")
-    assert verdicts["contradicted"] == counted.count("contradicted")
+    assert verdicts["holds here"] == counted.count("reproduced")
+    assert verdicts["fails here"] == counted.count("contradicted")

@@ -9,7 +9,7 @@ from helpers import ABLATION
 from studies import better, claim, same
 
 from senet_ablate.analysis.verdicts import AtomVerdict, Explanation, FindingVerdict, Reason, Verdict
-from senet_ablate.report.findings import MARK, deciding, in_words, why
+from senet_ablate.report.findings import MARK, WORDS, deciding, in_words, why
 from senet_ablate.spec.claims import Atom, Fewer, Retains
 
 GAIN, SAME = better("r16", "plain"), same("r4", "r16")
@@ -42,7 +42,7 @@ def finding(
 def test_a_reproduced_finding_has_its_numbers_and_the_answer_for_new_images() -> None:
     text = in_words(finding("reproduced", atom(n=(5, 11))))
     assert text == (
-        "**10a** Sentence 10a: **reproduced**; difference +0.61, simultaneous 95 % interval +0.21 to +1.01, "
+        "**10a** Sentence 10a: **holds here**; difference +0.61, simultaneous 95 % interval +0.21 to +1.01, "
         "n = 5 to 11; for new images: open."
     )
     assert "for new images: yes" in in_words(finding("reproduced", atom(new_images="yes")))
@@ -51,14 +51,14 @@ def test_a_reproduced_finding_has_its_numbers_and_the_answer_for_new_images() ->
 def test_a_contradicted_finding_has_the_reason_and_the_bound() -> None:
     against = atom(verdict="contradicted", estimate=-0.61, low=-1.01, high=-0.21, new_images="no")
     text = in_words(finding("contradicted", against, reason=Explanation(Reason.REVERSED)))
-    assert "**contradicted** (reversed); difference -0.61, simultaneous 95 % interval -1.01 to -0.21, n = 5" in text
+    assert "**fails here** (reversed); difference -0.61, simultaneous 95 % interval -1.01 to -0.21, n = 5" in text
     assert text.endswith("for new images: no.")
 
 
 def test_an_open_finding_has_interval_confidence_and_the_seeds_that_would_decide_it() -> None:
     is_open = atom(verdict="not resolved", estimate=0.14, low=-0.16, high=0.44, p=0.12, more_seeds=9)
     text = in_words(finding("not resolved", is_open, reason=Explanation(Reason.WITHIN_NOISE)))
-    assert "**not resolved** (within the noise); difference +0.14, simultaneous 95 % interval -0.16 to +0.44" in text
+    assert "**open** (within the noise); difference +0.14, simultaneous 95 % interval -0.16 to +0.44" in text
     assert "direction as in the paper with confidence 0.88" in text
     assert "about 9 more seeds of each would decide the paper's difference" in text
     assert "new images" not in text, "there is no verdict to carry over"
@@ -94,15 +94,39 @@ def test_a_finding_without_runs_has_its_reason_and_no_numbers() -> None:
     missing = Explanation(Reason.NOT_RUN, ("plain",))
     absent = AtomVerdict(GAIN, "not resolved", missing, paper_value=1.02, n=(0, 0))
     text = in_words(finding("not resolved", absent, reason=missing))
-    assert text == "**10a** Sentence 10a: **not resolved** (not run: plain)."
+    assert text == "**10a** Sentence 10a: **open** (not run: plain)."
 
 
-def test_a_provisional_estimate_of_one_seed_has_an_interval_and_no_confidence() -> None:
+def test_an_estimate_of_one_seed_has_neither_interval_nor_confidence() -> None:
     alone = Explanation(Reason.ONE_SEED, ("plain",))
-    text = in_words(finding("not resolved", atom(verdict="not resolved", p=None, n=(1, 1)), reason=alone))
-    assert "difference +0.61, simultaneous 95 % interval +0.21 to +1.01, n = 1" in text
-    assert "confidence" not in text
-    assert "seeds would decide" not in text
+    single = atom(verdict="not resolved", p=None, low=None, high=None, n=(1, 1))
+    text = in_words(finding("not resolved", single, reason=alone))
+    assert text == "**10a** Sentence 10a: **open** (one seed: plain); difference +0.61, n = 1."
+
+
+def test_the_bound_that_decided_stands_beside_an_interval_that_may_hold_zero() -> None:
+    decided = atom(low=-0.05, high=1.27, bound=0.08, bound_confidence=0.975)
+    text = in_words(finding("reproduced", decided))
+    assert "difference +0.61, at least +0.08 (one-sided 97.5 % bound, which decided), simultaneous" in text
+
+
+def test_a_conjunction_shows_its_parts() -> None:
+    holds, fails, is_open = (atom(verdict=verdict) for verdict in ("reproduced", "contradicted", "not resolved"))
+    for verdict, atoms, parts in (
+        ("contradicted", (fails, *[is_open] * 4), "(1 of 5 comparisons fails, 4 open)"),
+        ("contradicted", (fails, fails, holds), "(2 of 3 comparisons fail, 1 holds)"),
+        ("not resolved", (holds, holds, is_open), "(2 of 3 comparisons hold, 1 open)"),
+        ("reproduced", (holds, holds), "(all 2 comparisons hold)"),
+    ):
+        assert parts in in_words(finding(verdict, *atoms))
+    assert "comparisons" not in in_words(finding("not resolved", is_open, is_open))
+    assert "comparisons" not in in_words(finding("reproduced", holds))
+
+
+def test_runs_that_lie_apart_are_told_with_the_chance_of_that_order() -> None:
+    reason = Explanation(Reason.SEPARATED, runs=(5, 4), factor="se.squeeze")
+    told = "each of 5 runs is worse than each of 4; 1 in 126 if the squeeze made no difference"
+    assert f"**holds here** ({told})" in in_words(finding("reproduced", atom(), reason=reason))
 
 
 @pytest.mark.parametrize(("z", "told"), [(1.0, True), (1.6, True), (1.64, True), (1.65, False), (4.0, False)])
@@ -138,7 +162,7 @@ def test_an_exact_count_is_never_quoted_as_a_difference() -> None:
     counted = AtomVerdict(FEWER, "reproduced", Explanation(Reason.EXACT_COUNT, fewer=7), new_images="yes")
     kept = atom(Retains(kind="retains", arm="r4"), estimate=3.1)
     text = in_words(finding("reproduced", kept, counted, reason=counted.reason))
-    assert "(exact count: 7 fewer parameters); points above the share to keep +3.10" in text
+    assert "(all 2 comparisons hold; exact count: 7 fewer parameters); points above the share to keep +3.10" in text
     only_counted = in_words(finding("reproduced", counted, reason=counted.reason))
     assert only_counted.endswith("(exact count: 7 fewer parameters); for new images: open.")
 
@@ -162,13 +186,14 @@ def test_an_open_finding_is_never_called_no_difference(what: Atom, seeds: int | 
     is_open = atom(what, "not resolved", p=0.5, estimate=0.0, low=-2.0, high=2.0, more_seeds=seeds, rho_star=1.9)
     text = in_words(finding("not resolved", is_open, reason=Explanation(Reason.WITHIN_NOISE)))
     assert "no difference" not in text
-    assert "not resolved" in text
+    assert "**open**" in text
 
 
 def test_each_verdict_has_a_mark_of_its_own_and_why_is_the_rest_of_the_sentence() -> None:
     assert MARK == {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
+    assert WORDS == {"reproduced": "holds here", "contradicted": "fails here", "not resolved": "open"}
     said = finding("reproduced", atom())
-    assert in_words(said) == f"**10a** Sentence 10a: **reproduced**{why(said)}"
+    assert in_words(said) == f"**10a** Sentence 10a: **holds here**{why(said)}"
 
 
 def test_confidence_is_never_certain() -> None:

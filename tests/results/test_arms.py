@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import time
 import zipfile
 from typing import Any
@@ -224,3 +225,20 @@ def test_equal_predictions_are_equal_bytes_whenever_they_are_written(
     other = make_predictions(record)
     other.wrong[0] = not other.wrong[0]
     assert other.to_bytes() != before
+
+
+def test_a_run_that_learnt_next_to_nothing_collapsed_by_its_training_loss(study: Study) -> None:
+    chance = math.log(FACTS.classes)
+    for seed, loss in enumerate((0.91 * chance, 0.89 * chance, 0.1)):
+        record = make_record(R16, seed, 10.0)
+        last = CURVE[-1].model_copy(update={"train_loss": loss})
+        files = {
+            "curve.csv": curve_csv([*CURVE[:-1], last]).encode(),
+            "predictions.npz": make_predictions(record).to_bytes(),
+        }
+        study.run(record.run_id).finish(record.model_copy(update={"sha256": digests(files)}), files)
+    write_record(study, make_record(R16, 3, None))
+    found = load(study)
+    arm = Arm(variant=R16)
+    assert (found.collapsed(arm), found.diverged(arm), len(found.good(arm))) == (1, 1, 3)
+    assert found.collapsed(Arm(variant=PLAIN)) == 0

@@ -241,7 +241,7 @@ def test_more_seeds_than_planned_are_told_and_judged_at_the_levels_of_five_looks
     if planned:
         put_plan(study, 3)
     fill(study, EXTENDED)
-    assert told(study)[-1] == "unplanned extension, judged at the levels of five looks: se-r16 5 for 3"
+    assert told(study)[-1] == "unplanned extension, judged at the levels of five analyses: se-r16 5 for 3"
     assessment = assess([CLAIMED], study)
     assert assessment.rules.looks == 5
     # Two findings in the family share what one of five looks may spend; LOOK_SHARE is Pocock's, by simulation.
@@ -268,7 +268,7 @@ def test_declared_looks_are_judged_at_their_level_and_are_no_deviation(study: St
 def test_more_looks_than_declared_are_told_and_judged_at_the_levels_of_five(study: Study) -> None:
     put_plan(study, 2, 3, rules=Rules(looks=1))
     fill(study, CLEAR)
-    assert told(study) == ["look 2 of a plan for 1, judged at the levels of five looks"]
+    assert told(study) == ["interim analysis 2 of a plan for 1, judged at the levels of five"]
     assessment = assess([CLAIMED], study)
     assert assessment.rules.looks == 5
     assert assessment.rules.alpha_per_look == pytest.approx(0.05 * LOOK_SHARE[5])

@@ -21,7 +21,7 @@ from senet_ablate.spec.claims import Atom, NoDifference, Retains, Rules
 from senet_ablate.spec.network import SEConfig, Variant
 from senet_ablate.spec.protocol import Complexity
 
-DRAWS = 20_000
+POINTS = 1 << 13
 PRINTED = {"ref": 20.0, "plain": 24.0, "a": 20.5, "b": 21.0}
 ROWS = tuple(
     Row(id=name, label=name, se=se, first_seed=first, paper=PaperFigures(top1_err=top1, top5_err=1) if top1 else None)
@@ -60,7 +60,7 @@ def retains(arm: str, share: float = 0.5) -> Retains:
     return Retains(kind="retains", arm=arm, share=share)
 
 
-A_WORSE, SAME, KEEPS = better("ref", "a"), same("a", "b"), retains("a")
+A_WORSE, B_WORSE, SAME, KEEPS = better("ref", "a"), better("ref", "b"), same("a", "b"), retains("a")
 NULL = NoDifference(kind="no-difference", arm="again", than="ref")
 
 
@@ -94,20 +94,17 @@ def study(
         everything,
         Sample.of(scores),
         Rules(**({"pairing": "none"} | rules)),
-        phi=1.0,
         diverged={ablation.arm(name): count for name, count in (diverged or {}).items()},
         cost={ablation.arm(name): count for name, count in (cost or {}).items()},
-        draws=DRAWS,
+        points=POINTS,
     )
 
 
-def evidence_of(
-    ablation: Ablation, scores: Mapping[str, Sequence[np.ndarray]], phi: float = 1.0, **rules: Any
-) -> Evidence:
+def evidence_of(ablation: Ablation, scores: Mapping[str, Sequence[np.ndarray]], **rules: Any) -> Evidence:
     """Evidence of the named arms' per-image scores, no two arms with a seed in common; other arms have no run."""
     names = [*(row.id for row in ablation.rows), "plain"]
     sample = Sample.of([dict(enumerate(scores.get(name, ()), 10 * place)) for place, name in enumerate(names)])
-    return Evidence(tuple(map(ablation.arm, names)), sample, Rules(**rules), phi=phi, draws=DRAWS)
+    return Evidence(tuple(map(ablation.arm, names)), sample, Rules(**rules), points=POINTS)
 
 
 def judged(*atoms: Atom, errors: Mapping[str, float] = PRINTED, **settings: Any) -> list[FindingVerdict]:
