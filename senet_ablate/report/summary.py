@@ -11,7 +11,7 @@ from senet_ablate.analysis.summary import ALPHA, StudyEffect, Summary
 from senet_ablate.errors import UserError
 from senet_ablate.report.figures.forest import COLUMNS, NUMBERS, difference_of, forest_in_words, plot_forest
 from senet_ablate.report.figures.trend import plot_trend
-from senet_ablate.report.findings import percent
+from senet_ablate.report.findings import WORDS, percent
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
 from senet_ablate.report.tables import MISSING
@@ -63,7 +63,7 @@ def printed_summary(summary: Summary) -> pd.DataFrame:
             if each.low is None
             else f"{each.low:+.2f} to {each.high:+.2f}",
             "p": MISSING if each.p is None else f"{each.p:.3f}" if each.p >= 0.001 else "< 0.001",
-            "verdict": each.verdict,
+            "verdict": WORDS[each.verdict],
         }
         if field and field not in ("recipe.epochs", "data.resolution", "network.width"):
             told[field] = str(summary.varied[field][summary.effects.index(each)])

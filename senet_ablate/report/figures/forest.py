@@ -27,7 +27,7 @@ from senet_ablate.report.figures.style import (
     seed_key,
     style,
 )
-from senet_ablate.report.findings import METRIC_NAMES
+from senet_ablate.report.findings import METRIC_NAMES, WORDS
 from senet_ablate.report.tables import UNITS_OF
 from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.claims import PLAIN, Atom, Equivalent, Fewer, Metric, Retains, Superior
@@ -112,7 +112,8 @@ def comparison(ablation: Ablation, atom: Atom) -> str:
 def forest_in_words(frame: pd.DataFrame) -> str:
     """What a forest plot shows, for those who do not see it."""
     lines = (
-        f"{line['name']} {line['comparison']} {_numbers(line)} {line['verdict']}" for line in frame.to_dict("records")
+        f"{line['name']} {line['comparison']} {_numbers(line)} {WORDS[line['verdict']]}"
+        for line in frame.to_dict("records")
     )
     return f"Differences with their simultaneous intervals: {'; '.join(lines)}."
 
@@ -158,7 +159,7 @@ def plot_forest(frame: pd.DataFrame, xlabel: str, width: float = PAGE) -> Figure
             ).set_in_layout(False)  # fmt: skip
         right = axes.secondary_yaxis("right")
         texts = [
-            line["verdict"] if narrow(width) else f"{text:{FIGURE_SPACE}<{longest}}  {line['verdict']}"
+            WORDS[line["verdict"]] if narrow(width) else f"{text:{FIGURE_SPACE}<{longest}}  {WORDS[line['verdict']]}"
             for text, (_, line) in zip(numbers, places, strict=True)
         ]
         right.set_yticks([place for place, _ in places], texts, fontsize=7)
@@ -197,7 +198,7 @@ def _numbers(line: Mapping[Any, Any]) -> str:
 def _legend(figure: Figure, frame: pd.DataFrame, width: float) -> None:
     shown = [mark for mark in MARKS if (frame["verdict"] == mark).any()]
     handles: list[Any] = [
-        Line2D([], [], color="black", linewidth=1, marker=MARKS[verdict].marker, markersize=4.5, label=verdict,
+        Line2D([], [], color="black", linewidth=1, marker=MARKS[verdict].marker, markersize=4.5, label=WORDS[verdict],
                markerfacecolor="black" if MARKS[verdict].filled else "white")
         for verdict in shown
     ]  # fmt: skip
