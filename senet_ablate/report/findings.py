@@ -17,12 +17,11 @@ from senet_ablate.analysis.verdicts import (
     Explanation,
     FindingVerdict,
     Reason,
-    Verdict,
 )
 from senet_ablate.spec.claims import Equivalent, Fewer, Metric, NoDifference, Retains, Superior
 
 MARK = {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
-WORDS: dict[Verdict, str] = {"reproduced": "holds here", "contradicted": "fails here", "not resolved": "open"}
+WORDS: dict[str, str] = {"reproduced": "holds here", "contradicted": "fails here", "not resolved": "open"}
 """A verdict in words: of the setting at hand, not of the paper."""
 
 
