@@ -50,17 +50,17 @@ from senet_ablate.results.store import Study
 )
 def report(reports: Path, filled: Path | None, **choice: Any) -> None:
     """Write tables (Markdown, CSV, LaTeX) and plots (SVG, PNG) from the records, finished or half-way."""
-    from senet_ablate.files import write_atomic
+    from senet_ablate.files import read_file, write_atomic
     from senet_ablate.report.write import fill
 
     chosen = choose(**choice)
     _report(chosen, reports, choice["tables"])
     if filled:
         try:
-            text = fill(filled.read_text(encoding="utf-8"), reports, chosen.study.name)
+            text = fill(read_file(filled).decode(), reports, chosen.study.name)
         except (UserError, UnicodeDecodeError) as error:
             raise UserError(f"--fill {filled}: {error}") from None
-        write_atomic(filled, text)
+        write_atomic(filled.resolve(), text)
 
 
 def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:

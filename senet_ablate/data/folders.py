@@ -22,10 +22,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from senet_ablate.data.transforms import evaluation_view, open_image, read_image
 from senet_ablate.errors import UserError, did_you_mean, is_plain
-from senet_ablate.files import write_atomic
+from senet_ablate.files import read_file, write_atomic
 from senet_ablate.spec.protocol import DataConfig
 
 LAYOUT = "expected train/ and test/ (or val/), each with one folder of images per class"
+LIST_LIMIT = 2**30
+"""Bytes of the largest list of images that is kept: ten million of them, all unreadable."""
+
 GREY_MODES = {"1", "L", "LA", "I", "I;16", "F"}
 
 
@@ -176,7 +179,7 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     try:
-        notes = json.loads((place / "complete.json").read_text())
+        notes = json.loads(read_file(place / "complete.json", LIST_LIMIT))
         return _decoded(place / "train", notes["train"], config), _decoded(place / "test", notes["test"], config)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -231,15 +234,17 @@ def check_headers(folder: Folder, cache: Path, announce: Callable[[str], None]) 
     Looked at once per machine; what was found is kept under `cache`.
     """
     place = cache / f"headers-{folder.state('headers')}.json"
-    if not place.is_file():
+    if not place.exists():
         announce(f"checking {len(folder.train.paths) + len(folder.test.paths):,} image files of {folder.root} (once)")
         write_atomic(place, json.dumps([_bad_headers(listing) for listing in (folder.train, folder.test)]))
     try:
         train, test = (
             _without(listing, {int(number): str(why) for number, why in bad.items()}, int(grey))
-            for listing, (bad, grey) in zip((folder.train, folder.test), json.loads(place.read_text()), strict=True)
+            for listing, (bad, grey) in zip(
+                (folder.train, folder.test), json.loads(read_file(place, LIST_LIMIT)), strict=True
+            )
         )
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{place}: damaged list of images ({error}); remove it, it is made anew") from None
     for part in (train, test):
         _check_classes(part.labels, folder.class_names, part.skipped)

@@ -24,6 +24,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.execution import local
 from senet_ablate.execution.cluster import NodeOptions, Watch, checkpoint_mark, do, failed, run_cpus, run_gpus
 from senet_ablate.execution.machine import Resources
+from senet_ablate.files import refuse_links
 from senet_ablate.training.request import Event, RunRequest
 
 LOOK_S = 1.0
@@ -161,6 +162,7 @@ class SlurmQueue:
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+        refuse_links(self._folder, self._folder.parents[1])
         self._folder.mkdir(parents=True, exist_ok=True)
         for start in range(0, len(requests), ARRAY):
             part = requests[start : start + ARRAY]

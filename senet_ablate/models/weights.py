@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from senet_ablate.errors import UserError
+from senet_ablate.files import WEIGHTS_LIMIT, open_file
 from senet_ablate.models.build import build_network
 from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.store import RunFolder
@@ -50,14 +51,15 @@ def of_file(path: Path, arm: Arm, protocol: Protocol) -> Subject:
     return Subject(model, path.stem, (path.stem, f"{kind}, from the file `{path.name}`."), released)
 
 
-def read_weights(path: Path) -> State:
-    """A state dict from a file, on the processor; never executes what it reads.
+def read_weights(path: Path, *, inside: Path | None = None) -> State:
+    """A state dict from a file, on the processor; never executes what it reads, follows no link below `inside`.
 
     Raises:
         UserError: the file cannot be read or is no state dict.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open_file(path, WEIGHTS_LIMIT, inside=inside) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that is none makes torch raise
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: cannot be read as weights: {first_line}") from None
@@ -199,6 +201,7 @@ def load_model(folder: str | Path) -> ResNet:
     record = run.record()
     if record is None:
         raise UserError(f"{run.path}: no finished run in this folder")
-    if not run.weights_file.is_file():
+    if not run.weights_file.exists():
         raise UserError(f"{run.path}: the run kept no weights; train it with --keep-weights")
-    return build(record.spec.network, record.spec.variant, read_weights(run.weights_file), str(run.weights_file))
+    state = read_weights(run.weights_file, inside=run.path.parent)
+    return build(record.spec.network, record.spec.variant, state, str(run.weights_file))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.files import write_atomic
+from senet_ablate.files import read_file, write_atomic
 from senet_ablate.report import findings, page
 from senet_ablate.report.figures import (
     curves_frame,
@@ -110,7 +110,7 @@ def fill(text: str, reports: Path, study: str) -> str:
     def block(match: re.Match[str]) -> str:
         if match[2] not in written:
             raise UserError(f"a block wants {match[2]!r}; {did_you_mean(match[2], written)}")
-        content = written[match[2]].read_text(encoding="utf-8")
+        content = read_file(written[match[2]], inside=reports).decode()
         first_part = content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
         return f"{match[1]}\n{first_part}\n{match[3]}"
 

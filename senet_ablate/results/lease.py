@@ -39,6 +39,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from senet_ablate.files import read_file, refuse_links
 from senet_ablate.spec.schema import Spec
 
 BEAT_S = 10.0
@@ -98,7 +99,7 @@ def leased(folder: Path, overdue: bytes | None = None) -> Iterator[Lease]:
 
     Raises:
         Taken: another process holds it.
-        OSError: it cannot be written.
+        OSError: it cannot be written, or the folder is a link.
     """
     holder, path, handle = _take(folder, overdue)
     stop = threading.Event()
@@ -128,12 +129,13 @@ def current(folder: Path) -> Current:
     """The lease on a folder, as it is now."""
     for number in _numbers(folder):
         with suppress(FileNotFoundError):  # released just now
-            return Current(number, _file(folder, number).read_bytes())
+            return Current(number, _content(folder, number))
     return Current(0, None)
 
 
 def discard_dead(folder: Path) -> None:
     """Remove a lease whose process is known to be gone."""
+    refuse_links(folder, folder.parent)
     number, state = current(folder)
     if state is not None and is_dead(state):
         _file(folder, number).unlink(missing_ok=True)
@@ -204,6 +206,7 @@ def _take(folder: Path, overdue: bytes | None) -> tuple[Holder, Path, int]:
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         beat="",
     )
+    refuse_links(folder, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
     before = current(folder)
     if before.state is not None and before.state != overdue and not is_dead(before.state):
@@ -216,7 +219,7 @@ def _take(folder: Path, overdue: bytes | None) -> tuple[Holder, Path, int]:
     try:
         _write(handle, holder.content(0))
         # The holder before may have beaten again or released it, and others may have come and gone.
-        if before.number and _file(folder, before.number).read_bytes() != before.state:
+        if before.number and _content(folder, before.number) != before.state:
             raise Taken("its holder came back at the same moment")
         if current(folder).number != before.number + 1:
             raise Taken("another process took it over at the same moment")
@@ -234,6 +237,10 @@ def _take(folder: Path, overdue: bytes | None) -> tuple[Holder, Path, int]:
 
 def _file(folder: Path, number: int) -> Path:
     return folder / f"lease-{number}.json"
+
+
+def _content(folder: Path, number: int) -> bytes:
+    return read_file(_file(folder, number), inside=folder.parent)
 
 
 def _numbers(folder: Path) -> list[int]:

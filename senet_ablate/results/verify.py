@@ -22,7 +22,7 @@ from senet_ablate.results.records import (
     StudyPin,
     read_curve,
 )
-from senet_ablate.results.store import CONFLICTS, RunFolder, Study, changes
+from senet_ablate.results.store import CONFLICTS, LATENCY_FILE, NOTES, RunFolder, Study, changes
 from senet_ablate.spec.cost import total_cost
 
 CLOCKS = timedelta(days=1)
@@ -45,6 +45,8 @@ class Verdict:
 def verify(study: Study, now: datetime | None = None) -> Verdict:
     """Check all that lies in a study's folder."""
     found = Verdict(conflicts=sum(1 for _ in (study.root / CONFLICTS).glob("*/record.json")))
+    links = (study.root / name for name in (NOTES, LATENCY_FILE, CONFLICTS))
+    found.problems += [f"{path}: a link, and inside a study none is followed" for path in links if path.is_symlink()]
     pin = None
     try:
         pin = study.pin()

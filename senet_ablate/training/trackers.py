@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_ablate.errors import UserError
+from senet_ablate.files import refuse_links
 from senet_ablate.results.records import CurvePoint, RunRecord
 from senet_ablate.training.request import RunRequest, TrackerKind
 
@@ -130,6 +131,7 @@ class Trackers:
             try:
                 if kind not in self.open:
                     folder = self.run.folder.path.parent / FOLDER
+                    refuse_links(folder, folder.parent)
                     folder.mkdir(exist_ok=True)
                     self.open[kind] = MAKERS[kind](self.run, folder, self.done)
                     self.open[kind].log_hyperparams(self.run.spec.model_dump(mode="json"))

@@ -150,7 +150,7 @@ def begin_or_resume(request: RunRequest, facts: DataFacts, now: History) -> tupl
         return AblationModule.of_run(request.spec, in_channels=facts.channels, num_classes=facts.classes)
 
     for path in (request.folder.checkpoint_file, request.folder.previous_file):
-        if not path.is_file():
+        if not path.exists():
             continue
         module = new()
         try:
