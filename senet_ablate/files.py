@@ -73,16 +73,18 @@ def _check(path: Path, status: os.stat_result, limit: int) -> None:
         raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, expected at most {limit:,}", str(path))
 
 
-def write_atomic(path: Path, content: bytes | str, *, sync: bool = True) -> None:
+def write_atomic(path: Path, content: bytes | str, *, sync: bool = True, inside: Path | None = None) -> None:
     """Write a file that is whole or absent, whatever kills the process: temp, fsync, rename, fsync of the folder.
 
-    Without `sync` a power cut may leave an empty one.
+    Without `sync` a power cut may leave an empty one. Below the folder `inside` no link is followed.
 
     Raises:
         OSError: it cannot be written, for want of space for one, or what is there is no file; the error names it, and
             the old one is there.
     """
     data = content.encode() if isinstance(content, str) else content
+    if inside is not None:
+        refuse_links(path, inside)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise OSError(errno.EEXIST, "not a regular file, and so not replaced", str(path))

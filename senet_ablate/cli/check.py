@@ -142,6 +142,7 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
     from senet_ablate.analysis.calibration import calibrate as simulate
     from senet_ablate.files import write_atomic
     from senet_ablate.report.calibration import to_markdown
+    from senet_ablate.report.escape import csv_text
 
     try:
         counts = [int(count) for count in seeds.split(",")]
@@ -157,7 +158,7 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
         )
     page = to_markdown(frame)
     write_atomic(reports / "calibration" / "calibration.md", page)
-    write_atomic(reports / "calibration" / "calibration.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_atomic(reports / "calibration" / "calibration.csv", csv_text(frame))
     show_calibration(frame)
     say(f"wrote 2 files to {reports / 'calibration'}")
     sys.exit(0 if frame["holds"].all() else 1)
@@ -192,6 +193,7 @@ def count(
     from senet_ablate.models import survey
     from senet_ablate.models.build import build_network
     from senet_ablate.report import counts
+    from senet_ablate.report.escape import csv_text
     from senet_ablate.spec import cost
     from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES
 
@@ -212,5 +214,5 @@ def count(
     frame = counts.count_table(named, counted, at_paper_scale)
     show_counts(frame, survey.CONVENTION)
     if csv_file:
-        write_atomic(csv_file, frame.to_csv(index=False, lineterminator="\n"))
+        write_atomic(csv_file, csv_text(frame))
         say(f"wrote {len(frame)} rows to {csv_file}")

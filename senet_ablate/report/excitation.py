@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from senet_ablate.errors import UserError
-from senet_ablate.files import write_atomic
+from senet_ablate.files import read_file, write_atomic
+from senet_ablate.report.escape import csv_text, markdown, visible
 from senet_ablate.report.figures import STYLE, save
 from senet_ablate.results.gates import (
     ALL,
@@ -160,10 +162,10 @@ def write_excitation(
     }
     files: dict[str, str | bytes] = {
         "excitation.md": to_markdown(subject, blocks, numbers, list(classes), pair),
-        "blocks.csv": numbers.to_csv(index=False, lineterminator="\n"),
+        "blocks.csv": csv_text(numbers),
     }
     for name, (frame, figure) in figures.items():
-        files[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
+        files[f"{name}.csv"] = csv_text(frame)
         for kind in ("svg", "png"):
             files[f"{name}.{kind}"] = save(figure, kind)
     return _write(folder, files)
@@ -185,7 +187,7 @@ def write_pruning(folder: Path, subject: Sequence[str], table: pd.DataFrame) -> 
   the table `pruning`. There the paper loses less than 0.1 points (section 4: of top-1 error in the CVPR text, of top-5
   in the last one).
 """
-    return _write(folder, {"pruning.md": page, "pruning.csv": table.to_csv(index=False, lineterminator="\n")})
+    return _write(folder, {"pruning.md": page, "pruning.csv": csv_text(table)})
 
 
 def printed_pruning(table: pd.DataFrame) -> pd.DataFrame:
@@ -279,8 +281,35 @@ def _markdown(text: pd.DataFrame, left: int) -> str:
 
 def _write(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
     for name, content in files.items():
-        write_atomic(folder / name, content)
+        text = markdown(content) if isinstance(content, str) and name.endswith(".md") else content
+        write_atomic(folder / name, text, inside=folder.parents[2])
     return [folder / name for name in files]
+
+
+MOST_LINES, MOST_BLOCKS, MOST_CLASSES, MOST_GATE = 200_000, 200, 50, 1e6
+"""Of a figure that is drawn from a CSV file."""
+
+
+def read_lines(path: Path, inside: Path) -> pd.DataFrame:
+    """What a figure was drawn from, out of the CSV beside it; texts are made harmless.
+
+    Raises:
+        ValueError, LookupError: it is not what `write_excitation` writes, or is too much for a figure.
+        OSError: it cannot be read, or is a link below `inside`.
+    """
+    frame = pd.read_csv(
+        io.BytesIO(read_file(path, inside=inside)), dtype={"block": str, "class": str}, nrows=MOST_LINES
+    )
+    frame = frame[["block", "class", "channel", "mean", "sd"]]
+    for name, most in (("block", MOST_BLOCKS), ("class", MOST_CLASSES)):
+        frame[name] = [visible(str(text))[:60] for text in frame[name]]
+        if not 0 < frame[name].nunique() <= most:
+            raise ValueError(f"{frame[name].nunique()} different values of {name}, expected 1 to {most}")
+    for name in ("channel", "mean", "sd"):
+        frame[name] = frame[name].astype(float)
+        if (frame[name].abs() > MOST_GATE).any():  # infinity, too
+            raise ValueError(f"{name}: a number that no figure can show")
+    return frame
 
 
 PAPER_CLASSES = {"goldfish": "n01443537", "pug": "n02110958", "plane": "n03954731", "cliff": "n09246464"}

@@ -8,6 +8,7 @@ import pandas as pd
 
 from senet_ablate.analysis.study import Assessment, gains_over_noise, rank_agreements, share_of_gain
 from senet_ablate.analysis.verdicts import WITHIN_NOISE_Z, AtomVerdict, Explanation, FindingVerdict, Reason
+from senet_ablate.report.escape import csv_text
 from senet_ablate.spec.claims import Equivalent, Fewer, Metric, NoDifference, Retains, Superior
 
 MARK = {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
@@ -223,7 +224,7 @@ def findings_frame(assessment: Assessment) -> pd.DataFrame:
 
 def to_csv(assessment: Assessment) -> str:
     """The frame with six digits, which processors agree on; missing numbers empty."""
-    return findings_frame(assessment).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return csv_text(findings_frame(assessment), float_format="%.6g")
 
 
 def to_markdown(assessment: Assessment) -> str:

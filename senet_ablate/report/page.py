@@ -5,6 +5,7 @@ Both are filled from the same content; the HTML page is a single file that asks 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -24,8 +26,12 @@ from senet_ablate.analysis.evidence import cost
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.errors import UserError
+from senet_ablate.files import read_file
 from senet_ablate.report import findings
 from senet_ablate.report.departures import SettingLine, same_in_words, setting_lines
+from senet_ablate.report.escape import finalize, finalize_markdown, visible
+from senet_ablate.report.excitation import MOST_BLOCKS, plot_lines, read_lines
+from senet_ablate.report.figures import save
 from senet_ablate.report.findings import MARK, in_words, to_decide
 from senet_ablate.report.tables import Table, levers_in_words, printed
 from senet_ablate.results.records import RunRecord
@@ -196,18 +202,19 @@ class Page:
     def gates(self) -> list[dict[str, Any]]:
         """What the gates of some networks learnt, as far as `excitation` was asked: numbers by block, and a figure."""
         found = []
-        for numbers in sorted((self.here / "excitation").glob("*/blocks.csv")):
-            home = numbers.parent
-            svg, alt = home / "class_means.svg", f"Mean gate of each class, block by block: {home.name}"
+        for number, numbers in enumerate(sorted((self.here / "excitation").glob("*/blocks.csv"))):
+            home, inside = numbers.parent, self.here.parent
+            lines, alt = home / "class_means.csv", f"Mean gate of each class, block by block: {home.name}"
             try:
-                frame = pd.read_csv(numbers).map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
-                picture = inline(Picture(f"gates-{home.name}", svg.read_text(), alt)) if svg.is_file() else ""
-            except ValueError as error:  # pandas' errors of parsing are, too
+                frame = pd.read_csv(io.BytesIO(read_file(numbers, inside=inside)), nrows=MOST_BLOCKS)
+                frame = frame.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
+                picture = inline(_gate_figure(number, lines, inside, alt)) if lines.exists() else ""
+            except (OSError, ValueError, LookupError) as error:  # pandas' errors of parsing are ValueErrors, too
                 raise UserError(f"{home}: damaged ({error}); remove it, or give `excitation` again") from None
             found.append(
                 {
                     "name": home.name,
-                    "folder": home.relative_to(self.here).as_posix(),
+                    "folder": quote(home.relative_to(self.here).as_posix()),
                     "columns": [name.replace("_", " ") for name in frame.columns],
                     "rows": frame.replace("nan", "–").to_numpy().tolist(),
                     "picture": picture,
@@ -302,6 +309,14 @@ class Page:
         }
 
 
+def _gate_figure(number: int, lines: Path, inside: Path, alt: str) -> Picture:
+    """Drawn anew from its CSV: a stranger's SVG may hold a script."""
+    frame = read_lines(lines, inside)
+    limits = (0.0, 1.0) if frame["mean"].between(0, 1).all() else None
+    figure = plot_lines(frame, f"Mean gate by class: {visible(lines.parent.name)}", limits=limits, band=False)
+    return Picture(f"gates-{number}", save(figure, "svg").decode(), alt)
+
+
 def _anchor(arm: Arm) -> str:
     return f"arm-{arm.slug}"
 
@@ -311,19 +326,23 @@ def inline(picture: Picture) -> Markup:
     svg = picture.svg[picture.svg.index("<svg") :]
     svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\1{picture.name}-", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(picture.alt)}"', 1).strip())
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(visible(picture.alt))}"', 1).strip())
 
 
 def _inline_markdown(text: str) -> Markup:
     """Bold, code and links; a link leads to a file beside the page or to the web, never runs anything."""
-    bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(visible(text))))
     linked = re.sub(r"\[([^]]+)\]\(((?:https?://)?[\w./#-]+)\)", r'<a href="\2">\1</a>', bold)
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", linked))
 
 
 def _environment(*, html: bool) -> Environment:
     environment = Environment(
-        loader=PackageLoader("senet_ablate.report"), autoescape=html, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("senet_ablate.report"),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=finalize if html else finalize_markdown,
     )
     environment.filters["inline"] = _inline_markdown
     environment.filters["slug"] = lambda text: text.replace(" ", "-")

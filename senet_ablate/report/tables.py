@@ -15,6 +15,7 @@ from senet_ablate.analysis.evidence import cost, summarise_errors
 from senet_ablate.analysis.judge import TableJudge, may_be_best, smallest_effect
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import FindingVerdict
+from senet_ablate.report.escape import csv_text, visible
 from senet_ablate.report.findings import in_words, percent
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.records import Latency, RunRecord, StudyPin
@@ -306,7 +307,7 @@ LATEX = str.maketrans(
 
 def latex(text: str) -> str:
     """Escape what LaTeX would take for commands."""
-    return text.translate(LATEX)
+    return visible(text).translate(LATEX)
 
 
 def to_latex(table: Table) -> str:
@@ -328,4 +329,4 @@ def to_latex(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """The frame with full precision, missing numbers empty."""
-    return table.frame.to_csv(index=False, lineterminator="\n")
+    return csv_text(table.frame)

@@ -14,6 +14,7 @@ from senet_ablate.analysis.study import Assessment
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.files import read_file, write_atomic
 from senet_ablate.report import findings, page
+from senet_ablate.report.escape import csv_text, markdown
 from senet_ablate.report.figures import (
     curves_frame,
     plot_column,
@@ -51,14 +52,16 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
     files: list[Path] = []
 
     def write(name: str, content: str | bytes) -> None:
-        write_atomic(home / name, content)
+        if isinstance(content, str) and name.startswith("tables/") and name.endswith(".md"):
+            content = markdown(content)
+        write_atomic(home / name, content, inside=reports)
         files.append(home / name)
 
     def picture(name: str, figure: Figure, shown: pd.DataFrame, alt: str) -> Picture:
         svg = save(figure, "svg")
         write(f"figures/{name}.svg", svg)
         write(f"figures/{name}.png", save(figure, "png"))
-        write(f"figures/{name}.csv", shown.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        write(f"figures/{name}.csv", csv_text(shown, float_format="%.6g"))
         return Picture(name, svg.decode(), alt)
 
     every = [judge.ablation for judge in assessment.judges.values()]
@@ -110,7 +113,7 @@ def fill(text: str, reports: Path, study: str) -> str:
     def block(match: re.Match[str]) -> str:
         if match[2] not in written:
             raise UserError(f"a block wants {match[2]!r}; {did_you_mean(match[2], written)}")
-        content = read_file(written[match[2]], inside=reports).decode()
+        content = markdown(read_file(written[match[2]], inside=reports).decode())
         first_part = content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
         return f"{match[1]}\n{first_part}\n{match[3]}"
 
