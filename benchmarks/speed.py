@@ -156,7 +156,7 @@ def ablate(page: Path) -> dict[str, Any]:
         results = Path(folder)
         with_levers = run_study_in(results, "with-levers", [])
         without = run_study_in(results, "without-levers", ["--without", "all"])
-        page.write_text(compare(results / "without-levers", results / "with-levers"))
+        page.write_text(compare(results / "without-levers", results / "with-levers"), encoding="utf-8")
     return {
         "cores_busy_ablate": with_levers.busy,
         "ablate_s": with_levers.wall_s,

@@ -41,8 +41,8 @@ def code_state() -> tuple[str | None, bool | None]:
     root = Path(__file__).parent.parent
 
     def git(*arguments: str) -> str:
-        answer = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
-        return answer.stdout.strip()
+        answer = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, check=True)
+        return os.fsdecode(answer.stdout).strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
@@ -56,7 +56,7 @@ def code_state() -> tuple[str | None, bool | None]:
 def cpu_model() -> str:
     """The processor's name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

@@ -87,7 +87,7 @@ def list_folder(root: Path) -> Folder:
         raise UserError(f"{inside / name}: this class has no folder in {outside}; {did_you_mean(name, others)}")
     return Folder(
         root=root,
-        class_names=train_names,
+        class_names=tuple(map(_in_utf8, train_names)),
         train=_list_part(parts["train"], train_names),
         test=_list_part(test, train_names),
     )
@@ -96,11 +96,16 @@ def list_folder(root: Path) -> Folder:
 def _class_names(part: Path) -> tuple[str, ...]:
     names = tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir() and entry.name[0] != "."))
     for name in names:
-        if not is_plain(name):  # records and reports could not tell it
+        if not is_plain(_in_utf8(name)):  # records and reports could not tell it
             raise UserError(f"{part}: class folder {name!r}: expected a name in UTF-8, without control characters")
     if len(names) < 2:
         raise UserError(f"{part}: {len(names)} class folders; at least two are needed to classify")
     return names
+
+
+def _in_utf8(name: str) -> str:
+    """A file's name as text, whatever encoding the locale says that it has; what is none stays unprintable."""
+    return os.fsencode(name).decode(errors="surrogateescape")
 
 
 def _list_part(part: Path, class_names: tuple[str, ...]) -> Listing:
@@ -173,7 +178,7 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
                 name: _decode_part(listing, folder.class_names, config, scratch / name)
                 for name, listing in (("train", folder.train), ("test", folder.test))
             }
-            (scratch / "complete.json").write_text(json.dumps(notes))
+            (scratch / "complete.json").write_text(json.dumps(notes), encoding="utf-8")
             if not place.exists():
                 scratch.replace(place)
         finally:

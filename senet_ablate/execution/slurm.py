@@ -234,7 +234,7 @@ class SlurmQueue:
         """State and reason of each job that Slurm knows, those that ended lately among them; None without an answer."""
         command = ["squeue", "--noheader", "--array", "--states=all", f"--name={self._name}", "--format=%i|%T|%r"]
         try:
-            told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+            told = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout.decode(errors="replace")
         except (subprocess.SubprocessError, OSError):
             return None
         rows = [line.strip().split("|", 2) for line in told.splitlines()]

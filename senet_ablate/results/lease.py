@@ -192,7 +192,7 @@ def this_node() -> str:
     """One boot of this machine, and on Linux the namespace of its process ids: containers may share a host's name."""
     parts = [platform.node()]
     with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(parts)
 
@@ -298,6 +298,6 @@ def _is_gone(pid: int) -> bool:
     except (OSError, OverflowError):
         return False
     try:  # killed, but not yet collected by its parent
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
     except (OSError, IndexError):
         return False

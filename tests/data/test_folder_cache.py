@@ -11,7 +11,6 @@ import torch
 from helpers import all_pixels, image_folder, random_image, spoil_header
 from PIL import Image
 
-import senet_ablate.data.datasets
 import senet_ablate.data.folders
 from senet_ablate.data.datasets import load_data
 from senet_ablate.errors import UserError
