@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -77,6 +78,17 @@ def _watch_driver() -> None:
     assert driver is not None
     wait([driver.sentinel])
     os._exit(1)
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Read data in here: what is data must not depend on the warning filter, under which a warning may be an error.
+
+    Filters are the process's, so enter it before threads begin.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from senet_ablate.execution.coordination import Executor, ExecutorKind, Fits, Ti
 from senet_ablate.execution.machine import ALLOCATOR, Resources, find_machine, share_out
 from senet_ablate.execution.ray import RayOptions, ray_executor
 from senet_ablate.execution.slurm import SlurmOptions, slurm_executor
-from senet_ablate.results.store import Study
+from senet_ablate.files import write_atomic
+from senet_ablate.results.store import SKIPPED, Study
 from senet_ablate.results.worklist import Plan
 from senet_ablate.spec.protocol import Protocol, check_fit
 from senet_ablate.training.request import RunRequest, TrackerKind
@@ -106,12 +107,17 @@ def prepare(protocol: Protocol, study: Study, data_path: Path | None, devices: i
     from senet_ablate.data.datasets import load_data  # imports torch
 
     study.check_protocol(protocol)  # before a long download
-    stream = protocol.recipe.augmentation.resized_crop
-    data = load_data(protocol.data, data_path, stream=stream, announce=say)
+    stream, pin = protocol.recipe.augmentation.resized_crop, study.pin()
+    known = pin.data.fingerprint if pin else None
+    data = load_data(protocol.data, data_path, stream=stream, announce=say, known=known)
     for notice in data.notices:
         say(notice)
     check_fit(protocol.recipe, protocol.data, data.facts, devices)
     study.begin(protocol, data.facts)
+    if data.skipped:
+        text = "\n".join(data.skipped).encode(errors="backslashreplace")  # names of files are bytes
+        write_atomic(study.root / SKIPPED, text + b"\n", inside=study.root)
+        say(f"all {len(data.skipped)} are named in {study.root / SKIPPED}")
     return data.facts.fingerprint
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from senet_ablate.environment import unwarned
 from senet_ablate.errors import UserError
 from senet_ablate.files import WEIGHTS_LIMIT, open_file
 from senet_ablate.models.build import build_network
@@ -58,7 +59,7 @@ def read_weights(path: Path, *, inside: Path | None = None) -> State:
         UserError: the file cannot be read or is no state dict.
     """
     try:
-        with open_file(path, WEIGHTS_LIMIT, inside=inside) as file:
+        with unwarned(), open_file(path, WEIGHTS_LIMIT, inside=inside) as file:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that is none makes torch raise
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,6 +18,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
+from senet_ablate.environment import unwarned
 from senet_ablate.errors import UserError
 from senet_ablate.files import ARRAY_LIMIT, read_file
 from senet_ablate.spec.protocol import MOST_EPOCHS, Complexity, DataFacts, Protocol, RunSpec
@@ -176,7 +177,7 @@ class Predictions:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("compressed")  # by us never; by others perhaps to fill the memory
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        with unwarned(), np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             losses, n = arrays["ce"], int(arrays["n"])
             if losses.dtype != np.float16 or losses.shape != (n,):
                 raise ValueError(f"losses of {n} images expected, {losses.dtype} of shape {losses.shape} found")

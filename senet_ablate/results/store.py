@@ -31,6 +31,9 @@ from senet_ablate.spec.schema import Spec
 NOTES = "notes.md"
 """File in a study with what whoever ran it wants read beside it."""
 
+SKIPPED = "skipped.txt"
+"""File in a study that names the files of its image folder that are left out, and why."""
+
 CONFLICTS = "conflicts"
 """Folder in a study for results of runs that have another one (see `results.merge.py`)."""
 

@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import nn
 
+from senet_ablate.environment import unwarned
 from senet_ablate.files import WEIGHTS_LIMIT, read_file, write_atomic
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.records import Progress, curve_csv
@@ -77,7 +78,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} is not what was written")
     content.seek(0)
-    return torch.load(content, map_location="cpu", weights_only=True)
+    with unwarned():  # else a warning could make it a damaged file
+        return torch.load(content, map_location="cpu", weights_only=True)
 
 
 def weights_bytes(model: nn.Module) -> bytes:
