@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -226,7 +227,7 @@ def run(
     if executor == "local" and (chosen.study.pin() is None or _plan(chosen, seeds).todo):
         driver.warm_up()
     engine = driver.set_up(call, tell)
-    with machine.shared() if executor == "local" else nullcontext():
+    with machine.shared(tell) if executor == "local" else nullcontext():
         if executor == "local":  # jobs elsewhere go on without their driver
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         code = _train(chosen, seeds, data, engine, ends_at, keep_weights=keep_weights, trackers=trackers)
@@ -255,8 +256,11 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
         tell(f"{done}; nothing to train")
         return 0
     tell(f"{done}; training {len(todo)} on {resources.device}, {engine.where(len(todo))}")
+    pin = chosen.study.pin()
     try:
-        summary = driver.execute(engine.start, todo, planned, Console(stderr=True), ends_at)
+        summary = driver.execute(
+            engine.start, todo, planned, Console(stderr=True), ends_at, partial(chosen.study.keep, pin)
+        )
     except KeyboardInterrupt:
         tell("stopped; finished runs are kept, the same command continues the others")
         return INTERRUPTED

@@ -22,7 +22,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from senet_ablate.data.transforms import evaluation_view, open_image, read_image
 from senet_ablate.environment import unwarned
-from senet_ablate.errors import UserError, did_you_mean, is_plain
+from senet_ablate.errors import UserError, did_you_mean, is_plain, reason
 from senet_ablate.files import read_file, write_atomic
 from senet_ablate.spec.protocol import DataConfig
 
@@ -192,7 +192,7 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
         return _decoded(place / "train", notes["train"], config), _decoded(place / "test", notes["test"], config)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{place}: damaged copy of decoded images ({error}); remove it, they are decoded anew"
+            f"{place}: damaged copy of decoded images ({reason(error)}); remove it, they are decoded anew"
         ) from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,11 +159,13 @@ def execute(
     plan: Plan,
     console: Console,
     ends_at: float = math.inf,
+    keep: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Do the runs, beside other drivers; show progress on a terminal, say nothing but failures elsewhere.
 
-    Progress is read from the files of the runs, so it does not matter where they are done, or by whom. When it is
-    `ends_at` by the monotonic clock, what is under way stops; its checkpoint stays.
+    Progress is read from the files of the runs, so it does not matter where they are done, or by whom. `keep` is called
+    at least every half second. When it is `ends_at` by the monotonic clock, what is under way stops; its checkpoint
+    stays.
     """
     began = time.monotonic()
     work = {run.run_id: float(arm.complexity.macs * run.recipe.epochs) for arm in plan.arms for run in arm.runs}
@@ -184,6 +186,8 @@ def execute(
     with shown as display, closing(share(start(limit.fits), todo)) as events:
         bar = display.add_task(f"0 of {len(todo)} runs", total=total)
         for event in events:
+            with suppress(OSError):  # of a full disk
+                keep()
             if event is not None:
                 run_id = event.request.spec.run_id
                 if event.kind in ("started", "busy"):

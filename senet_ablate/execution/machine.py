@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,26 @@ def _lock_file() -> Path:
 
 
 @contextmanager
-def shared() -> Iterator[None]:
-    """Train here, beside others that train; waits for a measurement that is under way."""
-    with _lock_file().open("a") as file:
+def _lock() -> Iterator[int]:
+    """The file of the lock, open; others may have put something else in its place."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    handle = os.open(_lock_file(), flags, 0o600)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def shared(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+    """Train here, beside others that train; waits for a measurement that is under way, and says so."""
+    with _lock() as handle:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_SH)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("waiting for `latency`, which measures on this machine, to end")
+                fcntl.flock(handle, fcntl.LOCK_SH)
         yield
 
 
@@ -39,11 +54,11 @@ def alone() -> Iterator[None]:
     Raises:
         UserError: a study is training on this machine.
     """
-    with _lock_file().open("a") as file:
+    with _lock() as handle:
         if fcntl is not None:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 raise UserError(
                     "a study trains on this machine, and times would be those of both; wait for it"
                 ) from None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from senet_ablate.environment import unwarned
-from senet_ablate.errors import UserError
+from senet_ablate.errors import UserError, reason
 from senet_ablate.files import WEIGHTS_LIMIT, open_file
 from senet_ablate.models.build import build_network
 from senet_ablate.models.resnet import ResNet
@@ -62,8 +62,7 @@ def read_weights(path: Path, *, inside: Path | None = None) -> State:
         with unwarned(), open_file(path, WEIGHTS_LIMIT, inside=inside) as file:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that is none makes torch raise
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: cannot be read as weights: {first_line}") from None
+        raise UserError(f"{path}: cannot be read as weights: {reason(error)}") from None
     if not isinstance(state, dict) or not all(isinstance(name, str) and _is_whole(state[name]) for name in state):
         raise UserError(
             f"{path}: expected a state dict, tensors by name, as `torch.save(model.state_dict(), …)` writes it"

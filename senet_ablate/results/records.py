@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from senet_ablate.environment import unwarned
-from senet_ablate.errors import UserError
+from senet_ablate.errors import UserError, reason
 from senet_ablate.files import ARRAY_LIMIT, read_file
 from senet_ablate.spec.protocol import MOST_EPOCHS, Complexity, DataFacts, Protocol, RunSpec
 from senet_ablate.spec.schema import Spec
@@ -170,7 +170,9 @@ class Predictions:
         try:
             return cls._read(read_file(path, ARRAY_LIMIT, inside=path.parents[1]))
         except Exception as error:  # whatever a garbled file makes zipfile and NumPy raise
-            raise UserError(f"{path}: damaged predictions: {error}; remove the folder to run it again") from None
+            raise UserError(
+                f"{path}: damaged predictions: {reason(error)}; remove the folder to run it again"
+            ) from None
 
     @classmethod
     def _read(cls, content: bytes) -> Predictions:

@@ -306,6 +306,11 @@ class Study:
         if changed:
             raise UserError(self._other_study("other images", changed))
 
+    def keep(self, pin: StudyPin | None) -> None:
+        """Write study.json again if it was removed under way: without it no run belongs to anything."""
+        if pin is not None and not (self.root / "study.json").exists():
+            write_atomic(self.root / "study.json", pin.model_dump_json(indent=1) + "\n")
+
     def check_protocol(self, protocol: Protocol) -> None:
         """Refuse a protocol under which this study's runs were not made (nothing to check before the first).
 

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,8 @@ class Trackers:
             except Exception as error:  # a training is not lost to a server that does not answer
                 self.kinds.remove(kind)
                 cause = f"{type(error).__name__}: {error}"
-                print(f"{self.run.spec.run_id}: no longer told to {kind}: {cause}", file=sys.stderr)
+                with suppress(OSError):
+                    print(f"{self.run.spec.run_id}: no longer told to {kind}: {cause}", file=sys.stderr)
 
 
 def _finish(logger: Logger, status: str) -> None:
