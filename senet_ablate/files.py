@@ -73,6 +73,16 @@ def _check(path: Path, status: os.stat_result, limit: int) -> None:
         raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, expected at most {limit:,}", str(path))
 
 
+def check_place(path: Path) -> None:
+    """Refuse to replace or remove what is there if it is no regular file.
+
+    Raises:
+        OSError: it is a link, a pipe, a device or a folder; the error names it.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OSError(errno.EEXIST, "not a regular file, and so not replaced", str(path))
+
+
 def write_atomic(path: Path, content: bytes | str, *, sync: bool = True, inside: Path | None = None) -> None:
     """Write a file that is whole or absent, whatever kills the process: temp, fsync, rename, fsync of the folder.
 
@@ -86,8 +96,7 @@ def write_atomic(path: Path, content: bytes | str, *, sync: bool = True, inside:
     if inside is not None:
         refuse_links(path, inside)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise OSError(errno.EEXIST, "not a regular file, and so not replaced", str(path))
+    check_place(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     scratch = Path(name)
     try:

@@ -22,7 +22,16 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
-from senet_ablate.files import ARRAY_LIMIT, TEMPORARY, TEXT_LIMIT, open_file, read_file, refuse_links, write_atomic
+from senet_ablate.files import (
+    ARRAY_LIMIT,
+    TEMPORARY,
+    TEXT_LIMIT,
+    check_place,
+    open_file,
+    read_file,
+    refuse_links,
+    write_atomic,
+)
 from senet_ablate.results.lease import LEASE, seems_held
 from senet_ablate.results.records import Failure, Latency, Progress, RunRecord, StudyPin
 from senet_ablate.spec.protocol import DataFacts, Protocol, RunSpec
@@ -136,6 +145,7 @@ class RunFolder:
         """Note why a run ended without a result; a checkpoint stays for the next try."""
         refuse_links(self.path, self.path.parent)
         write_atomic(self.failure_file, failure.model_dump_json(indent=1) + "\n")
+        check_place(self.progress_file)
         self.progress_file.unlink(missing_ok=True)
 
     def record(self) -> RunRecord | None:

@@ -18,7 +18,7 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import nn
 
 from senet_ablate.environment import unwarned
-from senet_ablate.files import WEIGHTS_LIMIT, read_file, write_atomic
+from senet_ablate.files import WEIGHTS_LIMIT, check_place, read_file, write_atomic
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.records import Progress, curve_csv
 from senet_ablate.results.store import RunFolder
@@ -60,9 +60,11 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
+    previous = RunFolder(path.parent).previous_file
+    check_place(previous)
     if path.is_file():
-        path.replace(RunFolder(path.parent).previous_file)
-    write_atomic(path, buffer.getvalue())
+        path.replace(previous)
+    write_atomic(path, buffer.getvalue(), inside=path.parents[1])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -125,7 +127,7 @@ class EpochFiles(Checkpoint):
         if trainer.is_global_zero:
             progress = Progress(epoch=done, epochs=epochs).model_dump_json()
             for path, text in ((self.folder.live_curve_file, curve_csv(curve)), (self.folder.progress_file, progress)):
-                write_atomic(path, text, sync=False)
+                write_atomic(path, text, sync=False, inside=self.folder.path.parent)
             self.trackers.epoch(curve[-1])
         due = time.monotonic() - self.saved_at >= self.cost_s / CHECKPOINT_SHARE
         last = done == epochs or trainer.should_stop

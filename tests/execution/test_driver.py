@@ -127,9 +127,7 @@ def test_a_pin_that_is_removed_under_way_is_written_again(tmp_path: Path) -> Non
 
     todo = [helpers.request(study.root, 0)]
     spec, cost = todo[0].spec, Complexity(params=1, params_with_bn_stats=1, macs=1)
-    arm = ArmPlan(
-        Arm(variant=todo[0].spec.variant), (), Complexity(params=1, params_with_bn_stats=1, macs=1), (todo[0].spec,)
-    )
+    arm = ArmPlan(Arm(variant=spec.variant), (), cost, (spec,))
     plan = Plan((arm,), frozenset())
     driver.execute(lambda fits: Removing(), todo, plan, Console(file=io.StringIO()), keep=partial(study.keep, pin))
     assert pin_file.read_bytes() == before
