@@ -41,7 +41,7 @@ from aftermath import (
     outcome,
     repeated,
 )
-from faults import AT_A_STEP, FAULTS, SHARED, Arena, Schedule
+from faults import AT_A_STEP, FAULTS, OF_A_RECORD, SHARED, Arena, Schedule
 from lives import BEAT_S, STALE_S, Life, Stable, say
 
 from senet_ablate import environment
@@ -214,7 +214,7 @@ def calm(arena: Arena, limit_s: float, found: Found) -> None:
         if ended_well and arena.stable.lives[-1].process.returncode == 0:
             begun = time.monotonic()
             told = call("verify", STUDY, "--results", str(arena.study.parent))
-            if told.returncode == 0 or not TOLD.search(told.stdout):
+            if told.returncode == 0 or not (TOLD.search(told.stdout) or STRANGE.search(told.stdout)):
                 found.problems["sound"] += [] if told.returncode == 0 else told.stdout.splitlines()
                 return
             obey(arena, told.stdout, begun, found)
@@ -254,15 +254,7 @@ def one_study(
         stable = Stable(f"{os.getpid()}-{secrets.token_hex(4)}", task.run(results), place / "drivers")
         outside = place / "disk" / "outside"
         outside.mkdir()
-        for name in (
-            ".hidden",
-            "last.ckpt",
-            "previous.ckpt",
-            "progress.json",
-            "weights.pt",
-            "record.json",
-            "plan.json",
-        ):
+        for name in (".hidden", "weights.pt", "plan.json", "last.ckpt", "progress.json", *OF_A_RECORD):
             (outside / name).write_text("nobody's business")
         arena = Arena(schedule.rng, results / STUDY, stable, disk, outside)
         before = contents(outside)
@@ -280,7 +272,8 @@ def one_study(
         finished = stable.noted("finished")
         found.completions, found.taken_over = len(finished), len(stable.noted("taken-over"))
         found.problems["once"] += repeated(finished, arena.removed)
-        found.problems["sound"] += leftovers(arena.study)
+        strange = {f"{path.parent.name}/{path.name}: left over" for path in arena.strange}
+        found.problems["sound"] += [problem for problem in leftovers(arena.study) if problem not in strange]
         found.problems["outside"] += [] if contents(outside) == before else ["files outside of the study changed"]
     ends = (life.gone - life.ended for life in stable.lives if life.ended and life.gone)
     found.slowest_end_s = max(ends, default=0.0)
