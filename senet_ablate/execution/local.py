@@ -34,6 +34,9 @@ from senet_ablate.training.request import Event, RunRequest, note_failure
 TRIES = 3
 """How often a run is begun or continued when its worker dies under it (killed, out of memory)."""
 
+PATIENCE_S = 1.0
+"""How long a worker has to end the processes that it shares a run with."""
+
 TICK_S = 0.5
 """How often `execute` returns to its caller while nothing happens, so that a display can be kept."""
 
@@ -150,8 +153,11 @@ class LocalPool:
 
     def _stop(self, workers: Sequence[_Worker]) -> None:
         for worker in workers:
-            worker.process.kill()
+            worker.process.terminate()
+        deadline = time.monotonic() + PATIENCE_S
         for worker in workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            worker.process.kill()  # one that is stopped, or computes something long
             worker.process.join()
             worker.connection.close()
 

@@ -9,12 +9,13 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -163,10 +164,27 @@ def uninterrupted(several: bool) -> Iterator[None]:
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    main = threading.current_thread() is threading.main_thread()
+    default = signal.signal(signal.SIGTERM, lambda number, frame: _end_with_processes()) if main else None
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if main:
+            signal.signal(signal.SIGTERM, default)
+
+
+def _end_with_processes() -> NoReturn:
+    """End this worker and the processes that it has started, also those that are still waiting for what they shall do.
+
+    Without their parent these would tell of a pipe that ended.
+    """
+    for place in Path("/proc/self/task").glob("*/children"):
+        for pid in place.read_text(encoding="ascii").split():
+            with suppress(OSError):
+                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(int(pid), signal.SIGKILL)
+    os._exit(128 + signal.SIGTERM)
 
 
 def _ended(curve: Sequence[CurvePoint], epochs: int) -> bool:
