@@ -97,7 +97,7 @@ report: $(VENV)/installed ## Write tables and plots again from the records
 readme: $(VENV)/installed ## Write the generated parts of README.md from the committed study
 	@$(CLI) report --study cifar10-lite --fill README.md
 
-bad-inputs: $(VENV)/installed-dev ## Try 10,000 generated bad inputs wherever one types or a file is read (minutes)
+bad-inputs: $(VENV)/installed-dev ## Try 11,000 generated bad inputs wherever one types or a file is read (minutes)
 	@$(VENV)/bin/python tests/stress/bad_inputs.py $(ARGS)
 
 check: lint test ## Lint, format, types and tests

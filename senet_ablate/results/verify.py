@@ -12,7 +12,7 @@ import numpy as np
 
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import refuse_twins
-from senet_ablate.results.plan import read_plan
+from senet_ablate.results.plan import PLAN_FILE, read_plan
 from senet_ablate.results.records import (
     CURVE_FILE,
     PREDICTIONS_FILE,
@@ -22,7 +22,7 @@ from senet_ablate.results.records import (
     StudyPin,
     read_curve,
 )
-from senet_ablate.results.store import CONFLICTS, LATENCY_FILE, NOTES, RunFolder, Study, changes
+from senet_ablate.results.store import CONFLICTS, RunFolder, Study, changes
 from senet_ablate.spec.cost import total_cost
 
 CLOCKS = timedelta(days=1)
@@ -45,8 +45,9 @@ class Verdict:
 def verify(study: Study, now: datetime | None = None) -> Verdict:
     """Check all that lies in a study's folder."""
     found = Verdict(conflicts=sum(1 for _ in (study.root / CONFLICTS).glob("*/record.json")))
-    links = (study.root / name for name in (NOTES, LATENCY_FILE, CONFLICTS))
-    found.problems += [f"{path}: a link, and inside a study none is followed" for path in links if path.is_symlink()]
+    told = {study.root / "study.json", study.root / PLAN_FILE, *(folder.path for folder in study.folders())}  # below
+    links = sorted(path for path in study.root.glob("*") if path.is_symlink() and path not in told)
+    found.problems += [f"{path}: a link, and inside a study none is followed" for path in links]
     pin = None
     try:
         pin = study.pin()
