@@ -1,9 +1,9 @@
 """How fast the suite is, measured side by side in one run: `make bench`, or `python benchmarks/bench.py --help`.
 
-(a) an epoch and (b) a whole study, beside the script one would usually write and beside a bare loop; (c) growth of a
-study's time, memory and start of commands; (d) what the SE block costs. Sides are measured in turn, so that whatever
-else the machine does hits both. Rates are of the whole machine: the suite and the bare loop train as many networks at
-once as there are cores, the usual script one after the other with all threads, as it is used.
+(a) An epoch and (b) a whole study, beside a usual Lightning script and a bare loop; (c) how a study's time and memory
+grow, and how long commands take to start; (d) the time of the SE block. Sides are measured in turn, so that other load
+on the machine hits both. Rates are of the whole machine: the suite and the bare loop train one network per core, the
+usual script one network at a time with all threads, as it is used.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from growth import growth, start_up
 from images import make, subset
 from measure import CORES, HERE, say, together, tuned
 from page import draw, page
-from speed import Setting, ablate, epochs, levers, study
+from speed import Setting, ablate, epochs, optimisations, study
 
 from senet_ablate import environment
 
-PARTS = ("epoch", "levers", "study", "ablate", "growth", "block")
+PARTS = ("epoch", "optimisations", "study", "ablate", "growth", "block")
 IMAGES = 10_000
 
 
 def hardware() -> dict[str, str | int]:
-    """Where this was measured."""
+    """The machine and library versions of the measurement."""
     versions = environment.library_versions()
     return {
         "cpu": environment.cpu_model(),
@@ -42,24 +42,24 @@ def hardware() -> dict[str, str | int]:
 
 
 def block(count: int) -> dict[str, Any]:
-    """What each place and squeeze of the block costs, in a process of its own."""
+    """Time of each position and squeeze of the block, in a process of its own."""
     say("latency of the SE block")
     command = [sys.executable, str(HERE / "block.py"), "--rounds", str(count)]
     return {name: together([[*command, "--network", name]], tuned())[0] for name in ("small", "paper")}
 
 
 def measure(part: str, settings: list[Setting], count: int, output: Path) -> dict[str, Any]:
-    """One part of the benchmark; what has a figure for each data set is keyed by it, the last one also without."""
+    """One part of the benchmark. Keys end with the data set's name; those of the last also stand without it."""
     if part == "growth":
         return {"growth": growth(), "start_up_s": start_up(count)}
     if part == "ablate":
-        return ablate(output / "unharmed.md")
+        return ablate(output / "optimisations.md")
     if part == "block":
         return {"block_ms": block(max(9, count))}
     found: dict[str, Any] = {}
     for setting in settings:
-        if part == "levers":
-            found[f"without_lever_{setting.name}"] = levers(setting, count)
+        if part == "optimisations":
+            found[f"without_lever_{setting.name}"] = optimisations(setting, count)
             continue
         measured = epochs(setting, count) if part == "epoch" else study(setting, count)
         found |= {f"{name}_{setting.name}": value for name, value in measured.items()}
@@ -74,12 +74,12 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help=f"your image folder, of which {IMAGES:,} are used [default: made ones]",
+        help=f"your image folder, of which {IMAGES:,} are used [default: synthetic images]",
     )
     parser.add_argument(
         "--parts",
         default=",".join(PARTS),
-        help="measure these again and keep the others [%(default)s]",
+        help="measure these parts, and keep the last results of the others [%(default)s]",
     )
     parser.add_argument("--output", type=Path, default=Path("reports/bench"))
     chosen = parser.parse_args()
@@ -100,7 +100,7 @@ def main() -> None:
         ]
         for part in chosen.parts.split(","):
             found = measure(part, settings, chosen.rounds, chosen.output)
-            source = "a folder of photographs" if chosen.data else "made images"
+            source = "a folder of photographs" if chosen.data else "synthetic images"
             result |= found | {
                 "hardware": hardware(),
                 "commits": result.get("commits", {}) | {part: environment.code_state()[0]},

@@ -1,8 +1,9 @@
-"""(d) What the SE block costs in time, by place and squeeze: networks with it beside the plain one, in turn.
+"""(d) The time of the SE block by position and squeeze: networks with it and without SE, measured in turn.
 
     python benchmarks/block.py --network small|paper --rounds 5
 
-Inference at batch 1 and large and a training step, one thread, eager, float32. Prints milliseconds by round as JSON.
+Inference at batch 1 and at a large batch, and a training step, on one thread, eager, float32. Prints milliseconds by
+round as JSON.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from collections.abc import Callable
 import torch
 
 from senet_ablate.execution.machine import optimisations_on
+from senet_ablate.models.build import build_network
 from senet_ablate.models.fastconv import speed_up
 from senet_ablate.models.latency import in_turn, stopwatches
-from senet_ablate.models.resnet import ResNet
 from senet_ablate.spec.loading import declarations_dir, load_ablations
 from senet_ablate.spec.network import Network
 
@@ -41,7 +42,9 @@ def watches(network: Network, size: int, batch: int, arm: str) -> dict[str, Call
     """Functions that measure milliseconds of each kind of work for one arm."""
     table, row = ARMS[arm]
     variant = load_ablations(declarations_dir(), [table])[0].row(row).variant
-    model = ResNet(network, variant, in_channels=3, classes=10).to(memory_format=torch.channels_last)
+    model = build_network(network, variant, in_channels=3, classes=10, resolution=size).to(
+        memory_format=torch.channels_last
+    )
     speed_up(model, optimisations_on("cpu"))
 
     def images(count: int) -> torch.Tensor:

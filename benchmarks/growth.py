@@ -1,4 +1,4 @@
-"""(c) How the time of a study grows with arms, seeds, image count and image size; how long commands take to start."""
+"""(c) How a study's time grows with variants, seeds, images and their size; how long commands take to start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image folders for the benchmarks: a part of the user's own, or made ones of the same kind."""
+"""Image folders for the benchmarks: a part of the user's own, or synthetic images of the same kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: processes, the machine's idle time, memory, and ratios of rounds."""
+"""How the benchmarks measure: processes, idle processor time, memory, and ratios per round."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 
 def say(text: str) -> None:
-    """Tell how far it is."""
+    """Print progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 

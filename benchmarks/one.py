@@ -1,9 +1,9 @@
-"""One timed training for `bench.py`, in a process of its own: ours, or a bare loop with all levers and nothing else.
+"""One timed training for `bench.py`, in a process of its own: the suite's, or a bare loop with all optimisations.
 
-    python benchmarks/one.py ours|bare --protocol digits --epochs N [--data FOLDER] [--without LEVER]
+    python benchmarks/one.py ours|bare --protocol digits --epochs N [--data FOLDER] [--without OPTIMISATION]
 
-Prints seconds per epoch of training and a look at the validation part: ours with Lightning, curve, progress file and
-checkpoint, as the suite runs it; the bare loop with nothing more.
+Prints seconds per epoch of training and validation: the suite's with Lightning, curve, progress file and checkpoint;
+the bare loop with nothing more.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ import torch.nn.functional as F
 from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler
 from senet_ablate.execution.machine import optimisations_on
+from senet_ablate.models.build import build_network
 from senet_ablate.models.fastconv import speed_up
-from senet_ablate.models.resnet import ResNet
 from senet_ablate.results.store import Study
-from senet_ablate.seeding import initialise
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.protocol import RunSpec
 from senet_ablate.training.checkpoint import EpochFiles
@@ -35,14 +34,20 @@ from senet_ablate.training.schedule import learning_rate
 from senet_ablate.training.train import train_run
 
 
-def bare(spec: RunSpec, data: Path | None, levers: tuple[str, ...]) -> float:
-    """Seconds per epoch of a plain loop: images resident, channels last, one thread, no framework, no file."""
+def bare(spec: RunSpec, data: Path | None, optimisations: tuple[str, ...]) -> float:
+    """Seconds per epoch of a bare loop: images resident, channels last, one thread, no framework, no file."""
     torch.set_num_threads(1)
     loaded = load_data(spec.data, data, stream=False, announce=lambda text: None)
-    model = ResNet(spec.network, spec.variant, in_channels=loaded.facts.channels, classes=loaded.facts.classes)
-    initialise(model, spec.seed)
+    model = build_network(
+        spec.network,
+        spec.variant,
+        in_channels=loaded.facts.channels,
+        classes=loaded.facts.classes,
+        resolution=spec.data.resolution,
+        seed=spec.seed,
+    )
     model.to(memory_format=torch.channels_last)
-    speed_up(model, levers)
+    speed_up(model, optimisations)
     model.train()
     recipe = spec.recipe
     optimizer = torch.optim.SGD(
@@ -73,7 +78,7 @@ def bare(spec: RunSpec, data: Path | None, levers: tuple[str, ...]) -> float:
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def ours(spec: RunSpec, data: Path | None, levers: tuple[str, ...]) -> float:
+def ours(spec: RunSpec, data: Path | None, optimisations: tuple[str, ...]) -> float:
     """Seconds per epoch of the suite's own run, the first epoch left out: the time between the ends of its epochs."""
     ends = []
     finish_epoch = EpochFiles.on_train_epoch_end
@@ -83,7 +88,7 @@ def ours(spec: RunSpec, data: Path | None, levers: tuple[str, ...]) -> float:
         ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(EpochFiles, "on_train_epoch_end", noted):
-        train_run(RunRequest(spec=spec, folder=Study(Path(folder)).run("run"), data_path=data, levers=levers))
+        train_run(RunRequest(spec=spec, folder=Study(Path(folder)).run("run"), data_path=data, levers=optimisations))
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
@@ -95,7 +100,7 @@ def main() -> None:
     parser.add_argument("--row", default="r16")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--without", action="append", default=[], help="a lever")
+    parser.add_argument("--without", action="append", default=[], help="an optimisation")
     parser.add_argument("--precision")
     chosen = parser.parse_args()
     overrides = [f"recipe.epochs={chosen.epochs + 1}", "recipe.schedule.warmup_epochs=0"]
@@ -103,8 +108,8 @@ def main() -> None:
     protocol = load_protocol(declarations_dir(), chosen.protocol, overrides)
     variant = load_ablations(declarations_dir(), ["ratio"])[0].row(chosen.row).variant
     way = {"ours": ours, "bare": bare}[chosen.way]
-    levers = optimisations_on("cpu", chosen.without)
-    print(json.dumps({"epoch_s": way(protocol.run_spec(variant, 0), chosen.data, levers)}))
+    optimisations = optimisations_on("cpu", chosen.without)
+    print(json.dumps({"epoch_s": way(protocol.run_spec(variant, 0), chosen.data, optimisations)}))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from measure import (
     together,
     tuned,
 )
-from unharmed import compare
+from optimisations import compare
 
 from senet_ablate.spec.loading import declarations_dir, load_ablations
 
@@ -104,9 +104,9 @@ def epochs(setting: Setting, count: int) -> dict[str, Any]:
     }
 
 
-def levers(setting: Setting, count: int) -> dict[str, Any]:
-    """How much longer an epoch of the bare loop takes without each lever."""
-    say(f"{setting.name}: seconds per epoch with all levers, and without each")
+def optimisations(setting: Setting, count: int) -> dict[str, Any]:
+    """How much longer an epoch of the bare loop takes without each optimisation."""
+    say(f"{setting.name}: seconds per epoch with all optimisations, and without each")
 
     def timed(*extra: str, **environment: bool) -> Callable[[], float]:
         return lambda: together([setting.one("bare", *extra)] * CORES, tuned(**environment))[0]["epoch_s"]
@@ -130,14 +130,14 @@ def study(setting: Setting, count: int) -> dict[str, Any]:
     ours, usual = [], []
     for number in range(count):
         ours.append(run_study(setting.study()))
-        # One row a round stands for all trainings, the first of middling cost: the rows differ by some tenth.
+        # One row per round stands for all: their costs differ by about a tenth.
         begun = time.perf_counter()
         together(
             [setting.usual(rows[(number + 2) % len(rows)], setting.study_epochs)],
             dict(os.environ),
         )
         usual.append((time.perf_counter() - begun) * len(rows) * SEEDS)
-        say(f"  ours {ours[-1].wall_s:.0f} s, {ours[-1].busy:.0%} of the cores busy; usual {usual[-1]:.0f} s")
+        say(f"  suite {ours[-1].wall_s:.0f} s, {ours[-1].busy:.0%} of processor time in use; usual {usual[-1]:.0f} s")
     return {
         "study_vs_usual_script": ratio(usual, [each.wall_s for each in ours]),
         "cores_busy": spread([each.busy for each in ours]),
@@ -147,18 +147,19 @@ def study(setting: Setting, count: int) -> dict[str, Any]:
 
 
 def ablate(page: Path) -> dict[str, Any]:
-    """All tables of the default protocol, with all levers and without, and whether the same was learnt.
+    """All tables of the default protocol, with all optimisations and without, and a comparison of their errors.
 
-    One round: it takes as long as `make ablate` twice. The comparison goes to `page`.
+    One round, which takes as long as `make ablate` twice. The comparison goes to `page`.
     """
-    say("digits: all tables, with all levers and without")
+    say("digits: all tables, with all optimisations and without")
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
-        with_levers = run_study_in(results, "with-levers", [])
-        without = run_study_in(results, "without-levers", ["--without", "all"])
-        page.write_text(compare(results / "without-levers", results / "with-levers"), encoding="utf-8")
+        tuned_study = run_study_in(results, "with-optimisations", [])
+        without = run_study_in(results, "without-optimisations", ["--without", "all"])
+        compared = compare(results / "without-optimisations", results / "with-optimisations")
+        page.write_text(compared, encoding="utf-8")
     return {
-        "cores_busy_ablate": with_levers.busy,
-        "ablate_s": with_levers.wall_s,
+        "cores_busy_ablate": tuned_study.busy,
+        "ablate_s": tuned_study.wall_s,
         "ablate_without_levers_s": without.wall_s,
     }

@@ -1,4 +1,4 @@
-"""The script one would usually write for a row of the table: the fair, readable baseline of `bench.py`.
+"""A usual script for one row of the table: the fair, readable baseline of `bench.py`.
 
 Lightning, torchvision transforms on PIL images in a DataLoader with workers, float32, torch's default threads, one run
 after the other, each in a process of its own. Network and recipe are the suite's, so only the way of running differs.
@@ -25,7 +25,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from senet_ablate.blocks.se import SqueezeExcitation
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.build import build_network
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol
@@ -75,7 +75,9 @@ class UsualModule(pl.LightningModule):
     def __init__(self, protocol: Protocol, variant: Variant, channels: int, classes: int) -> None:
         super().__init__()
         self.recipe = protocol.recipe
-        self.model = ResNet(protocol.network, variant, in_channels=channels, classes=classes)
+        self.model = build_network(
+            protocol.network, variant, in_channels=channels, classes=classes, resolution=protocol.data.resolution
+        )
         for block in self.model.modules():
             if isinstance(block, SqueezeExcitation):
                 block.squeeze = nn.AdaptiveAvgPool2d(1)

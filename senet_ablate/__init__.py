@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from senet_ablate.blocks.eca import EfficientChannelAttention
     from senet_ablate.blocks.se import SqueezeExcitation
     from senet_ablate.data.module import ImageDataModule
-    from senet_ablate.models.build import build_model
+    from senet_ablate.models.build import attach, build_model
     from senet_ablate.models.weights import load_model
     from senet_ablate.report.frames import load_study
     from senet_ablate.training.module import AblationModule
@@ -21,6 +21,7 @@ __all__ = [
     "EfficientChannelAttention",
     "ImageDataModule",
     "SqueezeExcitation",
+    "attach",
     "build_model",
     "compare",
     "load_model",
@@ -32,6 +33,7 @@ _HOMES = {
     "EfficientChannelAttention": "blocks.eca",
     "ImageDataModule": "data.module",
     "SqueezeExcitation": "blocks.se",
+    "attach": "models.build",
     "build_model": "models.build",
     "compare": "analysis.comparison",
     "load_model": "models.weights",

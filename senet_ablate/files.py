@@ -1,13 +1,14 @@
-"""Files that are whole or absent, and reading what a stranger may have put in their place."""
+"""Files that are whole or absent, text as people's editors write it, and what a stranger may have put there."""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
@@ -19,6 +20,9 @@ ARRAY_LIMIT = 256 * 2**20
 
 WEIGHTS_LIMIT = 8 * 2**30
 """Bytes of the largest weights or checkpoint: two billion numbers."""
+
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENOTTY}
+"""What network drives and shared folders answer to what they do not have; a full or a broken disk says other things."""
 
 TEMPORARY = r"\.(?:{})\.[a-z0-9_]{{8}}"
 """How `write_atomic` calls a file of these names until it is whole; a killed process may leave one."""
@@ -83,10 +87,13 @@ def check_place(path: Path) -> None:
         raise OSError(errno.EEXIST, "not a regular file, and so not replaced", str(path))
 
 
-def write_atomic(path: Path, content: bytes | str, *, sync: bool = True, inside: Path | None = None) -> None:
+def write_atomic(
+    path: Path, content: bytes | str, mode: int = 0o644, *, durable: bool = True, inside: Path | None = None
+) -> None:
     """Write a file that is whole or absent, whatever kills the process: temp, fsync, rename, fsync of the folder.
 
-    Without `sync` a power cut may leave an empty one. Below the folder `inside` no link is followed.
+    What a file system does not have (CIFS, sshfs, VirtualBox: fsync of a folder, permissions) is done without. One that
+    is not `durable` may be empty after a power cut. Below the folder `inside` no link is followed.
 
     Raises:
         OSError: it cannot be written, for want of space for one, or what is there is no file; the error names it, and
@@ -97,33 +104,72 @@ def write_atomic(path: Path, content: bytes | str, *, sync: bool = True, inside:
         refuse_links(path, inside)
     path.parent.mkdir(parents=True, exist_ok=True)
     check_place(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     scratch = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        scratch.chmod(0o644)
+            if durable:
+                sync(file.fileno())
+        with suppress(OSError):
+            scratch.chmod(mode)
         scratch.replace(path)
     except BaseException as error:
         scratch.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # a write that fails knows no name
         raise
-    if sync:
+    if durable:
         sync_folder(path.parent)
 
 
+def sync(handle: int) -> None:
+    """Have what was written survive a power cut, where the file system can.
+
+    Raises:
+        OSError: it does not take what was written: it is full, or broken.
+    """
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the platform and the file system can."""
+    """Make a rename in `folder` survive a power cut, where platform, file system and permissions let it."""
     if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems without fsync of folders
-                raise
-        finally:
-            os.close(handle)
+        with suppress(OSError):  # the file itself is there and whole
+            handle = os.open(folder, os.O_DIRECTORY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+
+
+def decode(content: bytes) -> tuple[str, str, bytes]:
+    """Text as editors write it: UTF-8, or what its byte order mark says (Windows' Notepad and PowerShell set one).
+
+    Returns:
+        The text with the line ends it has, its encoding and its mark.
+
+    Raises:
+        UnicodeDecodeError: it is no such text.
+    """
+    mark, encoding = next(((mark, name) for mark, name in BOMS if content.startswith(mark)), (b"", "utf-8"))
+    return content[len(mark) :].decode(encoding), encoding, mark
+
+
+def rewrite(path: Path, old: bytes, text: str) -> None:
+    """Write new text into a user's file, with the encoding and mark of its `old` content; link and mode stay.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _, encoding, mark = decode(old)
+    place = path.resolve()
+    write_atomic(place, mark + text.encode(encoding), stat.S_IMODE(place.stat().st_mode))

@@ -28,8 +28,10 @@ def generator(seed: int, *key: object) -> torch.Generator:
     return torch.Generator().manual_seed(stream_seed(seed, *key))
 
 
-def initialise(model: nn.Module, seed: int) -> None:
-    """Draw all weights, each from the stream of its own name, so that layers two arms share start equal.
+def initialise(model: nn.Module, seed: int, prefix: str = "") -> None:
+    """Draw all weights, each from the stream of its own name, so that layers two variants share start equal.
+
+    `prefix` is the name of `model` in the network that it is part of.
 
     Convolutions: He et al. 2015, fan-out, normal (also the two SE layers; the authors say it does not matter there).
     Classifier: uniform within 1/sqrt(fan-in), torch's default for linear layers. Biases 0, normalisations 1 and 0.
@@ -38,7 +40,7 @@ def initialise(model: nn.Module, seed: int) -> None:
     from torch import nn
 
     with torch.no_grad():
-        for name, module in model.named_modules():
+        for name, module in model.named_modules(prefix=prefix):
             if isinstance(module, nn.Conv2d):
                 fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
                 module.weight.normal_(0, math.sqrt(2 / fan_out), generator=generator(seed, "weights", name))

@@ -35,6 +35,7 @@ def test_every_public_name_is_there_and_documented_with_an_example():
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning", "ignore::UserWarning:pytorch_lightning")
 def test_examples_run_as_they_stand(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(path.parent)
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out.strip()
 

@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +69,15 @@ def test_an_import_that_fails_leaves_the_collector_on():
     with pytest.raises(ImportError):
         failing_import()
     assert gc.isenabled()
+
+
+def test_a_checkout_whose_code_is_not_what_runs_is_told(call, tmp_path):
+    assert call("list").stderr == ""
+    (tmp_path / "senet_ablate").mkdir()
+    (tmp_path / "senet_ablate" / "environment.py").touch()
+    told = call("list")
+    there = Path(__file__).parents[1]
+    assert told.exit_code == 0
+    assert (
+        told.stderr == f"caution: this runs the code in {there}, not that of this folder; `make` runs this folder's\n"
+    )

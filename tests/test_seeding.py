@@ -13,7 +13,7 @@ import torch
 from helpers import NETWORK
 from torch import Tensor, nn
 
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.build import build_network
 from senet_ablate.seeding import generator, initialise, stream_seed
 from senet_ablate.spec.network import Placement, SEConfig, Variant
 
@@ -21,7 +21,7 @@ PLAIN, SE = Variant(), Variant(se=SEConfig())
 
 
 def started(variant: Variant, seed: int = 0) -> dict[str, Tensor]:
-    model = ResNet(NETWORK, variant, in_channels=1, classes=10)
+    model = build_network(NETWORK, variant, in_channels=1, classes=10, resolution=8)
     initialise(model, seed)
     return model.state_dict()
 
@@ -153,7 +153,7 @@ def test_initial_weights_ignore_the_global_random_state_and_leave_it_alone() -> 
     torch.manual_seed(1)
     first = started(SE)
     torch.manual_seed(2)
-    model = ResNet(NETWORK, SE, in_channels=1, classes=10)
+    model = build_network(NETWORK, SE, in_channels=1, classes=10, resolution=8)
     before = torch.get_rng_state()
     initialise(model, 0)
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,12 +1,11 @@
 """What differs between each arm and its table's reference, and whether the row declares it.
 
-Compared are the runs that a protocol would give the two arms and the runs that they left behind; the networks
-themselves are compared by their snapshots (`models/diff.py`). Nothing here prints or refuses: that is for the caller.
+Compared are the runs that a protocol would give the two arms and the runs that they left behind; each arm's network is
+compared with the one without SE (`models/diff.py`). Nothing here prints or refuses: that is for the caller.
 """
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,15 @@ from typing import Protocol as Interface
 
 from senet_ablate.results.arms import ABSENT, Outcomes, _flat, facts
 from senet_ablate.results.records import RunRecord
-from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, Factor
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm
 from senet_ablate.spec.claims import PLAIN
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol, RunSpec
 
 CAUTIONS = frozenset({"versions", "code", "hardware", "execution"})
 """Aspects in which arms may differ without having been taught different things; all others forbid a verdict."""
+
+NO_SE = "no SE"
 
 WIDTH = 80
 
@@ -82,7 +83,7 @@ class Comparison:
     @property
     def with_plain(self) -> bool:
         """Whether one of the two is the network without SE, which `se = false` declares as a whole."""
-        return self.arm.variant.se is None or self.reference.variant.se is None
+        return self.arm.variant.is_plain or self.reference.variant.is_plain
 
     def departure(self, aspect: str, what: str, here: object, reference: object, *, declared: bool) -> Departure:
         """A departure of this arm."""
@@ -114,19 +115,16 @@ def audit_declarations(ablations: Iterable[Ablation], protocol: Protocol) -> lis
     """
     found = []
     for pair in comparisons(ablations):
-        declared = {f"variant.{pair.ablation.factor}"}
-        if pair.with_plain:
-            declared.add("variant.se")
+        whole = pair.with_plain or pair.ablation.factor == "block"
+        declared = {"variant.block"} if whole else {f"variant.{pair.ablation.factor}"}
         if pair.arm.first_seed != pair.reference.first_seed:
             declared.add("seed")
         here, reference = (
-            _fields(protocol.run_spec(arm.variant, arm.first_seed), variant_whole=pair.with_plain)
+            _fields(protocol.run_spec(arm.variant, arm.first_seed), variant_whole=whole)
             for arm in (pair.arm, pair.reference)
         )
-        unread = pair.arm.variant.unread | pair.reference.variant.unread
         for path, one, other in changes(here, reference):
-            if path.removeprefix("variant.") not in unread:
-                found.append(pair.departure(*_aspect(path), one, other, declared=path in declared))
+            found.append(pair.departure(*_aspect(path), one, other, declared=path in declared))
     return found
 
 
@@ -189,10 +187,14 @@ def _values(runs: Sequence[RunRecord]) -> dict[str, frozenset[object]]:
 
 
 def _fields(spec: RunSpec, *, variant_whole: bool) -> dict[str, object]:
-    """All fields of a run; its network change as one, for a plain network has no fields to compare."""
+    """All fields of a run; its block as one where the two have different blocks, or one of them none."""
     fields = spec.model_dump()
     if variant_whole:
-        fields["variant"] = {"se": spec.variant.slug}
+        fields["variant"] = {"block": spec.variant.slug}
+    elif spec.variant.se is not None:
+        fields["variant"]["se"]["reduction"] = (
+            spec.variant.se.reduction
+        )  # one value, though it may be a table of stages
     return _flat(fields)
 
 
@@ -203,75 +205,69 @@ def _aspect(path: str) -> tuple[str, str]:
 
 
 def _words(value: object) -> str:
+    if isinstance(value, tuple) and value and all(isinstance(each, tuple) for each in value):
+        return ", ".join(f"{stage} = {each}" for stage, each in value)
     if isinstance(value, frozenset):
         return " and ".join(sorted(map(_words, value)))
     return str(getattr(value, "__name__", value))
 
 
-_SHAPES = r"se\.(reduce|expand)\.(in_channels|out_channels|(weight|bias)\.shape)"
-_KERNEL = r"se\.conv\.(kernel_size|padding|weight\.shape)"
-
-MAY_DIFFER: dict[Factor, str] = {
-    "se.squeeze": r"se\.(config\.)?squeeze",
-    "se.gate": r"se\.(config\.gate|gating|\w+\.(weight|bias)\.requires_grad)",
-    "se.reduction": rf"se\.config\.reduction|{_SHAPES}",
-    "se.excitation": r"se|se\.(config\.(excitation|reduction|bias)|\+(reduce|expand|conv))",
-    "placement.stages": r"\+se",
-    "placement.position": rf"site|{_SHAPES}|{_KERNEL}",
-}
-"""What in a residual block each factor may change, as a pattern; a plus is before what only one of the two has."""
-
-MAY_DIFFER_WITHOUT_SE = r"\+se|site"
-
-
-class Snapshot(Interface):
-    """A built network as data: every module, setting and tensor by its dotted name, and its SE blocks in words."""
+class Difference(Interface):
+    """One thing in which a variant's network differs from the one without SE, outside of its blocks."""
 
     @property
-    def parts(self) -> Mapping[str, object]:
-        """Values by dotted name."""
+    def aspect(self) -> str:
+        """Modules, weights, blocks, outputs, gradients, buffers or random draws."""
+
+    @property
+    def what(self) -> str:
+        """Which."""
+
+    @property
+    def here(self) -> object:
+        """The variant's value."""
+
+    @property
+    def plain(self) -> object:
+        """The value in the network without SE."""
+
+
+class ModelDiff(Interface):
+    """A variant's network beside the one without SE (`models/diff.py`)."""
 
     @property
     def summary(self) -> str:
-        """The blocks in words."""
+        """Its blocks in words."""
+
+    @property
+    def undeclared(self) -> Sequence[Difference]:
+        """All in which it differs beside its blocks."""
 
 
-def audit_networks(ablations: Iterable[Ablation], snapshots: Mapping[Variant, Snapshot]) -> list[Departure]:
-    """Compare the network of each arm with that of its reference: module tree, shapes, settings, what is learnt.
+def audit_networks(ablations: Iterable[Ablation], diffs: Mapping[Variant, ModelDiff]) -> list[Departure]:
+    """Compare the network of each row with the one without SE, so that any two rows differ in their blocks alone.
 
-    What a row declares is summed up in one departure; all else is undeclared. Where the snapshots hold first weights,
-    tensors of equal name and shape must start equal to the last bit.
+    What a row declares, its blocks beside those of the reference, is summed up in one departure. All else is
+    undeclared: one departure for each aspect.
     """
-    return [
-        departure
-        for pair in comparisons(ablations)
-        for departure in _compare(pair, snapshots[pair.arm.variant], snapshots[pair.reference.variant])
-    ]
-
-
-def _compare(pair: Comparison, here: Snapshot, reference: Snapshot) -> list[Departure]:
-    """One departure for all that is declared, and one for each kind of setting that is not."""
-    pattern = MAY_DIFFER_WITHOUT_SE if pair.with_plain else MAY_DIFFER[pair.ablation.factor]
-    one_sided = here.parts.keys() ^ reference.parts.keys()
-    declared = False
-    undeclared: dict[str, list[tuple[str, object, object]]] = {}
-    for path, one, other in changes(here.parts, reference.parts):
-        parent, _, last = path.rpartition(".")
-        if path in one_sided and parent in one_sided:
-            continue  # goes without saying
-        spelt = f"{parent}.+{last}" if path in one_sided else path
-        if last == "values" and here.parts[f"{parent}.shape"] != reference.parts[f"{parent}.shape"]:
-            continue
-        if re.fullmatch(rf"layer\d+\.\d+\.(?:{pattern})", spelt):
-            declared = True
-        else:
-            undeclared.setdefault(last, []).append((path, one, other))
+    tables = list(ablations)
     found = []
-    if declared:
-        found.append(pair.departure("modules", "SE blocks", here.summary, reference.summary, declared=True))
-    for last, parts in undeclared.items():
-        path, one, other = parts[0]
-        more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
-        aspect = "weights" if last == "values" else "modules"
-        found.append(pair.departure(aspect, (path or "network") + more, one, other, declared=False))
+    for pair in comparisons(tables):
+        here, reference = diffs[pair.arm.variant].summary, diffs[pair.reference.variant].summary
+        if here != reference:
+            found.append(pair.departure("modules", "blocks", here, reference, declared=True))
+    seen: set[tuple[str, Variant]] = set()
+    for ablation in tables:
+        for name in (*(row.id for row in ablation.rows), PLAIN):
+            variant = ablation.arm(name).variant
+            if variant not in diffs or (ablation.slug, variant) in seen:
+                continue
+            seen.add((ablation.slug, variant))
+            by_aspect: dict[str, list[Difference]] = {}
+            for each in diffs[variant].undeclared:
+                by_aspect.setdefault(each.aspect, []).append(each)
+            for aspect, several in by_aspect.items():
+                first, more = several[0], f" and {len(several) - 1} more" if len(several) > 1 else ""
+                values = _words(first.here), _words(first.plain)
+                found.append(Departure(ablation.slug, name, NO_SE, aspect, first.what + more, *values, declared=False))
     return found

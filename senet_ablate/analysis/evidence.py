@@ -14,10 +14,10 @@ from senet_ablate.analysis.distributions import DRAWS
 from senet_ablate.analysis.noise import Difference, Noise, Sample, assumed_phi, fit_noise
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes
-from senet_ablate.results.records import Predictions, RunRecord, StudyPin
+from senet_ablate.results.networks import Networks, Survey
+from senet_ablate.results.records import Predictions, RunRecord
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.claims import Metric, Rules
-from senet_ablate.spec.cost import total_cost
 from senet_ablate.spec.protocol import Complexity
 
 
@@ -81,25 +81,22 @@ def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules) -> E
     everyone = list(dict.fromkeys([*arms(ablations), *outcomes.runs]))
     sample = sample_of(outcomes, everyone, rules.metric) or Sample.empty(len(everyone))
     pin = outcomes.pin
+    costs = {arm: found.total for arm in everyone if (found := survey(outcomes, arm))}
     return Evidence(
         tuple(everyone),
         sample,
         rules,
         phi=assumed_phi(pin.protocol.recipe.epochs),
         diverged={arm: outcomes.diverged(arm) for arm in outcomes.runs},
-        cost={arm: cost(pin, arm) for arm in everyone},
+        cost=costs,
     )
 
 
-def cost(pin: StudyPin, arm: Arm) -> Complexity:
-    """Parameters and multiply-adds of an arm under the study's protocol."""
-    return total_cost(
-        pin.protocol.network,
-        arm.variant,
-        in_channels=pin.data.channels,
-        classes=pin.data.classes,
-        resolution=pin.protocol.data.resolution,
-    )
+def survey(outcomes: Outcomes, arm: Arm) -> Survey | None:
+    """Size and cost of an arm under the study's protocol, if they are known."""
+    pin = outcomes.pin
+    shape = (pin.data.channels, pin.data.classes, pin.protocol.data.resolution)
+    return Networks(outcomes.study.root.parent).find(pin.protocol.network, arm.variant, shape)
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,9 @@ class TableJudge:
         return Explanation(Reason.WITHIN_NOISE)
 
     def _count(self, atom: Fewer) -> AtomVerdict:
-        one, other = (self.evidence.cost[self.ablation.arm(name)] for name in (atom.arm, atom.than))
+        one, other = (self.evidence.cost.get(self.ablation.arm(name)) for name in (atom.arm, atom.than))
+        if one is None or other is None:
+            return AtomVerdict(atom, "not resolved", Explanation(Reason.NOT_RUN))
         difference = getattr(other, atom.quantity) - getattr(one, atom.quantity)
         verdict: Verdict = "reproduced" if difference > 0 else "contradicted"
         reason = Explanation(Reason.EXACT_COUNT, fewer=difference, quantity=atom.quantity)

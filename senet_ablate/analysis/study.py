@@ -13,7 +13,6 @@ from senet_ablate.analysis.contrasts import Contrast
 from senet_ablate.analysis.evidence import Evidence, gather
 from senet_ablate.analysis.judge import TableJudge, advise, judges_of
 from senet_ablate.analysis.verdicts import Explanation, FindingVerdict, Reason, UndeclaredDifference
-from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.plan import StudyPlan, default_plan, deviations, read_plan, unplanned
 from senet_ablate.results.records import StudyPin
@@ -59,11 +58,7 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
     Raises:
         UserError: the study has not begun, a record is damaged, or runs cannot be compared.
     """
-    pin = study.pin()
-    if pin is None:
-        begun = sorted(path.parent.name for path in study.root.parent.glob("*/study.json"))
-        there = f"studies there: {', '.join(begun)}" if begun else "no study there yet; begin one with `run`"
-        raise UserError(f"no study {study.name!r} in {study.root.parent}; {there}")
+    pin = study.pinned()
     outcomes = load_outcomes(study, pin)
     plan = read_plan(study) or default_plan(ablations, pin.protocol)
     more = bool(unplanned(plan, outcomes))

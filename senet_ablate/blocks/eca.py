@@ -1,19 +1,37 @@
-"""Efficient channel attention (ECA-Net, arXiv 1910.03151): a block of another kind, and how one is added.
+"""Efficient channel attention (ECA-Net, arXiv 1910.03151): x * sigmoid(convolution over neighbouring channels).
 
-Its first weights are drawn as those of all convolutions here (He, fan-out); the authors' code leaves torch's own. By
-Eq. 12 a ResNet-50 has 86 of them, where the abstract prints 80.
+Its paper puts it where SE is: at the end of the branch. By its Eq. 12 a ResNet-50 has 86 weights, where the abstract
+prints 80: those of the released model, whose kernels by stage are 3, 5, 5, 7, in TOML
+`settings = { kernel = { 2 = 3, 3 = 5, 4 = 5, 5 = 7 } }`.
 """
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 
-from senet_ablate.blocks.se import ChannelAttention
-from senet_ablate.spec.geometry import eca_kernel
+__all__ = ["EfficientChannelAttention"]
 
 
-class EfficientChannelAttention(ChannelAttention):
-    """One convolution over neighbouring channels instead of two layers over all: k weights (Eq. 12 there).
+def kernel_length(channels: int) -> int:
+    """Length k of the convolution over C channels: log2(C) / 2 + 1 / 2, cut, then up to an odd number (Eq. 12)."""
+    length = int((math.log2(channels) + 1) / 2)
+    return length if length % 2 else length + 1
+
+
+class EfficientChannelAttention(nn.Module):
+    """One convolution over neighbouring channels instead of two layers over all: k weights (Eqs. 9 to 12 there).
+
+    Maps (N, C, H, W) to (N, C, H, W).
+
+    Args:
+        channels: C.
+        kernel: length of the convolution, odd; by default Eq. 12's.
+
+    Raises:
+        ValueError: the kernel is even.
 
     Example:
         >>> block = EfficientChannelAttention(64)
@@ -21,18 +39,18 @@ class EfficientChannelAttention(ChannelAttention):
         torch.Size([2, 64, 8, 8])
     """
 
-    kind = "eca"
+    def __init__(self, channels: int, *, kernel: int | None = None) -> None:
+        super().__init__()
+        length = kernel_length(channels) if kernel is None else kernel
+        if length % 2 == 0:
+            raise ValueError(f"kernel = {length} has no middle; use an odd length")
+        self.conv = nn.Conv1d(1, 1, length, padding=length // 2, bias=False)
 
-    def add_layers(self, channels: int) -> None:
-        """The convolution, along the height of an image whose rows are the channels."""
-        kernel = eca_kernel(channels)
-        self.conv = nn.Conv2d(1, 1, (kernel, 1), padding=(kernel // 2, 0), bias=False)
+    def excitation(self, x: Tensor) -> Tensor:
+        """The gate (N, C, 1, 1)."""
+        z = x.mean(dim=(2, 3)).unsqueeze(1)
+        return torch.sigmoid(self.conv(z)).transpose(1, 2).unsqueeze(-1)
 
-    def layers(self, z: Tensor) -> Tensor:
-        """Each channel's weighted sum with its neighbours; without squeeze at each pixel."""
-        return self.conv(z.flatten(2).unsqueeze(1)).reshape(z.shape)
-
-    @property
-    def inner(self) -> tuple[str, int]:
-        """The kernel's length k."""
-        return "kernel", self.conv.kernel_size[0]
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale each channel."""
+        return x * self.excitation(x)

@@ -1,11 +1,7 @@
-"""The Squeeze-and-Excitation block (section 3, Fig. 3): squeezes and gates of Tables 11, 12, 16, and our controls.
-
-What blocks of other kinds share with it is `ChannelAttention`.
-"""
+"""The Squeeze-and-Excitation block (section 3, Fig. 3): squeezes and gates of Tables 11, 12, 16, and our controls."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.spec.network import Excitation, SEConfig
+from senet_ablate.seeding import initialise
+from senet_ablate.spec.network import SEConfig, at_stage
+
+__all__ = ["SqueezeExcitation"]
 
 
 def squeeze_avg(x: Tensor) -> Tensor:
@@ -51,6 +50,11 @@ def one_half(u: Tensor) -> Tensor:
     return torch.full_like(u, 0.5)
 
 
+def double_sigmoid(u: Tensor) -> Tensor:
+    """A gate that starts at 1: twice the sigmoid."""
+    return 2 * torch.sigmoid(u)
+
+
 def unchanged(u: Tensor) -> Tensor:
     """No activation."""
     return u
@@ -60,66 +64,23 @@ GATES: dict[str, Gating] = {
     "sigmoid": Gating(torch.sigmoid),
     "tanh": Gating(torch.tanh),
     "relu": Gating(torch.relu),
+    "double-sigmoid": Gating(double_sigmoid),
     "constant": Gating(one_half, learnt=False),
     "random": Gating(torch.sigmoid, learnt=False),
     "none": Gating(unchanged, combine=torch.add),
 }
 
 
-class ChannelAttention(nn.Module, ABC):
-    """Recalibrate channels: x * gate(F(squeeze(x))) (Eqs. 2 to 4), where F is what a kind of block learns.
+class SqueezeExcitation(nn.Module):
+    """Recalibrate channels: x * gate(W2 relu(W1 squeeze(x))) (Eqs. 2 to 4), with hidden width C // r.
 
-    Maps (N, C, H, W) to (N, C, H, W). A block of another kind says which layers it has and what they make of z.
+    Maps (N, C, H, W) to (N, C, H, W). Both layers are 1x1 convolutions, which on a squeezed map are the paper's fully
+    connected layers, so that no-squeeze (Table 16) differs in nothing but the squeeze.
 
     Args:
         channels: C, the width of the map that is gated.
-        config: squeeze, gate, and what the kind of block reads; or these as keywords.
-    """
-
-    kind: Excitation
-
-    def __init__(self, channels: int, config: SEConfig | None = None, **settings: Any) -> None:
-        super().__init__()
-        if config is not None and settings:
-            raise TypeError(f"settings as keywords or as a config, not both: {', '.join(settings)}")
-        config = config or SEConfig(excitation=self.kind, **settings)
-        self.config = config
-        self.squeeze = SQUEEZES[config.squeeze]
-        self.gating = GATES[config.gate]
-        self.add_layers(channels)
-        self.requires_grad_(self.gating.learnt)
-
-    @abstractmethod
-    def add_layers(self, channels: int) -> None:
-        """Give the block its layers. They are 2-d convolutions: what draws the first weights knows those."""
-
-    @abstractmethod
-    def layers(self, z: Tensor) -> Tensor:
-        """F: what the gate is given, in the shape of the squeezed map z, (N, C, 1, 1) or (N, C, H, W)."""
-
-    @property
-    @abstractmethod
-    def inner(self) -> tuple[str, int]:
-        """The size that the block chooses by its C, and how it is called."""
-
-    def excitation(self, x: Tensor) -> Tensor:
-        """The gate values s of a map (Eq. 3): (N, C, 1, 1), or (N, C, H, W) without squeeze."""
-        return self.gating.activation(self.layers(self.squeeze(x)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel (Eq. 4), or each pixel of it without squeeze; the ungated control adds."""
-        return self.gating.combine(x, self.excitation(x))
-
-    def extra_repr(self) -> str:
-        """Show what the parameters alone would not."""
-        return f"squeeze={self.config.squeeze}, gate={self.config.gate}"
-
-
-class SqueezeExcitation(ChannelAttention):
-    """The paper's block: F(z) = W2 relu(W1 z) (Eq. 3), whose hidden width is C // r.
-
-    Both layers are 1x1 convolutions, which on a squeezed map are the paper's fully connected layers, so that
-    no-squeeze (Table 16) differs in nothing but the squeeze. Of `config` it reads reduction r and bias, too.
+        config: squeeze, gate, reduction, bias, residual; or these as keywords.
+        stage: which of a table of reductions by stage holds.
 
     Raises:
         ValueError: C // r is 0.
@@ -130,25 +91,46 @@ class SqueezeExcitation(ChannelAttention):
         torch.Size([2, 64, 8, 8])
     """
 
-    kind = "fc"
-
-    def add_layers(self, channels: int) -> None:
-        """W1 and W2."""
-        hidden = channels // self.config.reduction
+    def __init__(self, channels: int, config: SEConfig | None = None, *, stage: int = 0, **settings: Any) -> None:
+        super().__init__()
+        if config is not None and settings:
+            raise TypeError(f"settings as keywords or as a config, not both: {', '.join(settings)}")
+        self.config = config or SEConfig(**settings)
+        self.squeeze = SQUEEZES[self.config.squeeze]
+        self.gating = GATES[self.config.gate]
+        reduction = at_stage(self.config.reduction, stage, "se.reduction")
+        hidden = channels // reduction
         if hidden == 0:
-            raise ValueError(f"reduction = {self.config.reduction} leaves no hidden channel of {channels}")
+            raise ValueError(
+                f"se.reduction = {reduction} leaves no hidden channel of {channels}; use a reduction of at most "
+                f"{channels} or a wider network"
+            )
         self.reduce = nn.Conv2d(channels, hidden, 1, bias=self.config.bias)
         self.expand = nn.Conv2d(hidden, channels, 1, bias=self.config.bias)
+        self.requires_grad_(self.gating.learnt)
+
+    def draw(self, seed: int, name: str) -> None:
+        """Draw the first weights from streams keyed by seed and the block's name in its network (He, fan-out)."""
+        initialise(self, seed, name)
 
     def layers(self, z: Tensor) -> Tensor:
-        """W2 relu(W1 z)."""
+        """W2 relu(W1 z): what the gate is given, in the shape of the squeezed map z."""
         return self.expand(torch.relu(self.reduce(z)))
 
-    @property
-    def inner(self) -> tuple[str, int]:
-        """The hidden width."""
-        return "hidden", self.reduce.out_channels
+    def excitation(self, x: Tensor) -> Tensor:
+        """The gate values s of a map (Eq. 3): (N, C, 1, 1), or (N, C, H, W) without squeeze."""
+        return self.gating.activation(self.layers(self.squeeze(x)))
+
+    def combine(self, x: Tensor, gate: Tensor) -> Tensor:
+        """Scale each channel (Eq. 4), or each pixel of it without squeeze; the ungated control adds."""
+        scaled = self.gating.combine(x, gate)
+        return x + scaled if self.config.residual else scaled
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The recalibrated map, (N, C, H, W)."""
+        return self.combine(x, self.excitation(x))
 
     def extra_repr(self) -> str:
         """Show what the parameters alone would not."""
-        return f"{super().extra_repr()}, reduction={self.config.reduction}"
+        settings = f"squeeze={self.config.squeeze}, gate={self.config.gate}, reduction={self.config.reduction}"
+        return f"{settings}, residual=True" if self.config.residual else settings

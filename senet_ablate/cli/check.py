@@ -1,20 +1,23 @@
-"""The shell's commands that train nothing and check: parameters and multiply-adds, honest arms, deserved confidence."""
+"""The commands `audit`, `latency`, `calibrate` and `count`, which check and measure but train nothing."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.progress import Progress
 
-from senet_ablate.cli.console import say, show_calibration, show_counts, show_latency, tell
+from senet_ablate.cli.completion import complete_protocols
+from senet_ablate.cli.console import say, show_calibration, show_contract, show_counts, show_latency, tell
 from senet_ablate.cli.options import (
     ABLATIONS,
+    BLOCKS,
     CLASSES,
+    DEVICE,
     MANY,
     MOST_CLASSES,
     PRECISION,
@@ -33,21 +36,33 @@ from senet_ablate.environment import cores
 from senet_ablate.errors import UserError
 from senet_ablate.execution import machine
 from senet_ablate.results.worklist import channels_and_classes
-from senet_ablate.spec.ablation import SEED_SERIES, arms, check_arms
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, arms, check_arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
-from senet_ablate.spec.network import Variant
-from senet_ablate.spec.protocol import Complexity
+from senet_ablate.spec.network import Network, Variant
+from senet_ablate.spec.protocol import Protocol
+from senet_ablate.spec.schema import parse_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from senet_ablate.results.networks import Survey
+    from senet_ablate.spec.printed import NetworkTable
 
 BUSY = 0.3
 """Load per core from which a measurement of time is called doubtful."""
 
 
 @click.command()
-@options(TABLES, PROTOCOL, SET, PRECISION, STUDY, CLASSES, RESULTS, ABLATIONS)
+@options(TABLES, PROTOCOL, SET, PRECISION, BLOCKS, STUDY, CLASSES, RESULTS, ABLATIONS)
 def audit(classes: int | None, **choice: Any) -> None:
-    """Show what differs between each arm and its table's reference: run, modules, shapes, first weights, and records.
+    """Check that each variant differs from its table's reference only as declared.
 
-    Exit 1 if anything differs that the row does not declare.
+    Modules, shapes, first weights, recipe, data, precision, versions and hardware are compared. Exit 1 if anything
+    differs that the row does not declare.
+
+    \b
+    senet-ablate audit
+    senet-ablate audit gate --study digits-reference
     """
     from senet_ablate.analysis.audit import (
         audit_declarations,
@@ -56,14 +71,15 @@ def audit(classes: int | None, **choice: Any) -> None:
         comparisons,
         departure_lines,
     )
-    from senet_ablate.models.diff import take_snapshots
+    from senet_ablate.models.diff import compare_to_plain
     from senet_ablate.results.arms import load_outcomes
 
     chosen = choose(**choice)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
     found = audit_declarations(chosen.ablations, chosen.protocol)
     variants = [arm.variant for pair in comparisons(chosen.ablations) for arm in (pair.arm, pair.reference)]
-    found += audit_networks(chosen.ablations, take_snapshots(chosen.protocol.network, variants, *shape, seed=0))
+    task = {"in_channels": shape[0], "classes": shape[1], "resolution": chosen.protocol.data.resolution}
+    found += audit_networks(chosen.ablations, compare_to_plain(chosen.protocol.network, variants, **task))
     pin = chosen.study.pin()
     outcomes = load_outcomes(chosen.study, pin) if pin else None
     found += audit_records(chosen.ablations, outcomes) if outcomes else []
@@ -73,7 +89,7 @@ def audit(classes: int | None, **choice: Any) -> None:
     runs = f"{len(outcomes.records)} runs of study {chosen.study.name}" if outcomes else "no run yet"
     say(
         f"{sum(len(table.rows) for table in chosen.ablations)} rows under {chosen.protocol.name}, {runs}: "
-        f"{len(found) - others} declared differences, {others} others."
+        f"{len(found) - others} declared differences, {others} undeclared."
     )
     sys.exit(1 if others else 0)
 
@@ -86,15 +102,19 @@ def audit(classes: int | None, **choice: Any) -> None:
     PRECISION,
     STUDY,
     CLASSES,
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+    DEVICE,
     click.option("--threads", type=MANY, default=1, show_default=True, help="Processor threads."),
     RESULTS,
     ABLATIONS,
 )
 def latency(classes: int | None, device: str, threads: int, **choice: Any) -> None:
-    """Measure how long each network takes: one image, a batch, a training step (minutes). Reports then show it.
+    """Measure the time of one image, a batch and a training step of each variant (minutes).
 
-    Networks are measured in turn, for several rounds, and only while no study trains on this machine.
+    Variants are measured in turn, for several rounds, and only while no study trains on this machine. Reports of the
+    study then show the times.
+
+    \b
+    senet-ablate latency ratio --study digits-reference
     """
     from senet_ablate.execution.machine import find_machine, optimisations_on
     from senet_ablate.models.latency import ROUNDS, measure_latency
@@ -109,8 +129,8 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
     with machine.alone(), Progress(console=console, disable=not console.is_terminal) as display:
         busy = machine.load_of_others()
         if busy is not None and busy > BUSY:
-            tell(f"caution: other processes keep this machine busy (load {busy:.1f} per core); times will be longer")
-        task = display.add_task(f"{len(variants)} networks in turn", total=ROUNDS)
+            tell(f"warning: other processes use this machine (load {busy:.1f} per core); measured times will be longer")
+        task = display.add_task(f"{len(variants)} variants in turn", total=ROUNDS)
         found = measure_latency(
             chosen.protocol,
             variants,
@@ -127,17 +147,24 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
 @click.command()
 @options(
     click.option(
-        "--studies", type=click.IntRange(1, 1_000_000), default=400, show_default=True, help="Simulated studies a line."
+        "--studies",
+        type=click.IntRange(1, 1_000_000),
+        default=400,
+        show_default=True,
+        help="Simulated studies per scenario and number of seeds.",
     ),
-    click.option("--seeds", default="3,5,10", show_default=True, metavar="N,N", help="Seeds of each network."),
-    click.option("--jobs", type=MANY, help="Processes.  [default: one per core]"),
+    click.option("--seeds", default="3,5,10", show_default=True, metavar="N,N", help="Numbers of seeds to simulate."),
+    click.option("--jobs", type=MANY, help="Parallel processes.  [default: one per core]"),
     REPORTS,
     ABLATIONS,
 )
 def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablations: Path | None) -> None:
-    """Simulate studies whose truth is known, judge them as real ones, and count what is wrong (minutes).
+    """Judge simulated studies with known true effects, and count wrong intervals and verdicts (minutes).
 
-    Exit 1 if intervals cover less, or findings are false more often, than the tables promise.
+    Exit 1 if intervals cover the truth less often, or verdicts are false more often, than reports promise.
+
+    \b
+    senet-ablate calibrate --studies 100 --seeds 3,5
     """
     from senet_ablate.analysis.calibration import calibrate as simulate
     from senet_ablate.files import write_atomic
@@ -168,13 +195,19 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
 @options(
     TABLES,
     click.option(
-        "--protocol", type=Word(), default="imagenet-resnet50", show_default=True, help="Whose network to count."
+        "--protocol",
+        type=Word(),
+        shell_complete=complete_protocols,
+        default="imagenet-resnet50",
+        show_default=True,
+        help="Count this protocol's network.",
     ),
     SET,
     click.option(
-        "--classes", type=click.IntRange(2, MOST_CLASSES), default=1000, show_default=True, help="Classes of a folder."
+        "--classes", type=click.IntRange(2, MOST_CLASSES), default=1000, show_default=True, help="Number of classes."
     ),
-    click.option("--csv", "csv_file", type=Place(dir_okay=False), help="Write the counts here."),
+    click.option("--fvcore", is_flag=True, help="Trace each network with fvcore, too, and compare (seconds each)."),
+    click.option("--csv", "csv_file", type=Place(dir_okay=False), help="Also write the counts to this file."),
     ABLATIONS,
 )
 def count(
@@ -182,37 +215,142 @@ def count(
     protocol: str,
     overrides: Sequence[str],
     classes: int,
+    fvcore: bool,
     csv_file: Path | None,
     ablations: Path | None,
 ) -> None:
-    """Count parameters and multiply-adds of every arm, traced by fvcore, beside the paper's figures; trains nothing.
+    """Count parameters and multiply-adds of every variant, beside the paper's figures.
 
-    A tick marks each count that rounds to the printed figure; where none does, the conventions that would are named.
+    A tick marks each count that rounds to the printed figure; where none does, the command names the way of counting
+    that would. The tables `table2` to `table5` have networks of their own, whatever the protocol.
+
+    \b
+    senet-ablate count
+    senet-ablate count ratio --protocol cifar10 --csv counts.csv
+    senet-ablate count table2 table3 table4 table5 --csv networks.csv
     """
+    import pandas as pd
+
     from senet_ablate.files import write_atomic
-    from senet_ablate.models import survey
-    from senet_ablate.models.build import build_network
-    from senet_ablate.report import counts
+    from senet_ablate.models.survey import CONVENTION
     from senet_ablate.report.escape import csv_text
+    from senet_ablate.spec.printed import load_network_tables, network_tables
+
+    directory = ablations or declarations_dir()
+    of_networks = [slug for slug in tables if slug in network_tables(directory)]
+    others = [slug for slug in tables if slug not in of_networks]
+    frames = []
+    with Console(stderr=True).status("counting") as spinner:
+        if of_networks:
+            frames.append(_count_networks(load_network_tables(directory, of_networks), spinner.update, fvcore))
+        if others or not of_networks:
+            loaded = load_protocol(directory, protocol, overrides)
+            frames.append(_count_tables(load_ablations(directory, others), loaded, classes, spinner.update, fvcore))
+    for frame in frames:
+        show_counts(frame, CONVENTION)
+    if csv_file:
+        frame = pd.concat(frames, ignore_index=True)
+        write_atomic(csv_file, csv_text(frame))
+        say(f"wrote {len(frame)} rows to {csv_file}")
+
+
+def _count(network: Network, variant: Variant, shape: tuple[int, int, int], fvcore: bool) -> Survey:
+    """Survey a network; with `fvcore` refuse to go on if its trace comes to another count."""
+    from senet_ablate.models.build import build_network
+    from senet_ablate.models.survey import fvcore_macs, survey
+
+    channels, classes, resolution = shape
+    task = {"in_channels": channels, "resolution": resolution}
+    found = survey(network, variant, classes=classes, **task)
+    if fvcore:
+        traced = fvcore_macs(build_network(network, variant, classes=classes, **task), **task)
+        if traced != found.total.macs:
+            raise UserError(f"{variant.slug} on {network.backbone}: {found.total.macs:,}, but fvcore counts {traced:,}")
+    return found
+
+
+def _count_networks(tables: Sequence[NetworkTable], tell: Callable[[str], None], fvcore: bool) -> pd.DataFrame:
+    import pandas as pd
+
+    from senet_ablate.report.counts import network_lines
+    from senet_ablate.spec.network import SEConfig, Variant
+
+    lines = []
+    for table in tables:
+        for row in table.rows:
+            tell(f"counting {row.label}")
+            shape = (3, row.classes, row.resolution)
+            pair = [_count(row.network, variant, shape, fvcore) for variant in (Variant(), Variant(se=SEConfig()))]
+            lines += network_lines(table, row, *pair)
+    return pd.DataFrame(lines)
+
+
+def _count_tables(
+    named: Sequence[Ablation], loaded: Protocol, classes: int, tell: Callable[[str], None], fvcore: bool
+) -> pd.DataFrame:
+    from senet_ablate.report import counts
     from senet_ablate.spec import cost
     from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES
 
-    directory = ablations or declarations_dir()
-    loaded = load_protocol(directory, protocol, overrides)
-    named = load_ablations(directory, tables)
     resolution = loaded.data.resolution
     check_arms(named, loaded.network, resolution, loaded.name)
     channels, known = CHANNELS_AND_CLASSES[loaded.data.dataset]
-    counted: dict[Variant, Complexity] = {}
-    with Console(stderr=True).status("tracing") as spinner:
-        for variant in (networks := {arm.variant: None for arm in arms(named)}):
-            spinner.update(f"tracing {variant.slug} ({len(counted) + 1} of {len(networks)})")
-            model = build_network(loaded.network, variant, in_channels=channels, classes=known or classes)
-            counted[variant] = survey.count_complexity(model, in_channels=channels, resolution=resolution)
-    scale = (loaded.network, resolution, known or classes)
-    at_paper_scale = scale == (cost.PAPER_NETWORK, cost.PAPER_RESOLUTION, cost.PAPER_CLASSES)
-    frame = counts.count_table(named, counted, at_paper_scale)
-    show_counts(frame, survey.CONVENTION)
-    if csv_file:
-        write_atomic(csv_file, csv_text(frame))
-        say(f"wrote {len(frame)} rows to {csv_file}")
+    shape = (channels, known or classes, resolution)
+    counted = {}
+    for arm, rows in arms(named).items():
+        tell(f"counting {rows[0]}")
+        try:
+            counted[arm.variant] = _count(loaded.network, arm.variant, shape, fvcore).total
+        except ValueError as error:
+            raise UserError(f"{', '.join(rows)}, under {loaded.name}: {error}") from None
+    paper = (cost.PAPER_NETWORK, cost.PAPER_CLASSES, cost.PAPER_RESOLUTION)
+    return counts.count_table(named, counted, (loaded.network, *shape[1:]) == paper)
+
+
+@click.command("try")
+@options(
+    click.argument("block", type=Word()),
+    click.option(
+        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the block: reduction=8. Repeatable."
+    ),
+    click.option(
+        "--channels", type=click.IntRange(1, 4096), default=64, show_default=True, help="Width at which to check."
+    ),
+)
+def try_command(block: str, settings: Sequence[str], channels: int) -> None:
+    """Try a block, ours or your own: does it keep the contract, what does it cost (a second)?
+
+    BLOCK is a name from senet_ablate/blocks, or package.module:Class of yours, looked for in the working directory.
+    A check that fails would break a study; a note is worth knowing. Exit 1 if any check fails.
+
+    \b
+    senet-ablate try cbam
+    senet-ablate try ge --set extra=theta-plus --channels 256
+    senet-ablate try my_blocks:MyBlock
+    """
+    from senet_ablate.blocks.build import build_block
+    from senet_ablate.blocks.contract import SIDE, check_block
+
+    values = dict(_setting(text) for text in settings)
+
+    def make(width: int, side: int) -> Any:
+        return build_block(block, width, size=side, stage=2, index=0, settings=values)
+
+    try:
+        make(channels, SIDE)
+    except UserError:  # there is no such module
+        raise
+    except ValueError as error:  # a name, a setting or a width that the block does not have
+        raise UserError(f"{' '.join(['try', block, *(f'--set {text}' for text in settings)])}: {error}") from None
+    except Exception:  # whatever else a stranger's constructor raises is a finding
+        pass
+    report = check_block(make, channels)
+    show_contract(block, report, channels)
+    sys.exit(0 if report.passed else 1)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {text!r}: expected KEY=VALUE, for example reduction=8")
+    return key.strip(), parse_value(value.strip())

@@ -1,4 +1,4 @@
-"""What the commands print: grids that read well in a narrow terminal and in a file."""
+"""What the commands print: tables that fit a narrow terminal and a file."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from senet_ablate.analysis.planner import PlanPreview
+    from senet_ablate.blocks.contract import ContractReport
     from senet_ablate.report.tables import Table
     from senet_ablate.results.records import Latency
 
@@ -59,12 +60,13 @@ class Screen(Console):
         raise SystemExit(128 + 13)
 
 
-def _console() -> Console:
-    return Screen(markup=False)  # a user's text may hold brackets
+def show_grid(grid: Grid) -> None:
+    """Print a grid to standard output."""
+    Screen(markup=False).print(grid)  # a user's text may hold brackets
 
 
 def tell(text: str) -> None:
-    """Say on standard error what happens, so that standard output holds results alone."""
+    """Print a message to standard error, so that standard output has results alone."""
     say(text, error=True)
 
 
@@ -80,46 +82,46 @@ def show_declarations(tables: Sequence[Ablation], protocols: Sequence[Protocol])
     """The tables with their rows, and the protocols."""
     printed = [table for table in tables if table.table]
     grid = make_grid(
-        f"the paper's {sum(len(t.rows) for t in printed)} rows are {len(arms(printed))} distinct networks; "
+        f"the paper's {sum(len(t.rows) for t in printed)} rows are {len(arms(printed))} distinct variants; "
         f"{sum(not claim.secondary for table in printed for claim in table.claims)} findings"
     )
     for heading in ("table", "name", "factor", "rows"):
         grid.add_column(heading, overflow="fold")
     for table in tables:
         grid.add_row(str(table.table or "–"), table.slug, table.factor, ", ".join(row.id for row in table.rows))
-    _console().print(grid)
+    show_grid(grid)
     grid = make_grid("protocols")
     grid.add_column("name", no_wrap=True)
-    grid.add_column("held fixed")
+    grid.add_column("description")
     for protocol in protocols:
         grid.add_row(protocol.name, protocol.description)
-    _console().print(grid)
+    show_grid(grid)
 
 
 def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
-    """The networks of a plan, what they serve and cost, and the time left."""
+    """The variants of a plan, the rows that they fill, their cost, and the time left."""
     grid = make_grid(title)
-    grid.add_column("network", no_wrap=True)
-    grid.add_column("serves", overflow="fold")
+    grid.add_column("variant", no_wrap=True)
+    grid.add_column("rows", overflow="fold")
     for heading in ("params", "MACs", "runs", "done"):
         grid.add_column(heading, justify="right")
     for planned in plan.arms:
         done = sum(run.run_id in plan.done for run in planned.runs)
         counts = (f"{planned.complexity.params:,}", f"{planned.complexity.macs:,}", str(len(planned.runs)), str(done))
         grid.add_row(planned.arm.slug, ", ".join(planned.rows), *counts)
-    _console().print(grid)
-    say(f"{len(plan.arms)} networks, {plan.runs} runs, {len(plan.done)} finished, {len(plan.todo)} to do.")
+    show_grid(grid)
+    say(f"{len(plan.arms)} variants, {plan.runs} runs, {len(plan.done)} finished, {len(plan.todo)} to do.")
     if plan.todo and found is None:
-        say("Time: unknown, no finished run in results/ to learn from; finish one and plan again.")
+        say("Time: unknown until a run is finished; train one and plan again.")
     elif plan.todo and found is not None:
-        say(f"Time: about {duration(found.worker_s)} of one worker, shared by as many as run at once ({found.basis}).")
+        say(f"Time: about {duration(found.worker_s)} on one worker, divided by the parallel runs ({found.basis}).")
 
 
 def show_power(preview: PlanPreview) -> None:
-    """Which findings a plan can decide: smallest effect found, the paper's, chances, and what 80 % would take."""
+    """Which findings a plan can decide: minimum detectable effect, the paper's, power, and what 80 % would take."""
     if preview.claims:
-        grid = make_grid("chance of being reproduced if the paper's effects, or half of them, are true")
-        for heading in ("finding", "finds", "paper", "chance", "at half", "80 % takes"):
+        grid = make_grid("power if the paper's effects, or half of them, are true; MDE: minimum detectable effect")
+        for heading in ("finding", "MDE", "paper", "power", "at half", "80 % takes"):
             grid.add_column(heading, justify="left" if heading == "finding" else "right", no_wrap=True)
         for claim in preview.claims:
             grid.add_row(
@@ -130,17 +132,17 @@ def show_power(preview: PlanPreview) -> None:
                 f"{claim.power_at_half:.2f}",
                 preview.takes(claim),
             )
-        _console().print(grid)
+        show_grid(grid)
     for line in preview.remarks:
         say(line)
 
 
 def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-    """What became of each network's runs: `states` has, per network, what `planning.row_states` tells."""
+    """The state of each variant's runs; `states` has, per variant, the run ids by state (`worklist.row_states`)."""
     grid = make_grid(title)
-    grid.add_column("network", no_wrap=True)
+    grid.add_column("variant", no_wrap=True)
     grid.add_column("finished", justify="right")
-    grid.add_column("others", overflow="fold")
+    grid.add_column("not finished", overflow="fold")
     total = planned = 0
     for name, found in states.items():
         finished = len(found["finished"]) + len(found["diverged"])
@@ -149,33 +151,37 @@ def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -
         wanted = sum(map(len, found.values()))
         planned += wanted
         grid.add_row(name, f"{finished} of {wanted}", "; ".join(others))
-    _console().print(grid)
+    show_grid(grid)
     say(f"{total} of {planned} runs finished")
 
 
 def show_table(table: Table, study: str) -> None:
     """A filled table, as much of it as fits into 80 columns, and the verdict on each of its findings."""
-    from senet_ablate.report.findings import reason_in_words  # pandas
+    from senet_ablate.analysis.verdicts import Reason  # pandas
+    from senet_ablate.report.findings import reason_in_words
     from senet_ablate.report.tables import printed
 
     grid = make_grid(f"{table.ablation.heading}, study {study}")
     text = printed(table, compact=True)
-    for name in text.columns:
-        grid.add_column(name, justify="left" if name == "network" else "right", no_wrap=name == "network")
+    for number, name in enumerate(text.columns):
+        grid.add_column(name, justify="right" if number else "left", no_wrap=not number)
     for line in text.itertuples(index=False):
         grid.add_row(*line)
-    _console().print(grid)
-    for finding in table.findings:
+    show_grid(grid)
+    findings = [each for each in table.findings if {reason.kind for reason in each.reasons} != {Reason.NOT_RUN}]
+    for finding in findings:
         reason = reason_in_words(finding)
         say(f"{finding.claim.id} {finding.claim.statement}: {finding.verdict}{f' ({reason})' if reason else ''}")
+    if len(findings) < len(table.findings):
+        say(f"{len(table.findings) - len(findings)} more findings are about variants that were not run.")
     say("")
 
 
 def show_calibration(frame: DataFrame) -> None:
-    """Coverage, false findings and findings right of each simulated world."""
-    grid = make_grid(f"{frame['studies'].iloc[0]} simulated studies a line")
-    grid.add_column("world", overflow="fold")
-    for heading in ("seeds", "coverage", "false", "right", "holds"):
+    """Coverage, false findings and correct findings of each simulated scenario."""
+    grid = make_grid(f"{frame['studies'].iloc[0]} simulated studies per line")
+    grid.add_column("scenario", overflow="fold")
+    for heading in ("seeds", "coverage", "false", "correct", "holds"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for line in frame.to_dict("records"):
         grid.add_row(
@@ -186,44 +192,107 @@ def show_calibration(frame: DataFrame) -> None:
             f"{line['right']:.1f}",
             "yes" if line["holds"] else "NO",
         )
-    _console().print(grid)
+    show_grid(grid)
 
 
 def show_latency(latency: Latency) -> None:
-    """Milliseconds of each network and kind of work, with the range of the rounds."""
+    """Milliseconds of each variant and kind of work, with the range of the rounds."""
     grid = make_grid(latency.setting)
-    grid.add_column("network", no_wrap=True)
+    grid.add_column("variant", no_wrap=True)
     for heading in ("1 image, ms", f"batch of {latency.batch}", "training step"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for slug, times in latency.networks.items():
         grid.add_row(slug, *(f"{each.median:.3g} ({each.low:.3g}–{each.high:.3g})" for each in times.values()))
-    _console().print(grid)
+    show_grid(grid)
 
 
 def show_counts(frame: DataFrame, convention: str) -> None:
-    """Counts of every arm; at the paper's scale beside its figures, with a tick on each that rounds to print."""
+    """Counts of every variant; at the paper's scale beside its figures, with a tick where they agree as rounded."""
     from pandas import isna
 
     at_paper_scale = "paper_params_m" in frame.columns
     grid = make_grid()
-    headings = ["tab", "row", "params", "+ BN stats", "MACs"]
+    sizes = ["params", "params_with_bn_stats", "macs"]
+    names = {"params": "params", "params_with_bn_stats": "+ BN stats", "macs": "MACs"}
+    if "sites" in frame.columns:  # networks with longer names
+        sizes.remove("params_with_bn_stats")
+    headings = ["tab", "row", *(names[size] for size in sizes)]
     for heading in headings + (["paper M", "paper G"] if at_paper_scale else []):
         grid.add_column(heading, justify="left" if heading == "row" else "right", no_wrap=True)
     for line in frame.to_dict("records"):
-        cells = [f"{line[name]:,}" for name in ("params", "params_with_bn_stats", "macs")]
+        cells = [f"{line[name]:,}" for name in sizes]
         if at_paper_scale:
             met = line["params_met"].split("; ")
-            marks = ("without BN statistics" in met, "with BN statistics" in met, line["gflops_met"] is True)
-            cells = [f"{cell} {'✓' if mark else ' '}" for cell, mark in zip(cells, marks, strict=True)]
-            cells += ["" if isna(line[name]) else str(line[name]) for name in ("paper_params_m", "paper_gflops")]
+            marks = {
+                "params": "without BN statistics" in met,
+                "params_with_bn_stats": "with BN statistics" in met,
+                "macs": line["gflops_met"] is True,
+            }
+            cells = [f"{cell} {'✓' if marks[size] else ' '}" for cell, size in zip(cells, sizes, strict=True)]
+            cells += ["" if isna(line[name]) else f"{line[name]:g}" for name in ("paper_params_m", "paper_gflops")]
         grid.add_row("–" if isna(line["table"]) else f"{line['table']:.0f}", line["row"], *cells)
-    _console().print(grid)
+    show_grid(grid)
     if at_paper_scale:
         say("✓ rounds to the printed figure (millions to one place, GFLOPs to two).")
         for line in frame[frame["params_explained"] != ""].to_dict("records"):
             printed = f"{line['slug']}:{line['row']}, printed {line['paper_params_m']}M"
             say(f"{printed}, would need another count: {line['params_explained']}.")
     say(f"Convention: {convention}.")
+
+
+NOT_MET = {
+    "is built": "construction fails",
+    "takes every map size": "refuses a size; place it where maps are larger",
+    "first weights by seed": "draw them from torch's generator alone, or no run can be repeated",
+    "keeps shape and dtype": "give back (N, C, H, W) as it came",
+    "leaves its input alone": "writes into its input; use x * gate, not x *= gate",
+    "finite output": "NaN or infinite; refuse the size with a ValueError (ask for `size`), or define the limit",
+    "gradients arrive": "is not trained; use it, drop it, or set requires_grad to False",
+    "finite gradients": "NaN or infinite; add an epsilon under roots and divisions",
+    "no gradient is zero": "does not learn at first",
+    "same output in evaluation": "draws random numbers in evaluation too",
+    "same output in training": "draws from elsewhere than torch's generator",
+    "images apart in evaluation": "an image's output depends on its batch",
+    "images apart in training": "an image's output depends on its batch, as with batch normalisation",
+    "trains on a batch of one": "needs two images or more",
+    "bfloat16 autocast": "fails at `--precision bf16`; cast where the formula needs it",
+    "maps that are not square": "takes square maps only",
+    "channels-last memory": "depends on how memory is laid out; use flatten or reshape, not view",
+    "deepcopy": "a copy is not the same block",
+    "pickle": "cannot be sent to another process; define it in a module, hold no lambda",
+    "state dict": "its state is more than its state dict; register what it holds as a buffer",
+    "excitation is the gate": "x * excitation(x) is not what it gives; pictures of its gates would mislead",
+}
+"""What it means that a check of `blocks/contract.py` is not met, and what would help."""
+
+
+def show_contract(name: str, report: ContractReport, channels: int) -> None:
+    """What a block fails and what is worth knowing, its size and cost by width, and whether it passes."""
+    grid = make_grid(f"{name}, {channels} channels")
+    for heading in ("check", "result", "what and where"):
+        grid.add_column(heading, no_wrap=heading != "what and where", overflow="fold")
+    for finding in report.findings:
+        met = finding.verdict.value == "pass"
+        about = () if met else (f"{NOT_MET[finding.check]}:", "; ".join(finding.where) or finding.error)
+        grid.add_row(finding.check, finding.verdict.value, " ".join(about))
+    show_grid(grid)
+    if report.costs:
+        grid = make_grid("one map of 14x14")
+        for heading in ("channels", "params", "MACs", "reads"):
+            grid.add_column(heading, justify="right", no_wrap=True)
+        grid.add_column("", overflow="fold")
+        for cost in report.costs:
+            counts = ("", "", "") if cost.error else (f"{cost.params:,}", f"{cost.macs:,}", f"{cost.reads:,}")
+            grid.add_row(f"{cost.channels:,}", *counts, cost.error)
+        show_grid(grid)
+        say("MACs: weight uses of convolutions, linear layers, matrix products; reads: elements that reductions read.")
+    if report.factor is not None:
+        say(f"Factor at the first step: {report.factor:.2f} (its output on N(0, 1) images, as a multiple of them).")
+    verdicts = [finding.verdict.value for finding in report.findings]
+    counted = ", ".join(
+        f"{verdicts.count(each)} {word}" for each, word in (("pass", "met"), ("note", "noted"), ("FAIL", "failed"))
+    )
+    say(f"{name} {'passes' if report.passed else 'FAILS'}: {len(verdicts)} checks, {counted}.")
 
 
 def show_text(title: str, frame: DataFrame) -> None:
@@ -233,4 +302,4 @@ def show_text(title: str, frame: DataFrame) -> None:
         grid.add_column(str(name), justify="right" if number else "left", overflow="fold")
     for line in frame.itertuples(index=False):
         grid.add_row(*line)
-    _console().print(grid)
+    show_grid(grid)

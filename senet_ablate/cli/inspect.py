@@ -1,4 +1,4 @@
-"""The shell's commands that look into trained networks: what their SE blocks do, and what becomes of them without."""
+"""The commands `excitation` and `prune`: what the SE blocks of trained networks do, and the error without them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
+from senet_ablate.cli.completion import complete_networks
 from senet_ablate.cli.console import say, show_text
 from senet_ablate.cli.options import (
     ABLATIONS,
@@ -38,26 +39,28 @@ if TYPE_CHECKING:
 
 
 USUAL = ("se-r16",)
-"""The paper's block, where no network is named."""
+"""The paper's block, where no variant is named."""
 
-ARMS = click.argument("names", nargs=-1, metavar="[ARM_OR_ROW]...")
-SEED = click.option("--seed", type=click.IntRange(0), help="Which run of each network.  [default: its first]")
+ARMS = click.argument("names", nargs=-1, metavar="[ROW_OR_VARIANT]...", shell_complete=complete_networks)
+SEED = click.option(
+    "--seed", type=click.IntRange(0), help="Seed of the run to look into.  [default: the variant's first]"
+)
 WEIGHTS = click.option(
     "--weights",
     type=Place(dir_okay=False, exists=True),
-    help="Weights from a file instead of a run: timm's legacy_seresnet50, or a weights.pt of the one network named.",
+    help="Weights from a file instead of a run: timm's legacy_seresnet50, or a weights.pt of the one variant named.",
 )
 PART = click.option(
     "--images",
     "part",
     type=click.Choice(["validation", "test"]),
-    help="Which part of the data.  [default: validation; test for released weights, which have seen all of train]",
+    help="Which images to use.  [default: validation; test for released weights, which were trained on all of train]",
 )
 
 
 @dataclass(frozen=True)
 class Looked:
-    """A network, its images and where its pages go."""
+    """A trained network, its images, and the folder of its pages."""
 
     subject: Subject
     images: Images
@@ -66,7 +69,7 @@ class Looked:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What was looked at, for the page."""
+        """What the page is about."""
         return (*self.subject.words, self.images.words)
 
 
@@ -75,7 +78,7 @@ class Looked:
     ARMS,
     SEED,
     WEIGHTS,
-    click.option("--classes", type=Word(), metavar="NAME,NAME", help="Classes to draw; the second figure has two."),
+    click.option("--classes", type=Word(), metavar="NAME,NAME", help="Classes to draw."),
     PART,
     PROTOCOL,
     SET,
@@ -88,16 +91,16 @@ class Looked:
     ABLATIONS,
 )
 def excitation(classes: str | None, **call: Any) -> None:
-    """Show what the SE blocks of trained networks do, as the paper's Figures 6 and 7, and in numbers.
+    """Show what the SE blocks of trained networks do, as in the paper's Figures 6 and 7, and in numbers.
 
-    A network is a row (gate:tanh) or an arm (se-r16-tanh), by default se-r16. Its weights are those that `run
-    --keep-weights` left; a run without them is trained again. Pages, figures and their CSV go to
-    reports/<study>/excitation/<arm>/.
+    Name a row (gate:tanh) or a variant (se-r16-tanh); the default is se-r16. Weights are those that `run
+    --keep-weights` kept; a run without them is trained again. Pages, figures and their data go to
+    reports/<study>/excitation/<variant>/.
 
     \b
     senet-ablate excitation gate:sigmoid gate:tanh --study digits-reference
     senet-ablate excitation --weights seresnet50.pth --protocol imagenet-resnet50 --data imagenet
-    """  # noqa: D301 - click wants the character itself
+    """
     from senet_ablate.report.excitation import choose_classes, choose_pair, printed, write_excitation
     from senet_ablate.results.gates import block_table
 
@@ -114,14 +117,17 @@ def excitation(classes: str | None, **call: Any) -> None:
 def prune(**call: Any) -> None:
     """Show the error of trained networks with the SE blocks of each stage switched off (section 4).
 
-    A block that is off lets its map pass as it is, or under the mean of its gates; weights are not touched and nothing
-    is trained. Networks are named as for `excitation`; page and CSV go to the same folder.
+    A block that is off passes its map on unchanged, or scaled by the mean of its gates. Weights stay as they are and
+    nothing is trained. Variants are named, and pages are written, as for `excitation`.
+
+    \b
+    senet-ablate prune ratio:r16 --study digits-reference
     """
     from senet_ablate.report.excitation import printed_pruning, write_pruning
     from senet_ablate.training.evaluation import prune_table
 
     for looked in _look(errors=True, **call):
-        with Console(stderr=True).status("reading the images anew for each stage that is off"):
+        with Console(stderr=True).status("evaluating with each stage switched off"):
             table = prune_table(looked.subject.model, looked.images.loader, looked.blocks)
         files = write_pruning(looked.folder, looked.words, table)
         show_text(looked.words[0], printed_pruning(table))
@@ -129,10 +135,10 @@ def prune(**call: Any) -> None:
 
 
 def find_arms(names: Sequence[str], tables: Sequence[Ablation]) -> dict[Arm, str]:
-    """The networks that are named, by row or by slug, each with a table that declares it.
+    """The variants that are named, by row or by slug, each with a table that declares it.
 
     Raises:
-        UserError: there is no such row or arm, or the network has no SE block.
+        UserError: there is no such row or variant, or it has no SE block.
     """
     known: dict[str, tuple[Arm, str]] = {}
     for arm, rows in arms(tables).items():
@@ -142,9 +148,9 @@ def find_arms(names: Sequence[str], tables: Sequence[Ablation]) -> dict[Arm, str
     for name in names:
         if name not in known:
             alike = [other for other in known if (":" in other) == (":" in name)]
-            raise UserError(f"no row (table:row) or arm {name!r}; {did_you_mean(name, alike)}")
-        if known[name][0].variant.se is None:
-            raise UserError(f"{name}: a network without SE has no block to look into")
+            raise UserError(f"no row (table:row) or variant {name!r}; {did_you_mean(name, alike)}")
+        if known[name][0].variant.is_plain:
+            raise UserError(f"{name}: the variant without SE has no block to look into; name another")
     return dict(known[name] for name in names)
 
 
@@ -167,7 +173,7 @@ def _look(
     found = find_arms(names or USUAL, all_ablations(ablations or declarations_dir()))
     chosen = choose(tables=list(dict.fromkeys(found.values())), ablations=ablations, **choice)
     if weights and len(found) > 1:
-        raise UserError(f"--weights {weights}: the file is of one network, and {len(found)} are named")
+        raise UserError(f"--weights {weights}: one file has the weights of one variant, and {len(found)} are named")
     from senet_ablate.execution import rerun
     from senet_ablate.execution.machine import find_machine
     from senet_ablate.models.hooks import collect
@@ -180,11 +186,13 @@ def _look(
         if weights:
             subject = of_file(weights, arm, chosen.protocol)
             if subject.released and names:
-                raise UserError(f"{weights}: released weights are of the paper's own network; name none beside them")
+                raise UserError(
+                    f"{weights}: released weights belong to the paper's own network; name no variant with them"
+                )
         else:
             which = arm.first_seed if seed is None else seed
             if not arm.owns(which):
-                raise UserError(f"--seed {which}: the seeds of {arm.slug} begin at {arm.first_seed}")
+                raise UserError(f"--seed {which}: the seeds of {arm.slug} start at {arm.first_seed}")
             subject = rerun.of_run(arm, which, chosen.study, chosen.protocol, data, machine, _tell)
         wanted = part or ("test" if subject.released else "validation")
         if wanted not in images:

@@ -1,4 +1,4 @@
-"""The command line: the group of all commands, its exit codes, and how a mistake is told."""
+"""The command line: the group of all commands, its exit codes, and how errors are printed."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ from typing import Any
 
 import click
 
-from senet_ablate.cli.check import audit, calibrate, count, latency
+from senet_ablate.cli.cache import cache
+from senet_ablate.cli.check import audit, calibrate, count, latency, try_command
 from senet_ablate.cli.console import tell
 from senet_ablate.cli.inspect import excitation, prune
 from senet_ablate.cli.options import INTERRUPTED
 from senet_ablate.cli.results import merge, report, verify
 from senet_ablate.cli.run import list_command, plan, run, status
+from senet_ablate.cli.show import show
+from senet_ablate.environment import other_checkout
 from senet_ablate.errors import UserError
 
 EPILOG = """
-Exit codes: 0 done; 1 at least one run failed (audit, calibrate, verify: what was checked does not hold; merge: a run
-came out differently or was refused); 2 a mistake in the call, a file or the data; 130 stopped by Ctrl-C or
-SIGTERM (nothing finished is lost: the same command goes on).
+Exit codes: 0 success; 1 a run failed (audit, calibrate, try, verify: the check failed; merge: a run differs or was
+refused); 2 a mistake in the call, a file or the data; 130 stopped by Ctrl-C or SIGTERM (finished runs are kept, and the
+same command continues).
+
+Completion in bash (or zsh, fish): eval "$(_SENET_ABLATE_COMPLETE=bash_source senet-ablate)"
 """
 
 
 class Shell(click.Group):
-    """Prints a mistake, or what the file system refuses, as one message without a traceback."""
+    """Prints a mistake of the user, or of the file system, as one message without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; exit 2 on a mistake of the user."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal without ± still gets its table
+        if there := other_checkout():
+            tell(f"caution: this runs the code in {there}, not that of this folder; `make` runs this folder's")
         try:
             return super().invoke(ctx)
         except (UserError, OSError) as error:
@@ -53,20 +60,22 @@ class Shell(click.Group):
 def main() -> None:
     """Rerun the ablation study of "Squeeze-and-Excitation Networks" (arXiv 1709.01507, Tables 10 to 16).
 
-    A table's rows differ in one factor while a protocol (network, data, recipe) is held fixed. Each distinct
-    network is trained once per seed, whatever number of tables it serves. Tables are called ratio, squeeze,
-    gate, stage, integration, inner and nosqueeze (no table means these seven), controls, pruning and
-    attention.
+    A table compares variants that differ in one factor, under one protocol (network, data, recipe). Each distinct
+    variant is trained once per seed, however many tables show it. The paper's tables are ratio, squeeze, gate, stage,
+    integration, inner and nosqueeze; a command without a table means these seven. Ours are controls, pruning,
+    ratio-per-stage and attention.
 
     \b
-    senet-ablate list                   what there is
-    senet-ablate plan --budget 2h       which findings two hours can decide, with how many seeds of what
-    senet-ablate run ratio --report     train (or go on); write table, plot and verdicts
-    senet-ablate audit                  what differs between the arms, and whether it is declared
-    senet-ablate count                  parameters and multiply-adds beside the paper's
-    senet-ablate excitation gate:tanh   what the SE blocks of a trained network do (Figures 6 and 7)
-    senet-ablate prune ratio:r16        its error with the SE blocks of each stage switched off
-    """  # noqa: D301 - click wants the character itself
+    senet-ablate list                   list tables, rows and protocols
+    senet-ablate plan --budget 2h       show which findings two hours can decide
+    senet-ablate run ratio --report     train or continue; write table, figure and verdicts
+    senet-ablate show se-r16-s0         show one run of it
+    senet-ablate audit                  check that variants differ only as declared
+    senet-ablate count                  count parameters and multiply-adds, beside the paper's
+    senet-ablate excitation gate:tanh   show what the SE blocks of a trained network do (Figures 6 and 7)
+    senet-ablate prune ratio:r16        show its error with the SE blocks of each stage switched off
+    senet-ablate try my_blocks:MyBlock  check whether your own block can be judged, and what it costs
+    """
 
 
 for command in (
@@ -74,6 +83,7 @@ for command in (
     plan,
     run,
     status,
+    show,
     report,
     audit,
     count,
@@ -83,5 +93,7 @@ for command in (
     merge,
     verify,
     calibrate,
+    try_command,
+    cache,
 ):
     main.add_command(command)

@@ -11,11 +11,22 @@ from typing import Any
 
 import click
 
+from senet_ablate.cli import console
+from senet_ablate.cli.completion import complete_protocols, complete_rows, complete_studies, complete_tables
 from senet_ablate.errors import UserError, is_plain
 from senet_ablate.results.plan import Selection, declared_tables
 from senet_ablate.results.store import Study
-from senet_ablate.spec.ablation import SEED_SERIES, check_arms
-from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, check_arms
+from senet_ablate.spec.loading import (
+    add_blocks,
+    block_row,
+    declarations_dir,
+    keep_rows,
+    load_ablations,
+    load_protocol,
+)
+from senet_ablate.spec.network import Variant
+from senet_ablate.spec.sources import with_source
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C (as shells have it) or SIGTERM; 1 is a failed run, 2 a mistake in the call or its files."""
@@ -71,37 +82,66 @@ class Finite(click.FloatRange):
         return number
 
 
-TABLES = click.argument("tables", nargs=-1, metavar="[TABLE]...")
+TABLES = click.argument("tables", nargs=-1, metavar="[TABLE]...", shell_complete=complete_tables)
 ABLATIONS = click.option(
     "--ablations",
     type=Place(file_okay=False, exists=True),
-    help="Folder of the declarations.  [default: ./ablations, else the ones that ship with the package]",
+    help="Folder of tables and protocols.  [default: ./ablations, else the package's own]",
 )
 PROTOCOL = click.option(
     "--protocol",
     type=Word(),
-    help="What is held fixed: a name from `list`, or a .toml file.  [default: the study's, else digits]",
+    shell_complete=complete_protocols,
+    help="Network, data and recipe: a name from `list`, or a .toml file.  [default: the study's, else digits]",
 )
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the protocol: recipe.epochs=60."
 )
-ROWS = click.option("--rows", type=Word(), metavar="ID,ID", help="Only these rows (and each table's reference).")
+ROWS = click.option(
+    "--rows",
+    type=Word(),
+    shell_complete=complete_rows,
+    metavar="ID,ID",
+    help="Only these rows, and each table's reference.",
+)
 SEEDS = click.option(
-    "--seeds", type=click.IntRange(1, SEED_SERIES), help="Runs per network, seeds 0, 1, …  [default: the protocol's]"
+    "--seeds",
+    type=click.IntRange(1, SEED_SERIES),
+    help="Runs per variant, with seeds 0, 1, …  [default: the protocol's]",
 )
 STUDY = click.option(
     "--study",
     type=Word(),
-    help="Folder under results/ and reports/.  [default: the protocol's name, and a hash if --set changes it]",
+    shell_complete=complete_studies,
+    help="Name of the folder in results/ and reports/.  [default: the protocol's, with a hash if --set changes it]",
 )
-RESULTS = click.option("--results", type=Place(file_okay=False), default=Path("results"), show_default=True)
-REPORTS = click.option("--reports", type=Place(file_okay=False), default=Path("reports"), show_default=True)
+RESULTS = click.option(
+    "--results", type=Place(file_okay=False), default=Path("results"), show_default=True, help="Folder of all studies."
+)
+REPORTS = click.option(
+    "--reports", type=Place(file_okay=False), default=Path("reports"), show_default=True, help="Folder of all reports."
+)
+BLOCKS = click.option(
+    "--block",
+    "blocks",
+    multiple=True,
+    metavar="NAME",
+    help="Add a block to the table `attention`: your own as package.module:Class, or one of `list`. Repeatable.",
+)
 PRECISION = click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Short for --set precision=…")
 CLASSES = click.option(
-    "--classes", type=click.IntRange(2, MOST_CLASSES), help="Number of classes of a folder that no run has read yet."
+    "--classes",
+    type=click.IntRange(2, MOST_CLASSES),
+    help="Number of classes of an image folder that no run has read yet.",
 )
-DATA = click.option("--data", type=Place(), help="The image folder, or where torchvision's sets lie.")
-DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+DATA = click.option("--data", type=Place(), help="Image folder, or the folder of torchvision's data sets.")
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Device to compute on.",
+)
 MANY = click.IntRange(1, 1024)
 """Workers, threads or devices."""
 
@@ -137,6 +177,7 @@ def choose(
     study: str | None,
     results: Path,
     rows: str | None = None,
+    blocks: Sequence[str] = (),
 ) -> Selection:
     """Load and check everything a call names before anything is done."""
     directory = ablations or declarations_dir()
@@ -144,9 +185,13 @@ def choose(
     if study:
         plain_name("--study", study)
     pin = Study(results / study).pin() if study and not protocol and not changes else None
-    loaded = pin.protocol if pin else load_protocol(directory, protocol or "digits", changes)
     wanted = [row.strip() for row in rows.split(",")] if rows else []
-    named = load_ablations(directory, tables, wanted)
+    named = add_blocks(load_ablations(directory, tables), blocks)
+    own = [block_row(with_source(Variant(block=name))).id for name in blocks]
+    named = keep_rows(named, [*wanted, *own] if wanted else [])
+    usual = {ablation.protocol for ablation in named}
+    default = usual.pop() if len(usual) == 1 else "digits"
+    loaded = pin.protocol if pin else load_protocol(directory, protocol or default, changes)
     check_arms(named, loaded.network, loaded.data.resolution, loaded.name)
     name = study or loaded.name
     if changes and not study:
@@ -165,3 +210,22 @@ def plain_name(option: str, name: str) -> str:
     if not name.strip() or not is_plain(name) or Path(name).name != name or name.startswith("."):
         raise UserError(f"{option} {name!r}: expected a plain folder name, such as digits-2")
     return name
+
+
+def survey_networks(chosen: Selection, shape: tuple[int, int], tables: Sequence[Ablation] | None = None) -> None:
+    """Count the networks of a call that no formula knows, once for all later calls; `shape` is (channels, classes).
+
+    Raises:
+        UserError: a network cannot be built; the message names its rows.
+    """
+    from senet_ablate.execution.survey import survey_variants
+
+    protocol = chosen.protocol
+    survey_variants(
+        tables or chosen.ablations,
+        protocol.network,
+        (*shape, protocol.data.resolution),
+        chosen.study.root.parent,
+        protocol.name,
+        console.tell,
+    )

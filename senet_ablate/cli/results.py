@@ -1,14 +1,16 @@
-"""The commands `report`, `merge` and `verify`: what lies in results, written, joined and checked."""
+"""The commands `report`, `merge` and `verify`, which work on finished runs."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from senet_ablate.cli.completion import complete_studies
 from senet_ablate.cli.console import say, show_table
 from senet_ablate.cli.options import (
     ABLATIONS,
@@ -24,8 +26,10 @@ from senet_ablate.cli.options import (
     choose,
     options,
     plain_name,
+    survey_networks,
 )
 from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.files import decode, read_file, rewrite
 from senet_ablate.results.plan import Selection
 from senet_ablate.results.store import Study
 
@@ -41,37 +45,46 @@ from senet_ablate.results.store import Study
         "--fill",
         "filled",
         type=Place(dir_okay=False, exists=True),
-        help="Put tables between <!-- generated: table10_ratio --> and <!-- /generated --> of this Markdown file; "
-        "STUDY/table10_ratio is another study's.",
+        help="Fill the blocks <!-- generated: table10_ratio --> … <!-- /generated --> of this Markdown file. "
+        "STUDY/table10_ratio is another study's table, ONE+OTHER one table of both.",
     ),
     RESULTS,
     REPORTS,
     ABLATIONS,
 )
 def report(reports: Path, filled: Path | None, **choice: Any) -> None:
-    """Write tables (Markdown, CSV, LaTeX) and plots (SVG, PNG) from the records, finished or half-way."""
-    from senet_ablate.files import read_file, write_atomic
+    """Write the page, tables (Markdown, CSV, LaTeX) and figures (SVG, PNG) of a study, finished or not.
+
+    \b
+    senet-ablate report --study digits-reference
+    """
     from senet_ablate.report.write import fill
 
     chosen = choose(**choice)
     _report(chosen, reports, choice["tables"])
     if filled:
+        old = read_file(filled)
         try:
-            text = fill(read_file(filled).decode(), reports, chosen.study.name)
+            text = fill(decode(old)[0], reports, chosen.study.name)
         except (UserError, UnicodeDecodeError) as error:
             raise UserError(f"--fill {filled}: {error}") from None
-        write_atomic(filled.resolve(), text)
+        rewrite(filled, old, text)
 
 
 def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
     from senet_ablate.analysis.study import assess
     from senet_ablate.report.write import write_report
 
-    # --rows says what is trained; a table is always whole, and tells what is missing.
+    pin = chosen.study.pin()
+    if pin is not None:
+        with suppress(UserError):  # a library or a file that is not here; what is unknown is left out
+            survey_networks(chosen, (pin.data.channels, pin.data.classes), chosen.declared)
+    # --rows chooses what is trained; a table always has all its rows, and says which have no runs.
     written = write_report(assess(chosen.declared, chosen.study), reports, slugs)
     for table in written.tables:
         show_table(table, chosen.study.name)
-    say(f"wrote {len(written.files)} files to {reports / chosen.study.name}")
+    page = reports / chosen.study.name / "index.html"
+    say(f"wrote {len(written.files)} files; the page to open: {page}")
 
 
 @click.command()
@@ -84,47 +97,66 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str]) -> None:
         type=Place(exists=True, file_okay=False),
     ),
     click.option(
-        "--into", required=True, type=Word(), metavar="STUDY", help="The study that gets the runs; a new one is begun."
+        "--into",
+        required=True,
+        type=Word(),
+        shell_complete=complete_studies,
+        metavar="STUDY",
+        help="Study that gets the runs.",
     ),
+    click.option("--new", is_flag=True, help="Begin the study, which does not exist yet."),
     RESULTS,
 )
-def merge(sources: tuple[Path, ...], into: str, results: Path) -> None:
-    """Join finished runs of other machines or people into a study: of study folders, or of results folders with it.
+def merge(sources: tuple[Path, ...], into: str, new: bool, results: Path) -> None:
+    """Copy finished runs from other machines or people into a study.
 
-    Protocol and images must agree. A run that is there already stays; one that came out differently is kept in
-    results/STUDY/conflicts and told. Nothing is overwritten or deleted, and the command may be repeated.
+    A SOURCE is a study's folder, or a results folder that contains the study. Protocol and images must agree. Nothing
+    is overwritten or deleted, and the command may be repeated. A run whose result differs from the one already there
+    is kept in results/STUDY/conflicts and named.
 
-    Exit 1 if a run came out differently, or one was refused as damaged, foreign or impossible.
+    Exit 1 if a run differs, or was refused as damaged, foreign or impossible.
+
+    \b
+    senet-ablate merge ../colleague/results --into digits
     """
     from senet_ablate.results.merge import merge as join
 
-    merged = join(sources, Study(results / plain_name("--into", into)))
+    target = Study(results / plain_name("--into", into))
+    if not new and not target.root.is_dir():
+        try:
+            target.pinned()
+        except UserError as error:
+            raise UserError(f"--into {into}: {error}; to begin it here, add --new") from None
+    merged = join(sources, target)
     for conflict in merged.conflicts:
         errors = " and ".join("diverged" if err is None else f"{err:.2f} %" for err in (conflict.here, conflict.there))
         images = "" if conflict.images is None else f"; {conflict.images} test images differ"
-        say(f"the same seed twice with different results: {conflict.run_id}: {errors}{images}; kept {conflict.kept}")
+        say(f"same seed, different result: {conflict.run_id}: {errors}{images}; kept in {conflict.kept}")
     for line in merged.refused:
         say(f"refused: {line}")
     for line in merged.busy:
-        say(f"under way: {line}")
+        say(f"in progress: {line}")
     for line in merged.cautions:
-        say(f"caution: {line}")
+        say(f"warning: {line}")
     largest = max((conflict.difference or 0.0 for conflict in merged.conflicts), default=0.0)
     apart = f" (by at most {largest:.2f} points of error)" if merged.conflicts else ""
     say(
-        f"study {into}: {len(merged.added)} runs added, {merged.same} were there already, "
-        f"{len(merged.conflicts)} differ{apart}; left out: {merged.unfinished} unfinished, "
+        f"study {into}: {len(merged.added)} runs added, {merged.same} already there, "
+        f"{len(merged.conflicts)} with a different result{apart}; left out: {merged.unfinished} unfinished, "
         f"{len(merged.refused)} refused"
     )
     sys.exit(1 if merged.conflicts or merged.refused else 0)
 
 
 @click.command()
-@options(click.argument("names", nargs=-1, metavar="[STUDY]..."), RESULTS)
+@options(click.argument("names", nargs=-1, metavar="[STUDY]...", shell_complete=complete_studies), RESULTS)
 def verify(names: tuple[str, ...], results: Path) -> None:
-    """Check every finished run: identity, checksums, protocol and images, and whether its figures are possible.
+    """Check every finished run: identity, checksums, protocol, images, and whether its numbers are possible.
 
-    No STUDY means all in results/. Nothing is changed or deleted. Exit 1 if anything is wrong.
+    Without a STUDY all of results/ is checked. Nothing is changed or deleted. Exit 1 if anything is wrong.
+
+    \b
+    senet-ablate verify digits-reference
     """
     from senet_ablate.results.verify import studies
     from senet_ablate.results.verify import verify as check
@@ -135,14 +167,14 @@ def verify(names: tuple[str, ...], results: Path) -> None:
             raise UserError(f"no study {name!r} in {results}; {did_you_mean(name, known)}")
     chosen = [Study(results / name) for name in names] or list(known.values())
     if not chosen:
-        raise UserError(f"no study in {results}; begin one with `run`, or say where they are with --results")
+        raise UserError(f"no study in {results}; start one with `run`, or name another folder with --results")
     wrong = 0
     for study in chosen:
         found = check(study)
         wrong += len(found.problems)
         for line in found.problems:
             say(line)
-        beside = f"; {found.conflicts} results that differ lie in conflicts/" if found.conflicts else ""
+        beside = f"; {found.conflicts} different results in conflicts/" if found.conflicts else ""
         say(
             f"study {study.name}: {found.sound} runs sound, {len(found.problems)} problems, "
             f"{found.unfinished} unfinished{beside}"

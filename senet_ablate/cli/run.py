@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 import sys
 import time
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from rich.console import Console
 
-from senet_ablate.cli.console import show_declarations, show_plan, show_power, show_status, tell
+from senet_ablate.cli.console import say, show_declarations, show_plan, show_power, show_status, tell
 from senet_ablate.cli.options import (
     ABLATIONS,
+    BLOCKS,
     CLASSES,
     DATA,
     DEVICE,
@@ -35,13 +37,15 @@ from senet_ablate.cli.options import (
     Finite,
     choose,
     options,
+    survey_networks,
 )
 from senet_ablate.cli.results import _report
 from senet_ablate.errors import UserError
 from senet_ablate.execution import machine
 from senet_ablate.execution.coordination import ExecutorKind
 from senet_ablate.execution.machine import OPTIMISATIONS
-from senet_ablate.results.plan import Selection, planned_seeds
+from senet_ablate.results.plan import Selection, earlier_blocks, planned_seeds
+from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import Plan, channels_and_classes, duration, make_plan, row_states
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
 from senet_ablate.training.request import TrackerKind
@@ -53,7 +57,11 @@ if TYPE_CHECKING:
 @click.command("list")
 @options(ABLATIONS)
 def list_command(ablations: Path | None) -> None:
-    """List tables with their rows, and protocols."""
+    """List tables with their rows, and protocols.
+
+    \b
+    senet-ablate list
+    """
     directory = ablations or declarations_dir()
     names = sorted(path.stem for path in (directory / "protocols").glob("*.toml"))
     show_declarations(all_ablations(directory), [load_protocol(directory, name) for name in names])
@@ -66,14 +74,17 @@ def list_command(ablations: Path | None) -> None:
     SET,
     PRECISION,
     ROWS,
+    BLOCKS,
     SEEDS,
     STUDY,
     CLASSES,
     click.option(
-        "--runs", type=click.IntRange(2, 1_000_000), help="Share out this many runs so that most findings are decided."
+        "--runs",
+        type=click.IntRange(2, 1_000_000),
+        help="Distribute this many runs over the variants so that the most findings are decided.",
     ),
     click.option("--budget", type=Duration(), metavar="TIME", help="The same for a time on this machine: 2h, 90min."),
-    click.option("--jobs", type=MANY, help="Runs at once, for --budget.  [default: one per core]"),
+    click.option("--jobs", type=MANY, help="Parallel runs, for --budget.  [default: one per core]"),
     click.option(
         "--gain",
         type=Finite(0, 100, min_open=True),
@@ -82,30 +93,36 @@ def list_command(ablations: Path | None) -> None:
     click.option(
         "--error",
         type=Finite(0, 100, min_open=True, max_open=True),
-        help="Expected error in percent, before any run.",
+        help="Error to assume before any run, in percent.",
     ),
     click.option(
         "--rule",
         "changed",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Change how findings are judged: margin_rho=0.3, looks=2.",
+        help="Change a rule of the verdicts: margin_rho=0.3, looks=2.",
     ),
     click.option(
-        "--write", is_flag=True, help="Write the plan file, which `run` follows and `report` holds the runs to."
+        "--write", is_flag=True, help="Write the plan, which `run` follows and `report` compares the runs with."
     ),
     click.option(
-        "--extend", is_flag=True, help="Add a look: more seeds, by --runs or --budget, for findings still open."
+        "--extend",
+        is_flag=True,
+        help="Plan another interim analysis: more seeds, by --runs or --budget, for findings not resolved yet.",
     ),
     RESULTS,
     ABLATIONS,
 )
 def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
-    """Show what would be trained, what it costs, and which findings it can decide; nothing is trained.
+    """Show what would be trained, how long it takes, and which findings it can decide.
 
-    Without --runs or --budget each network gets --seeds runs. With one of them the seeds are chosen, before any
-    result is seen, so that the most findings are expected to be reproduced if the paper's effects (or half of them)
-    are true.
+    Without --runs or --budget each variant gets --seeds runs. With one of them the numbers of seeds are chosen so that
+    the most findings are expected to be reproduced if the paper's effects, or half of them, are true. Nothing is
+    trained.
+
+    \b
+    senet-ablate plan --protocol cifar10-lite --budget 3h
+    senet-ablate plan gate --runs 30 --rule looks=2 --write
     """
     from senet_ablate.analysis.planner import PlanRequest, preview
 
@@ -113,6 +130,7 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     wish = PlanRequest(seeds=seeds, **{name: call.pop(name) for name in names})
     chosen = choose(**call)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
+    survey_networks(chosen, shape)
     with Console(stderr=True).status("choosing seeds") as spinner:
         found = preview(chosen, wish, shape, lambda share: spinner.update(f"choosing seeds: {share:.0%} of the budget"))
     show_plan(found.plan, f"study {chosen.study.name}: {chosen.protocol.description}", found.estimate)
@@ -126,6 +144,7 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     SET,
     PRECISION,
     ROWS,
+    BLOCKS,
     SEEDS,
     STUDY,
     DATA,
@@ -136,7 +155,7 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
         default="local",
         show_default=True,
         envvar="SENET_ABLATE_EXECUTOR",
-        help="Who does the runs: workers on this machine, jobs in Slurm's queue, or Ray's tasks.  "
+        help="Where runs are done: worker processes on this machine, Slurm jobs, or Ray tasks.  "
         "[env: SENET_ABLATE_EXECUTOR]",
     ),
     click.option(
@@ -145,15 +164,17 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
         multiple=True,
         envvar="SENET_ABLATE_EXECUTOR_OPTIONS",
         metavar="KEY=VALUE",
-        help="Of each run: gpus, cpus, memory_gb. Of Slurm: partition, account, qos, constraint, minutes (240), "
-        "sbatch.NAME for any other option of sbatch. Of Ray: address.  [env: SENET_ABLATE_EXECUTOR_OPTIONS]",
+        help="For each run: gpus, cpus, memory_gb. For Slurm: partition, account, qos, constraint, minutes (240), "
+        "sbatch.NAME for any other option of sbatch. For Ray: address.  [env: SENET_ABLATE_EXECUTOR_OPTIONS]",
     ),
     click.option(
         "--jobs",
         type=MANY,
-        help="Runs at once.  [default: one per core, or per GPU; elsewhere as many as the cluster takes]",
+        help="Parallel runs.  [default: one per core or GPU; as many as the cluster takes]",
     ),
-    click.option("--devices-per-run", type=MANY, default=1, show_default=True, help="Share a run's batch (DDP)."),
+    click.option(
+        "--devices-per-run", type=MANY, default=1, show_default=True, help="Devices that share each batch (DDP)."
+    ),
     click.option("--threads", type=MANY, default=1, show_default=True, help="Processor threads per run."),
     click.option(
         "--without",
@@ -162,24 +183,24 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
         metavar="OPTIMISATION",
         help=f"Train without an optimisation: {', '.join(OPTIMISATIONS)} or all.",
     ),
-    click.option("--keep-weights", is_flag=True, help="Leave the trained weights in each run's folder (weights.pt)."),
+    click.option("--keep-weights", is_flag=True, help="Keep the trained weights in each run's folder (weights.pt)."),
     click.option(
         "--track",
         "trackers",
         type=click.Choice(get_args(TrackerKind)),
         multiple=True,
         envvar="SENET_ABLATE_TRACK",
-        help="Show runs epoch by epoch in TensorBoard, W&B or MLflow too; may be repeated. Each is an extra of its "
-        "name.  [env: SENET_ABLATE_TRACK]",
+        help="Log each epoch to TensorBoard, W&B or MLflow, too; may be repeated. Each is an extra of that name.  "
+        "[env: SENET_ABLATE_TRACK]",
     ),
     click.option(
         "--for",
         "time_s",
         type=Duration(),
         metavar="TIME",
-        help="Stop after this time (25min, 2h) and begin no run that would not end in it.",
+        help="Stop after this time (25min, 2h), and start no run that would not finish in it.",
     ),
-    click.option("--report", is_flag=True, help="Write tables and plots at the end, even half-way."),
+    click.option("--report", is_flag=True, help="Write the report at the end, also of an unfinished study."),
     RESULTS,
     REPORTS,
     ABLATIONS,
@@ -201,27 +222,35 @@ def run(
     reports: Path,
     **choice: Any,
 ) -> None:
-    """Train what the tables need and is not finished; continue what was interrupted.
+    """Train the runs that the tables need and that are not finished; continue interrupted ones.
 
-    Each finished run is a folder in results/<study>/. The same command may be given again at any time, also while it
-    is at work elsewhere, here or on another machine that shares the folder, and with another executor: they divide
-    the runs between them.
+    Each finished run is a folder in results/<study>/. The same command may be given again at any time, also while
+    another is at work, on this machine or on one that shares the folder: they divide the runs between them.
 
-    With --executor slurm or ray the runs are done on other machines, which need this package, and the folders of
-    results and images on a file system that all of them share. --device auto is cuda there for runs that are given
-    gpus, else cpu. A run that its job or node loses goes on from its checkpoint in another one.
+    With --executor slurm or ray, runs are done on other machines. These need this package, and results and images on
+    a shared file system. --device auto is cuda there for runs with gpus, else cpu. A run whose job or node is lost
+    continues from its checkpoint elsewhere.
 
-    Runs go seed by seed, so that a study that ends early (--for, a machine that is taken away) is a whole one with
-    fewer seeds; results from elsewhere are joined by `merge`.
+    Runs go seed by seed, so a study that ends early is a whole one with fewer seeds. `merge` adds results from other
+    machines.
+
+    \b
+    senet-ablate run ratio --report
+    senet-ablate run --protocol cifar10-lite --seeds 5 --for 2h
+    senet-ablate run gate --protocol cifar10 --executor slurm --executor-option partition=gpu
     """
-    from senet_ablate.execution import driver
+    began = time.monotonic()
+    if time_s is not None and executor != "local":
+        raise UserError(
+            f"--for limits runs on this machine; with --executor {executor} each job has its own time limit"
+        )
+    ends_at = began + (time_s or math.inf)
+    chosen = choose(**choice)
+    tell(f"study {chosen.study.name}, protocol {chosen.protocol.name}, results in {chosen.study.root}; loading")
+    from senet_ablate.execution import driver  # a second
     from senet_ablate.training.trackers import check_trackers
 
     check_trackers(trackers)
-    if time_s is not None and executor != "local":
-        raise UserError(f"--for is for runs on this machine; with --executor {executor} each job has its own limit")
-    ends_at = time.monotonic() + (time_s or math.inf)
-    chosen = choose(**choice)
     left_out = list(OPTIMISATIONS) if "all" in without else without
     call = driver.Call(executor, executor_options, device, jobs, devices_per_run, threads, left_out)
     if executor == "local" and (chosen.study.pin() is None or _plan(chosen, seeds).todo):
@@ -233,23 +262,38 @@ def run(
         code = _train(chosen, seeds, data, engine, ends_at, keep_weights=keep_weights, trackers=trackers)
     if report:
         _report(chosen, reports, choice["tables"])
+    elif code != INTERRUPTED:
+        tell(f"for the page with tables and figures: {report_command(chosen.study)}")
     sys.exit(code)
+
+
+def report_command(study: Study) -> str:
+    """What to type for a study's report."""
+    words = ["senet-ablate", "report", "--study", study.name]
+    if study.root.parent != Path("results"):
+        words += ["--results", str(study.root.parent)]
+    return shlex.join(words)
 
 
 def _plan(chosen: Selection, seeds: int | None) -> Plan:
     shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
+    survey_networks(chosen, shape)
     return make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
 
 
 def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engine, ends_at: float, **wish: Any) -> int:
     from senet_ablate.execution import driver
+    from senet_ablate.execution.survey import keep_sources, try_variants
 
     resources = engine.resources
     fingerprint = driver.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     planned = _plan(chosen, seeds)
+    shape = (*channels_and_classes(chosen.protocol.data, chosen.study, None), chosen.protocol.data.resolution)
+    try_variants(chosen.ablations, chosen.protocol.network, shape, min(8, chosen.protocol.recipe.batch_size))
+    keep_sources(chosen.ablations, chosen.protocol.network, chosen.study.root)
     todo = driver.requests(planned, chosen.study, data, fingerprint, resources, **wish)
     for run_id in planned.done:
-        with suppress(OSError):  # somebody else's results, which only he may write
+        with suppress(OSError):  # another user's results
             chosen.study.run(run_id).tidy()
     done = f"{len(planned.done)} of {planned.runs} runs were finished"
     if not todo:
@@ -264,21 +308,30 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
     except KeyboardInterrupt:
         tell("stopped; finished runs are kept, the same command continues the others")
         return INTERRUPTED
-    found = f", {summary.found} were done by another driver" if summary.found else ""
+    found = f", {summary.found} were done by another process" if summary.found else ""
     failed = f", {len(summary.failed)} failed" if summary.failed else ""
-    left = f", {summary.left} did not fit into the time, and the same command goes on" if summary.left else ""
+    left = f", {summary.left} left for lack of time (the same command continues)" if summary.left else ""
     told = f"trained {summary.trained} runs in {duration(summary.wall_s)}{found}{failed}{left}"
     tell(f"{told}; results in {chosen.study.root}")
     return 1 if summary.failed else 0
 
 
 @click.command()
-@options(TABLES, PROTOCOL, SET, PRECISION, ROWS, SEEDS, STUDY, RESULTS, ABLATIONS)
+@options(TABLES, PROTOCOL, SET, PRECISION, ROWS, BLOCKS, SEEDS, STUDY, RESULTS, ABLATIONS)
 def status(seeds: int | None, **choice: Any) -> None:
-    """Show for each network which runs are finished, unfinished, failed (with the cause) or not begun."""
+    """Show which runs of each variant are finished, unfinished, failed (with the cause) or not started.
+
+    \b
+    senet-ablate status --study digits-reference
+    """
     chosen = choose(**choice)
+    if choice["study"] and not chosen.study.root.is_dir():  # a typo; one that is planned has no run yet
+        chosen.study.pinned()
     states = {
         arm.slug: row_states([chosen.protocol.run_spec(arm.variant, seed) for seed in arm.seeds(count)], chosen.study)
         for arm, count in planned_seeds(chosen, seeds)[0].items()
     }
     show_status(f"study {chosen.study.name}", states)
+    for row in earlier_blocks(chosen):
+        runs = sum(slug == row.variant.slug for slug, _ in chosen.study.begun())
+        say(f"{row.variant.slug}: {runs} of {row.block} as its code was ({row.source}); kept, and in the report")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 from senet_ablate.data.folders import OTHER, check_files, decode, describe_skipped, list_folder
 from senet_ablate.data.loaders import FileSplit, ResidentSplit, Split
 from senet_ablate.data.transforms import Normalisation, evaluation_view
+from senet_ablate.environment import cache_dir
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import generator
 from senet_ablate.spec.protocol import DataConfig, DataFacts
@@ -285,12 +285,6 @@ def image_root(config: DataConfig, path: Path | None) -> Path | None:
     if path is None and config.dataset not in ("digits", "folder"):
         path = DOWNLOADS
     return path.resolve() if path else None
-
-
-def cache_dir() -> Path:
-    """Where decoded folders are kept: `SENET_ABLATE_CACHE`, else the user's cache folder."""
-    user = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return Path(os.environ.get("SENET_ABLATE_CACHE", user / "senet-ablate"))
 
 
 _CIFAR10, _CIFAR100 = torchvision.datasets.CIFAR10, torchvision.datasets.CIFAR100

@@ -175,13 +175,20 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
     if not (place / "complete.json").is_file():
         total = len(folder.train.paths) + len(folder.test.paths)
         announce(f"decoding {total:,} images of {folder.root} (once; kept in {place})")
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=cache))
         try:
-            notes = {
+            cache.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=cache, prefix=".decoding-"))
+        except OSError as error:
+            raise UserError(
+                f"{cache}: decoded images cannot be kept there ({error.strerror}); name another folder with "
+                "SENET_ABLATE_CACHE=FOLDER"
+            ) from None
+        try:
+            notes: dict[str, Any] = {
                 name: _decode_part(listing, folder.class_names, config, scratch / name)
                 for name, listing in (("train", folder.train), ("test", folder.test))
             }
+            notes["root"] = str(folder.root.resolve())
             (scratch / "complete.json").write_text(json.dumps(notes), encoding="utf-8")
             if not place.exists():
                 scratch.replace(place)

@@ -1,4 +1,4 @@
-"""Do the open runs of a study: choose the executor, prepare the images once, execute, and show how far it is."""
+"""Do the open runs of a study: choose the executor, prepare the images once, execute."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from senet_ablate.errors import UserError
 from senet_ablate.execution import local
 from senet_ablate.execution.cluster import NodeOptions, node_resources, read_options
 from senet_ablate.execution.coordination import Executor, ExecutorKind, Fits, TimeLimit, share
 from senet_ablate.execution.machine import ALLOCATOR, Resources, find_machine, share_out
+from senet_ablate.execution.progress import ProgressLog
 from senet_ablate.execution.ray import RayOptions, ray_executor
 from senet_ablate.execution.slurm import SlurmOptions, slurm_executor
 from senet_ablate.files import write_atomic
@@ -161,59 +161,32 @@ def execute(
     ends_at: float = math.inf,
     keep: Callable[[], None] = lambda: None,
 ) -> Summary:
-    """Do the runs, beside other drivers; show progress on a terminal, say nothing but failures elsewhere.
+    """Do the runs, beside other drivers, and tell of each as it ends.
 
-    Progress is read from the files of the runs, so it does not matter where they are done, or by whom. `keep` is called
-    at least every half second. When it is `ends_at` by the monotonic clock, what is under way stops; its checkpoint
-    stays.
+    When it is `ends_at` by the monotonic clock, what is under way stops; its checkpoint stays. `keep` is called at
+    least every half second.
     """
     began = time.monotonic()
     work = {run.run_id: float(arm.complexity.macs * run.recipe.epochs) for arm in plan.arms for run in arm.runs}
     limit = TimeLimit(ends_at, work)
-    total = sum(work[request.spec.run_id] for request in todo)
-    active: dict[str, RunRequest] = {}
-    finished = 0.0
     trained, found, failed = 0, 0, {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(compact=True),
-    )
-    shown = Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=600)
-    with shown as display, closing(share(start(limit.fits), todo)) as events:
-        bar = display.add_task(f"0 of {len(todo)} runs", total=total)
+    open_work = {request.spec.run_id: work[request.spec.run_id] for request in todo}
+    with ProgressLog(console, open_work) as log, closing(share(start(limit.fits), todo)) as events:
         for event in events:
             with suppress(OSError):  # of a full disk
                 keep()
             if event is not None:
-                run_id = event.request.spec.run_id
-                if event.kind in ("started", "busy"):
-                    active[run_id] = event.request
-                else:
-                    active.pop(run_id, None)
-                    finished += work[run_id]
-                    trained += event.kind == "finished"
-                    found += event.kind == "found"
+                trained += event.kind == "finished"
+                found += event.kind == "found"
                 if event.kind == "started":
                     limit.begun(event.request)
                 elif event.kind == "finished":
                     limit.ended(event.request)
-                if event.kind == "failed":
-                    failed[run_id] = event.cause
-                    console.print(f"failed {run_id}: {event.cause}", highlight=False, markup=False, soft_wrap=True)
+                elif event.kind == "failed":
+                    failed[event.request.spec.run_id] = event.cause
+            log.take(event)
             if limit.left_s <= 0:
                 break
-            if display.disable:
-                continue
-            done = trained + found + len(failed)
-            partial = 0.0
-            for run_id, request in active.items():
-                progress = request.folder.progress()
-                partial += work[run_id] * progress.epoch / progress.epochs if progress else 0.0
-            display.update(bar, completed=finished + partial, description=f"{done} of {len(todo)} runs")
     left = len(todo) - trained - found - len(failed)
     return Summary(trained, found, failed, left, time.monotonic() - began)
 

@@ -26,7 +26,8 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
-from senet_ablate.environment import die_with_driver
+from senet_ablate.environment import die_with_driver, ensure_sockets
+from senet_ablate.errors import UserError
 from senet_ablate.execution.coordination import Fits
 from senet_ablate.results.records import Failure
 from senet_ablate.training.request import Event, RunRequest, note_failure
@@ -52,11 +53,12 @@ def warm_up(environment: Mapping[str, str] = MappingProxyType({})) -> Any:
     """
     for name, value in environment.items():
         os.environ.setdefault(name, value)
+    ensure_sockets()
     # Apple's GPU libraries do not survive a fork.
     forks = "forkserver" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        context.set_forkserver_preload(["senet_ablate.execution.worker"])
+        context.set_forkserver_preload(["senet_ablate.execution.preload"])
         _ensure_server()
     return context
 
@@ -97,6 +99,7 @@ class LocalPool:
         """Do the runs in the given order, as many at once as there are workers.
 
         Raises:
+            UserError: no worker can import what it needs, or be started.
             KeyboardInterrupt: after the workers are gone; checkpoints stay for the next call.
         """
         queue = deque(requests)
@@ -133,6 +136,8 @@ class LocalPool:
                     except (EOFError, OSError):  # the worker died with its run
                         worker.process.join()
                         event = Event("lost", worker.request, f"worker died {_how(worker.process.exitcode)}")
+                    if isinstance(event, UserError):  # what one cannot import no other can
+                        raise event
                     worker.request = None
                     if event.kind in ("failed", "lost"):  # it may have broken more than itself, a CUDA context for one
                         self._stop([worker])
@@ -170,9 +175,10 @@ class LocalPool:
             try:
                 process.start()
                 break
-            except (EOFError, OSError):  # the server is dying; once it is dead there is a new one
+            except (EOFError, OSError) as error:  # the server is dying; once it is dead there is a new one
                 if wait_s is None:
-                    raise
+                    cause = str(error) or type(error).__name__
+                    raise UserError(f"no worker process can be started here: {cause}") from None
                 time.sleep(wait_s)
         theirs.close()
         return _Worker(process, ours, environment)
@@ -192,7 +198,14 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
     tempfile.tempdir = None  # the server may have asked for it
     die_with_driver()
-    from senet_ablate.execution.worker import attempt  # torch, which the driver's process can do without
+    try:
+        from senet_ablate.execution.worker import attempt  # torch, which the driver's process can do without
+    except Exception as error:  # whatever a broken installation or a stray setting makes them raise
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        with suppress(EOFError, OSError):
+            connection.send(UserError(f"workers cannot import what they need: {cause}"))
+            connection.recv()  # so that the driver, who is about to hand over a run, reads this first
+        return
 
     gc.freeze()  # so no collection writes to the pages that the workers share with their server
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from senet_ablate.environment import cores, user_id
 from senet_ablate.errors import UserError
 from senet_ablate.spec.protocol import DeviceKind
 
@@ -18,32 +19,49 @@ try:
 except ImportError:  # not on this platform, where nobody is kept out
     fcntl = None  # type: ignore[assignment]
 
-
-def _lock_file() -> Path:
-    return Path(tempfile.gettempdir()) / f"senet-ablate-{getpass.getuser()}.lock"
+WAIT_S = 0.5
+"""How often it is looked whether a measurement is done."""
 
 
 @contextmanager
-def _lock() -> Iterator[int]:
-    """The file of the lock, open; others may have put something else in its place."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    handle = os.open(_lock_file(), flags, 0o600)
+def _lock_file() -> Iterator[int | None]:
+    """This user's lock, open; None where there can be none, for it keeps measurements honest and nothing else.
+
+    Named by the user's id: names may be missing, or shared. A link that somebody put there is not followed.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        handle = os.open(Path(tempfile.gettempdir()) / f"senet-ablate-{user_id()}.lock", flags, 0o600)
+    except OSError:  # somebody else's, or no temporary folder
+        yield None
+        return
     try:
         yield handle
     finally:
         os.close(handle)
 
 
+def _locked(handle: int | None, kind: str) -> bool:
+    """Take the lock, `LOCK_SH` or `LOCK_EX`; False if somebody else keeps it, True also where nobody can have it."""
+    if fcntl is None or handle is None:
+        return True
+    try:
+        fcntl.flock(handle, getattr(fcntl, kind) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
 @contextmanager
-def shared(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+def shared(say: Callable[[str], None]) -> Iterator[None]:
     """Train here, beside others that train; waits for a measurement that is under way, and says so."""
-    with _lock() as handle:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("waiting for `latency`, which measures on this machine, to end")
-                fcntl.flock(handle, fcntl.LOCK_SH)
+    with _lock_file() as file:
+        if not _locked(file, "LOCK_SH"):
+            say("times are being measured on this machine (`latency`); waiting until that is done")
+            while not _locked(file, "LOCK_SH"):
+                time.sleep(WAIT_S)
         yield
 
 
@@ -54,14 +72,9 @@ def alone() -> Iterator[None]:
     Raises:
         UserError: a study is training on this machine.
     """
-    with _lock() as handle:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    "a study trains on this machine, and times would be those of both; wait for it"
-                ) from None
+    with _lock_file() as file:
+        if not _locked(file, "LOCK_EX"):
+            raise UserError("a study trains on this machine, and times would be those of both; wait for it")
         yield
 
 
@@ -111,14 +124,13 @@ def find_machine(device: str) -> Machine:
     """
     import torch  # only here and where it trains: planning needs no torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = torch.backends.mps.is_available()
-    present: dict[str, Machine] = {"cpu": Machine("cpu", 0, cores)}
+    present: dict[str, Machine] = {"cpu": Machine("cpu", 0, cores())}
     if mps:
-        present = {"mps": Machine("mps", 1, cores)} | present
+        present = {"mps": Machine("mps", 1, cores())} | present
     if gpus:
-        present = {"cuda": Machine("cuda", gpus, cores)} | present
+        present = {"cuda": Machine("cuda", gpus, cores())} | present
     if device == "auto":
         return next(iter(present.values()))
     if device not in present:

@@ -55,7 +55,7 @@ class RayQueue:
         import ray
 
         environment = users_own(self._resources.environments[0])
-        environment |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        environment |= {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
         address = self._options.address or os.environ.get("RAY_ADDRESS") or "local"
         try:
             ray.init(

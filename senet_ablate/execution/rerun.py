@@ -21,13 +21,8 @@ from senet_ablate.errors import UserError
 from senet_ablate.execution import driver
 from senet_ablate.execution.machine import OPTIMISATIONS, Machine, share_out
 from senet_ablate.files import ARRAY_LIMIT, WEIGHTS_LIMIT, write_atomic
-from senet_ablate.models.weights import (
-    State,
-    Subject,
-    build,
-    check_channels,
-    read_weights,
-)
+from senet_ablate.models.pretrained import State, read_weights
+from senet_ablate.models.weights import Subject, build, check_channels
 from senet_ablate.results.records import Predictions, RunRecord
 from senet_ablate.results.store import RunFolder, Study
 from senet_ablate.results.worklist import ArmPlan, Plan
@@ -71,7 +66,7 @@ def of_run(
         say(f"trained again: {outcome}")
         if not folder.weights_file.exists():
             words.append(f"It kept no weights and was trained again: {outcome}.")
-    model = build(protocol.network, arm.variant, state, str(folder.weights_file))
+    model = build(protocol.network, arm.variant, state, str(folder.weights_file), protocol.data.resolution)
     check_channels(model, pin.data)
     name = arm.slug if seed == arm.first_seed else f"{arm.slug}-s{seed}"
     return Subject(model, name, tuple(words))

@@ -9,13 +9,14 @@ import re
 import sys
 import traceback
 
-from senet_ablate.environment import uncollected
+from senet_ablate.environment import settle, uncollected
 from senet_ablate.errors import UserError
 from senet_ablate.results.lease import Lease, Taken, leased
 from senet_ablate.results.records import Failure
 from senet_ablate.results.store import Study
 from senet_ablate.training.request import Event, RunRequest, is_done, note_failure
 
+settle()
 with uncollected():
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
@@ -33,6 +34,7 @@ def attempt(request: RunRequest) -> Event:
         `finished` or `failed`; `lost` if a process of the run died; `busy` if another driver's does it (or took it
         over), `found` if one had finished it.
     """
+    settle()  # Lightning leaves a run's port to the next one
     try:
         with leased(request.folder.path, request.overdue) as lease:
             return _attempt(request, lease)

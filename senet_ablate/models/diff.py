@@ -1,92 +1,239 @@
-"""Snapshots of networks by which two of them are compared: modules, settings, shapes, first weights."""
+"""How a variant differs from the network without a block: what the audit of a variant looks at.
+
+A variant is honest if its inserts are all that differs. Looked at are (a) the module tree less the inserts: names,
+classes, settings, tensors and hooks; (b) the inserts: at the declared sites, of the declared class, each called once
+for an image; (c) logits and gradients of one batch with every insert replaced by an identity, to the last bit; (d) what
+that batch leaves behind: buffers, and the state of the random generator.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from senet_ablate.blocks.build import block_class
+from senet_ablate.blocks.se import SqueezeExcitation
 from senet_ablate.models.build import build_network
-from senet_ablate.models.resnet import ResidualBlock, ResNet
+from senet_ablate.models.sites import Insert, find_sites, inserts
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.schema import Spec
 
+BATCH = 4
+
 
 @dataclass(frozen=True)
-class Snapshot:
-    """The value of every module, setting and tensor of a network by its dotted name, and its SE blocks in words."""
+class Difference:
+    """One thing in which a variant differs outside of its inserts, or an insert from its declaration."""
 
-    parts: dict[str, object]
+    aspect: str
+    what: str
+    here: object
+    plain: object
+
+
+@dataclass(frozen=True)
+class ModelDiff:
+    """The blocks of a variant in words, and whatever its row does not declare."""
+
     summary: str
+    undeclared: tuple[Difference, ...] = ()
 
 
-def take_snapshots(
-    network: Network, variants: Iterable[Variant], channels: int, classes: int, *, seed: int | None = None
-) -> dict[Variant, Snapshot]:
-    """Build each variant on `network` and take its snapshot.
-
-    With `seed` the weights are drawn, too, and the snapshots hold their digests; without, no tensor is allocated.
+def compare_to_plain(
+    network: Network, variants: Iterable[Variant], *, in_channels: int, classes: int, resolution: int
+) -> dict[Variant, ModelDiff]:
+    """Build each variant and the network without a block under one seed, and compare them.
 
     Raises:
         ValueError: the network cannot carry a variant.
     """
+    task = {"in_channels": in_channels, "classes": classes, "resolution": resolution, "seed": 0}
     # One fork around all networks: what draws from the shared generator comes out different in each of them, and
     # is found, while the caller's generator stays where it was.
     with torch.random.fork_rng(devices=[]):
-        return {
-            variant: take_snapshot(_build(network, variant, channels, classes, seed))
-            for variant in dict.fromkeys(variants)
-        }
+        plain = build_network(network, Variant(), **task)
+        images = torch.randn(BATCH, in_channels, resolution, resolution, generator=torch.Generator().manual_seed(0))
+        parts, trace = dict(_parts(plain)), _trace(plain, images)
+        found = {}
+        for variant in dict.fromkeys(variants):
+            model = build_network(network, variant, **task)
+            found[variant] = ModelDiff(
+                _summary(model),
+                (
+                    *_tree_differs(model, parts),
+                    *_inserts_differ(model, build_network(network, Variant(), **task), network, variant, images),
+                    *_trace_differs(model, trace, images),
+                ),
+            )
+        return found
 
 
-def take_snapshot(model: nn.Module) -> Snapshot:
-    """List every module, every public setting and every tensor of a network; values only if they are allocated.
+def _parts(model: nn.Module) -> Iterator[tuple[str, object]]:
+    """Every module, public setting, hook and tensor of a network by its dotted name, without its inserts.
 
-    Settings are the modules' own attributes, which say more than their `repr`. None counts as absent, so that a
-    network without a block differs in the block alone and not in all that would be in it.
+    Settings are the modules' own attributes, which say more than their `repr`. None counts as absent.
     """
-    parts: dict[str, object] = {}
+    own = {id(each.block) for each in inserts(model).values()}
+    inside = [name for name, module in model.named_modules() if id(module) in own]
     for name, module in model.named_modules():
+        if any(name == each or name.startswith(f"{each}.") for each in inside):
+            continue
         prefix = f"{name}." if name else ""
-        parts[name] = type(module)
+        yield name, type(module)
         for key, value in vars(module).items():
-            if isinstance(value, Spec):
-                parts[prefix + key] = type(value)
-                parts |= {f"{prefix}{key}.{field}": content for field, content in value.model_dump().items()}
-            elif not key.startswith("_") and value is not None:
-                parts[prefix + key] = value
+            if not key.startswith("_") and value is not None:
+                yield prefix + key, value.model_dump_json() if isinstance(value, Spec) else value
+        for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+            hooks = [hook for hook in vars(module)[kind].values() if not isinstance(_owner(hook), Insert)]
+            if hooks:
+                yield prefix + kind, len(hooks)
         for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            parts[prefix + key] = type(tensor)
-            parts[f"{prefix}{key}.shape"] = tuple(tensor.shape)
-            parts[f"{prefix}{key}.dtype"] = tensor.dtype
-            parts[f"{prefix}{key}.requires_grad"] = tensor.requires_grad
-            if not tensor.is_meta:
-                parts[f"{prefix}{key}.values"] = _digest(tensor)
-    return Snapshot(parts, _summary(model))
+            yield f"{prefix}{key}.shape", tuple(tensor.shape)
+            yield f"{prefix}{key}.dtype", tensor.dtype
+            yield f"{prefix}{key}.requires_grad", tensor.requires_grad
+            yield f"{prefix}{key}.values", _digest(tensor)
 
 
-def _build(network: Network, variant: Variant, channels: int, classes: int, seed: int | None) -> ResNet:
-    with ExitStack() as stack:
-        if seed is None:
-            stack.enter_context(torch.device("meta"))
-        return build_network(network, variant, in_channels=channels, classes=classes, seed=seed)
+def _owner(hook: object) -> object:
+    return getattr(hook, "__self__", None)
 
 
 def _digest(tensor: Tensor) -> str:
-    # Kept in place of the tensors: all arms of a large network at once would not fit into memory.
     return hashlib.blake2b(tensor.detach().numpy().tobytes(), digest_size=8).hexdigest()
 
 
-def _summary(model: nn.Module) -> str:
-    learnt = f"{sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad):,} learnt"
-    sites = [(block.se, block.site) for block in model.modules() if isinstance(block, ResidualBlock) and block.se]
-    sizes = sorted(se.inner[1] for se, _ in sites)
-    ends = "-".join(dict.fromkeys(map(str, (sizes[0], sizes[-1])))) if sites else ""
-    kinds = dict.fromkeys(
-        f", {se.inner[0]} {ends}, {se.config.squeeze}, {se.config.gate}, {site}" for se, site in sites
+def _tree_differs(model: nn.Module, plain: Mapping[str, object]) -> Iterator[Difference]:
+    """(a) The module tree less the inserts."""
+    here = dict(_parts(model))
+    replaced = [name for each in inserts(model).values() for name in _replaced(each)]
+    for name in dict.fromkeys((*here, *plain)):
+        if any(name == each or name.startswith(f"{each}.") for each in replaced):
+            continue
+        one, other = here.get(name, "absent"), plain.get(name, "absent")
+        if one != other:
+            yield Difference("weights" if name.endswith(".values") else "modules", name or "network", one, other)
+
+
+def _replaced(each: Insert) -> tuple[str, ...]:
+    return (each.site.module, *each.site.dropped) if each.site.side == "replace" else ()
+
+
+def _inserts_differ(
+    model: nn.Module, plain: nn.Module, network: Network, variant: Variant, images: Tensor
+) -> Iterator[Difference]:
+    """(b) The inserts are where and what the variant declares, and each works once for a batch."""
+    if variant.is_plain:
+        for name, each in inserts(model).items():
+            yield Difference("blocks", name, type(each.block).__name__, "no block")
+        return
+    sites = find_sites(
+        plain,
+        network.family,
+        variant.placement,
+        in_channels=images.shape[1],
+        resolution=images.shape[-1],
+        stages=network.unit_stages,
     )
-    return f"{len(sites)}{''.join(kinds)}; {learnt}"
+    declared = {site.path: site for site in sites}
+    here = {each.site.path: each for each in inserts(model).values()}
+    wanted = SqueezeExcitation if variant.se else block_class(str(variant.block))
+    calls = dict.fromkeys(here, 0)
+
+    def listener(path: str) -> object:
+        def listen(module: nn.Module, inputs: object, output: object) -> None:
+            calls[path] += 1
+
+        return listen
+
+    handles = [each.block.register_forward_hook(listener(path)) for path, each in here.items()]  # type: ignore[arg-type]
+    with torch.no_grad():
+        model.eval()(images)
+    model.train()
+    for handle in handles:
+        handle.remove()
+    for path in dict.fromkeys((*declared, *here)):
+        if path not in here or path not in declared or here[path].site != declared[path]:
+            yield Difference("blocks", f"site {path}", path in here, path in declared)
+            continue
+        block = here[path].block
+        if type(block) is not wanted:
+            yield Difference("blocks", path, type(block).__name__, wanted.__name__)
+        elif isinstance(block, SqueezeExcitation) and block.config != variant.se:
+            yield Difference("blocks", f"settings of {path}", block.config, variant.se)
+        if calls[path] != 1:
+            yield Difference("blocks", f"calls of {path}", calls[path], 1)
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """What one training step of a network computes and leaves behind."""
+
+    logits: Tensor
+    gradients: Mapping[str, Tensor | None]
+    buffers: Mapping[str, Tensor]
+    generator: Tensor
+
+
+def _trace(model: nn.Module, images: Tensor) -> _Trace:
+    torch.manual_seed(0)
+    model.train().zero_grad()
+    logits = model(images)
+    logits.logsumexp(1).sum().backward()
+    return _Trace(
+        logits.detach(),
+        {name: tensor.grad for name, tensor in model.named_parameters()},
+        {name: tensor.clone() for name, tensor in model.named_buffers()},
+        torch.random.get_rng_state(),
+    )
+
+
+def _trace_differs(model: nn.Module, plain: _Trace, images: Tensor) -> Iterator[Difference]:
+    """(c), (d): with identities for inserts the step is the plain network's; a block in a module's place has none."""
+    found = inserts(model)
+    if not any(each.site.side == "replace" for each in found.values()):
+        yield from _differs_without_blocks(model, found, plain, images)
+    if not torch.equal(_trace(model, images).generator, plain.generator):
+        yield Difference("random draws", "state of the generator after a step with the blocks", "moved", "as it is")
+
+
+def _differs_without_blocks(
+    model: nn.Module, found: Mapping[str, Insert], plain: _Trace, images: Tensor
+) -> Iterator[Difference]:
+    blocks = {name: each.block for name, each in found.items()}
+    for each in found.values():
+        each.block = nn.Identity()
+    here = _trace(model, images)
+    for name, each in found.items():
+        each.block = blocks[name]
+    if not torch.equal(here.logits, plain.logits):
+        yield Difference("outputs", "logits without the blocks", _digest(here.logits), _digest(plain.logits))
+    for aspect, ours, theirs in (
+        ("gradients", here.gradients, plain.gradients),
+        ("buffers", here.buffers, plain.buffers),
+    ):
+        for name, value in theirs.items():
+            other = ours.get(name)
+            if (value is None) != (other is None) or not (value is None or other is None or torch.equal(value, other)):
+                yield Difference(aspect, f"{name} without the blocks", *map(_words, (other, value)))
+    if not torch.equal(here.generator, plain.generator):
+        yield Difference("random draws", "state of the generator after a step", "moved otherwise", "as it is")
+
+
+def _words(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else _digest(tensor)
+
+
+def _summary(model: nn.Module) -> str:
+    """The blocks in words: how many, which, where, and what is learnt."""
+    learnt = f"{sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad):,} learnt"
+    found = list(inserts(model).values())
+    kinds = dict.fromkeys(
+        f", {type(each.block).__name__}({each.block.extra_repr()}) {each.site.side} "
+        f"{each.site.module.removeprefix(each.site.unit).strip('.') or 'unit'}"
+        for each in found
+    )
+    return f"{len(found)} blocks{''.join(kinds)}; {learnt}"

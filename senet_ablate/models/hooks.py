@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.blocks.se import ChannelAttention
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.blocks.se import SqueezeExcitation
+from senet_ablate.models.sites import inserts
 from senet_ablate.results.gates import BlockExcitation
 
 
 @contextmanager
-def recorded(model: ResNet) -> Iterator[dict[str, Tensor]]:
+def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Within this context each forward of the network leaves its gates here, (N, C, 1, 1) or (N, C, H, W), by block.
 
     Hooks compute them anew from what the block was given; the forward itself is as it was.
@@ -24,14 +24,13 @@ def recorded(model: ResNet) -> Iterator[dict[str, Tensor]]:
     gates: dict[str, Tensor] = {}
 
     def listen(name: str) -> Any:
-        def hear(se: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            assert isinstance(se, ChannelAttention)
-            gates[name] = se.excitation(inputs[0])
+        def hear(block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            gates[name] = block.excitation(inputs[0])  # type: ignore[operator]  # seen below
 
         return hear
 
-    blocks = {name: block.se for name, block in model.se_blocks().items() if block.se is not None}
-    handles = [se.register_forward_hook(listen(name)) for name, se in blocks.items()]
+    blocks = {name: found.block for name, found in inserts(model).items() if hasattr(found.block, "excitation")}
+    handles = [block.register_forward_hook(listen(name)) for name, block in blocks.items()]
     try:
         yield gates
     finally:
@@ -40,7 +39,7 @@ def recorded(model: ResNet) -> Iterator[dict[str, Tensor]]:
 
 
 @torch.inference_mode()
-def collect(model: ResNet, batches: Iterable[tuple[Tensor, Tensor]], classes: int) -> list[BlockExcitation]:
+def collect(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int) -> list[BlockExcitation]:
     """Sum the gates of every block over images (N, C, H, W) with labels (N,) of `classes` classes, in evaluation mode.
 
     Memory is two numbers for each class and channel, whatever the number of images.
@@ -64,7 +63,7 @@ def collect(model: ResNet, batches: Iterable[tuple[Tensor, Tensor]], classes: in
                 sums.index_add_(0, labels, value)
                 squares.index_add_(0, labels, value.square())
                 magnitudes += magnitude.sum(0)
-    found = {name: block.se.config.gate for name, block in model.se_blocks().items() if block.se is not None}
+    found = {name: _gate(each.block) for name, each in inserts(model).items()}
     return [
         BlockExcitation(name, found[name], images.numpy(), *(total.numpy() for total in totals[name]))
         for name in totals
@@ -85,22 +84,26 @@ class FixedGate(nn.Module):
         return self.combine(x, self.gate)
 
 
+def _gate(block: nn.Module) -> str:
+    """The gate of an SE block; of another block the name of its class."""
+    return block.config.gate if isinstance(block, SqueezeExcitation) else type(block).__name__
+
+
 @contextmanager
 def switched_off(
-    model: ResNet, names: Collection[str], gates: Mapping[str, np.ndarray] | None = None
+    model: nn.Module, names: Collection[str], gates: Mapping[str, np.ndarray] | None = None
 ) -> Iterator[None]:
-    """Within this context the named SE blocks pass their maps on as they are, or under the fixed `gates` (C,).
+    """Within this context the named blocks pass their maps on as they are, or under the fixed `gates` (C,).
 
-    The blocks and their weights are put back afterwards, untouched.
+    The blocks and their weights stay in the network, untouched.
     """
-    taken = {name: (block, block.se) for name, block in model.se_blocks().items() if name in names}
+    taken = {name: (found, found.block) for name, found in inserts(model).items() if name in names}
+    device = next(model.parameters()).device
     try:
-        for name, (block, se) in taken.items():
-            assert se is not None
-            place = next(se.parameters()).device
-            stand_in = FixedGate(gates[name], se.gating.combine).to(place) if gates else None
-            block.se = stand_in  # type: ignore[assignment]  # for as long as this context lasts
+        for name, (found, block) in taken.items():
+            combine = getattr(block, "combine", torch.mul)
+            found.block = FixedGate(gates[name], combine).to(device) if gates else nn.Identity()
         yield
     finally:
-        for block, se in taken.values():
-            block.se = se
+        for found, block in taken.values():
+            found.block = block

@@ -99,7 +99,7 @@ def measure_latency(
     many = torch.randn(batch, channels, side, side, device=device).to(memory_format=torch.channels_last)
     watches = {}
     for variant in variants:
-        model = build_network(protocol.network, variant, in_channels=channels, classes=classes)
+        model = build_network(protocol.network, variant, in_channels=channels, classes=classes, resolution=side)
         model.to(device).to(memory_format=torch.channels_last)
         speed_up(model, optimisations)
         images, steps = {"one_image": one, "batch": many}, {"training_step": many}

@@ -1,152 +1,181 @@
-"""ResNets with an SE block at one of five sites of the residual unit (Fig. 5, Tables 13 to 15).
+"""Residual networks, without a word about attention: those of Table 1, ResNeXt, and those for 32 px (Tables 4, 5).
 
-Module names are torchvision's, so that the plain network's state dict is torchvision's too. The
-stride of a bottleneck sits in its first 1x1 convolution, as in the paper, unless the network says otherwise.
+Module names are torchvision's, so that a state dict of Table 1's networks is torchvision's too. The stride of a
+bottleneck sits in its first 1x1 convolution, as in the paper, unless the network says otherwise.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.blocks.eca import EfficientChannelAttention
-from senet_ablate.blocks.se import ChannelAttention, SqueezeExcitation
-from senet_ablate.spec.geometry import BlockShape, block_shapes, gated_sites
-from senet_ablate.spec.network import EXPANSION, Excitation, Network, Variant
-
-ATTENTION: dict[Excitation, type[ChannelAttention]] = {"fc": SqueezeExcitation, "eca": EfficientChannelAttention}
-"""The kinds of block by what they learn between squeeze and gate."""
+from senet_ablate.spec.backbones import BACKBONES, EXPANSION
+from senet_ablate.spec.network import Network
 
 
-def conv_bn(channels: int, out: int, kernel: int, stride: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """A convolution without bias that keeps the map's side (but for the stride), and its batch normalisation."""
-    return nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(out)
+def conv(channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias that keeps the map's side, but for the stride."""
+    return nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
 
 
-def attention(variant: Variant, channels: int | None) -> ChannelAttention | None:
-    """The block that `variant` puts where the map has C = `channels`, or nothing where it puts none."""
-    if variant.se is None or channels is None:
-        return None
-    return ATTENTION[variant.se.excitation](channels, variant.se)
+def shortcut(channels: int, out: int, stride: int, *, normalised: bool = True) -> nn.Module:
+    """The identity, or a projection where map or width change."""
+    if stride == 1 and channels == out:
+        return nn.Identity()
+    layers = [conv(channels, out, 1, stride), *([nn.BatchNorm2d(out)] if normalised else [])]
+    return nn.Sequential(*layers)
 
 
-class ResidualBlock(nn.Module, ABC):
-    """A residual unit that asks at five sites whether its SE block sits there.
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions (ResNet-18 and -34): (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
 
-    `pre`: on the branch's input, the shortcut leaves before it. `inner-3x3`: after the 3x3 convolution, its batch
-    normalisation and ReLU (the paper does not say before or after these). `standard`: on the branch, before the sum.
-    `identity`: on the shortcut, after a projection. `post`: after the sum and the last ReLU.
-    """
-
-    def __init__(self, shape: BlockShape, variant: Variant, se: ChannelAttention | None) -> None:
+    def __init__(self, channels: int, width: int, stride: int, network: Network) -> None:
         super().__init__()
-        self.downsample: nn.Module = nn.Identity()
-        if shape.projects:
-            self.downsample = nn.Sequential(*conv_bn(shape.in_channels, shape.out_channels, 1, shape.stride))
+        self.downsample = shortcut(channels, width, stride)
         self.relu = nn.ReLU(inplace=True)
-        self.site = variant.placement.position
-        self.se = se
-
-    def at(self, site: str, x: Tensor) -> Tensor:
-        """Gate `x` (N, C, H, W) if the SE block sits at `site`."""
-        return self.se(x) if self.se is not None and site == self.site else x
-
-    @abstractmethod
-    def branch(self, x: Tensor) -> Tensor:
-        """The residual function F(x) before a gate at the standard place."""
+        self.conv1, self.bn1 = conv(channels, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv(width, width, 3), nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
-        residual = self.at("standard", self.branch(self.at("pre", x)))
-        shortcut = self.at("identity", self.downsample(x))
-        return self.at("post", self.relu(residual + shortcut))
+        """ReLU(x + F(x))."""
+        y = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(y)) + self.downsample(x))
 
 
-class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions (ResNet-18 and -34)."""
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, the last four times as wide (ResNet-50 and deeper, ResNeXt by groups)."""
 
-    def __init__(self, shape: BlockShape, variant: Variant, stride_in: str, se: ChannelAttention | None) -> None:
-        super().__init__(shape, variant, se)
-        self.conv1, self.bn1 = conv_bn(shape.in_channels, shape.mid_channels, 3, shape.stride)
-        self.conv2, self.bn2 = conv_bn(shape.mid_channels, shape.out_channels, 3, 1)
+    def __init__(self, channels: int, width: int, stride: int, network: Network) -> None:
+        super().__init__()
+        inner = width * network.base_width // 64 * network.groups
+        first, middle = (stride, 1) if network.stride_in == "1x1" else (1, stride)
+        self.downsample = shortcut(channels, 4 * width, stride)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv1, self.bn1 = conv(channels, inner, 1, first), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = conv(inner, inner, 3, middle, network.groups), nn.BatchNorm2d(inner)
+        self.conv3, self.bn3 = conv(inner, 4 * width, 1), nn.BatchNorm2d(4 * width)
 
-    def branch(self, x: Tensor) -> Tensor:
-        """3x3, 3x3."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        return self.bn2(self.conv2(x))
-
-
-class Bottleneck(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolutions, the last four times as wide (ResNet-14, -26, -50, -101, -152)."""
-
-    def __init__(self, shape: BlockShape, variant: Variant, stride_in: str, se: ChannelAttention | None) -> None:
-        super().__init__(shape, variant, se)
-        first, middle = (shape.stride, 1) if stride_in == "1x1" else (1, shape.stride)
-        self.conv1, self.bn1 = conv_bn(shape.in_channels, shape.mid_channels, 1, first)
-        self.conv2, self.bn2 = conv_bn(shape.mid_channels, shape.mid_channels, 3, middle)
-        self.conv3, self.bn3 = conv_bn(shape.mid_channels, shape.out_channels, 1, 1)
-
-    def branch(self, x: Tensor) -> Tensor:
-        """1x1, 3x3, 1x1."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.at("inner-3x3", self.relu(self.bn2(self.conv2(x))))
-        return self.bn3(self.conv3(x))
+    def forward(self, x: Tensor) -> Tensor:
+        """ReLU(x + F(x))."""
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        return self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
 
 
-BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+class PreActBlock(nn.Module):
+    """Two 3x3 convolutions, each after its normalisation and ReLU (He et al. 2016; WRN).
+
+    Where map or width change, the shortcut leaves after the first normalisation.
+    """
+
+    def __init__(self, channels: int, width: int, stride: int, network: Network) -> None:
+        super().__init__()
+        self.downsample = shortcut(channels, width, stride, normalised=False)
+        self.projects = not isinstance(self.downsample, nn.Identity)
+        self.relu = nn.ReLU(inplace=True)
+        self.bn1, self.conv1 = nn.BatchNorm2d(channels), conv(channels, width, 3, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(width), conv(width, width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X + F(x)."""
+        y = self.relu(self.bn1(x))
+        kept = self.downsample(y if self.projects else x)
+        y = self.relu(self.bn2(self.conv1(y)))
+        return self.conv2(y) + kept
+
+
+class PreActBottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, each after its normalisation and ReLU."""
+
+    def __init__(self, channels: int, width: int, stride: int, network: Network) -> None:
+        super().__init__()
+        self.downsample = shortcut(channels, 4 * width, stride, normalised=False)
+        self.projects = not isinstance(self.downsample, nn.Identity)
+        self.relu = nn.ReLU(inplace=True)
+        self.bn1, self.conv1 = nn.BatchNorm2d(channels), conv(channels, width, 1)
+        self.bn2, self.conv2 = nn.BatchNorm2d(width), conv(width, width, 3, stride)
+        self.bn3, self.conv3 = nn.BatchNorm2d(width), conv(width, 4 * width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X + F(x)."""
+        y = self.relu(self.bn1(x))
+        kept = self.downsample(y if self.projects else x)
+        y = self.relu(self.bn2(self.conv1(y)))
+        y = self.relu(self.bn3(self.conv2(y)))
+        return self.conv3(y) + kept
+
+
+def stages(
+    unit: type[nn.Module], channels: int, widths: list[int], depths: tuple[int, ...], growth: int, network: Network
+) -> list[nn.Sequential]:
+    """The stages of a network: the first unit of each but the first halves the map."""
+    found = []
+    for number, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        units = []
+        for index in range(depth):
+            units.append(unit(channels, width, 2 if number and not index else 1, network))
+            channels = growth * width
+        found.append(nn.Sequential(*units))
+    return found
 
 
 class ResNet(nn.Module):
-    """A ResNet with the SE blocks of `variant`: images (N, in_channels, H, W) to logits (N, classes).
+    """A residual network of Table 1: images (N, in_channels, H, W) to logits (N, classes).
 
     Args:
-        network: backbone, width, stem and stride place.
-        variant: the SE block and its place, or the plain network.
+        network: backbone, width, stem, stride place, groups.
         in_channels: 3 for colour, 1 for grey images.
         classes: number of classes.
 
-    Raises:
-        ValueError: the network cannot carry the variant; the message says what would be right.
-
     Example:
-        >>> model = ResNet(Network(backbone="resnet14", width=16, stem="small"), Variant(), in_channels=1, classes=10)
+        >>> model = ResNet(Network(backbone="resnet14", width=16, stem="small"), in_channels=1, classes=10)
         >>> model(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
 
-    def __init__(self, network: Network, variant: Variant, *, in_channels: int, classes: int) -> None:
+    def __init__(self, network: Network, *, in_channels: int, classes: int) -> None:
         super().__init__()
-        # Widths do not depend on the resolution; any will do to ask where the blocks sit.
-        gated = {(shape.stage, shape.index): channels for shape, channels, _ in gated_sites(network, variant, 32)}
+        backbone = BACKBONES[network.backbone]
         large = network.stem == "imagenet"
-        self.conv1, self.bn1 = conv_bn(in_channels, network.width, *((7, 2) if large else (3, 1)))
+        self.conv1 = conv(in_channels, network.width, 7 if large else 3, 2 if large else 1)
+        self.bn1 = nn.BatchNorm2d(network.width)
         self.relu = nn.ReLU(inplace=True)
         over = network.stem_pool == "ceil"
         pooling = nn.MaxPool2d(3, 2, padding=0 if over else 1, ceil_mode=over)
         self.maxpool: nn.Module = pooling if large else nn.Identity()
-        stages: dict[int, list[nn.Module]] = {2: [], 3: [], 4: [], 5: []}
-        for shape in block_shapes(network, 32):
-            channels = gated.get((shape.stage, shape.index))
-            se = attention(variant, channels)
-            stages[shape.stage].append(BLOCKS[shape.kind](shape, variant, network.stride_in, se))
-        self.layer1, self.layer2, self.layer3, self.layer4 = (nn.Sequential(*blocks) for blocks in stages.values())
+        unit = BasicBlock if backbone.kind == "basic" else Bottleneck
+        growth, widths = EXPANSION[backbone.kind], [network.width * 2**number for number in range(4)]
+        layers = stages(unit, network.width, widths, backbone.depths, growth, network)
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(network.width * 8 * EXPANSION[shape.kind], classes)
-
-    def se_blocks(self) -> dict[str, ResidualBlock]:
-        """The residual blocks that carry SE, first to last, by the paper's names: SE_stage_block (section 7.2)."""
-        stages = enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=2)
-        return {
-            f"SE_{stage}_{index}": block
-            for stage, blocks in stages
-            for index, block in enumerate(blocks, start=1)
-            if isinstance(block, ResidualBlock) and block.se is not None
-        }
+        self.fc = nn.Linear(growth * widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, in_channels, H, W)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(torch.flatten(self.avgpool(x), 1))
+
+
+class PreActResNet(nn.Module):
+    """A pre-activation or wide residual network for 32 px (Tables 4, 5): images (N, in_channels, H, W) to logits.
+
+    Full width is 16, 32, 64, times the network's widening factor.
+    """
+
+    def __init__(self, network: Network, *, in_channels: int, classes: int) -> None:
+        super().__init__()
+        backbone = BACKBONES[network.backbone]
+        stem = 16 * network.width // 64
+        growth, widths = EXPANSION[backbone.kind], [stem * backbone.widen * 2**number for number in range(3)]
+        unit = PreActBlock if backbone.kind == "preact" else PreActBottleneck
+        self.conv1 = conv(in_channels, stem, 3)
+        self.layer1, self.layer2, self.layer3 = stages(unit, stem, widths, backbone.depths, growth, network)
+        self.bn, self.relu = nn.BatchNorm2d(growth * widths[-1]), nn.ReLU(inplace=True)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(growth * widths[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, in_channels, H, W)."""
+        x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
+        return self.fc(torch.flatten(self.avgpool(self.relu(self.bn(x))), 1))

@@ -1,67 +1,160 @@
-"""Parameters and multiply-adds of a built network, traced by fvcore under one stated convention.
+"""Parameters, multiply-adds and sites, read off a built network under one stated convention.
 
-The convention, for one image: one multiply-add per weight use in convolutions and linear layers, and one per
-element that the global squeeze of an SE block reads; batch normalisation, activations, gates, scaling, sums and
-the pooling of the network itself are not counted. With the stride in the first 1x1 this meets every GFLOPs
-figure printed in Tables 13, 15 and 16. It is the only module that imports fvcore, whose own
-defaults count the same block as 811,008 or 8,192 depending on how its pooling is written.
+The convention, for one image: one multiply-add per weight use in convolutions, linear layers and matrix products, and,
+inside attention blocks only, one per element that a reduction reads (the squeeze). Batch normalisation, activations,
+gates, scaling, sums and the pooling of the network itself are not counted. With the stride in the first 1x1 this meets
+every GFLOPs figure printed in Tables 13, 15 and 16.
+
+The network is built without memory and one image is run through it, so that a count takes a fraction of a second.
+fvcore, whose own defaults count the same block as 811,008 or 8,192 depending on how its pooling is written, is the
+second opinion (`fvcore_macs`); this is the only module that imports it.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from senet_ablate.blocks.counter import CostCounter
+from senet_ablate.models.build import build_network
+from senet_ablate.models.sites import inserts, run_once
+from senet_ablate.results.networks import SiteShape, Survey
+from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import Complexity
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # fvcore (2022) still scripts functions, which torch deprecates
-    from fvcore.nn import FlopCountAnalysis
-    from fvcore.nn.jit_handles import get_shape
-
 CONVENTION = (
-    "multiply-adds of convolutions and linear layers, plus one per element that the global squeeze reads; "
-    "no batch normalisation, activation, gate, scaling, sum or final pooling"
+    "multiply-adds of convolutions, linear layers and matrix products, plus one per element that a reduction inside an "
+    "attention block reads; no batch normalisation, activation, gate, scaling, sum or final pooling"
 )
 
 
-def _elements_read(inputs: list[Any], outputs: list[Any]) -> int:
-    return math.prod(get_shape(inputs[0]))
+@dataclass
+class _Cost:
+    """Multiply-adds of a whole network and of what ran inside its blocks."""
+
+    whole: int = 0
+    inside: int = 0
+    reads: int = 0
 
 
-def _nothing(inputs: list[Any], outputs: list[Any]) -> int:
-    return 0  # a None handler would not switch an operator off in fvcore
+@contextmanager
+def _counted(blocks: list[nn.Module]) -> Iterator[_Cost]:
+    counter, cost = CostCounter(), _Cost()
+    before = (0, 0)
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        nonlocal before
+        before = (counter.macs, counter.reads)
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        cost.reads += counter.reads - before[1]
+        cost.inside += counter.macs - before[0] + counter.reads - before[1]
+
+    handles = [block.register_forward_pre_hook(enter) for block in blocks]
+    handles += [block.register_forward_hook(leave) for block in blocks]
+    try:
+        with counter:
+            yield cost
+    finally:
+        cost.whole = counter.macs + cost.reads
+        for handle in handles:
+            handle.remove()
 
 
-HANDLERS: dict[str, Callable[[list[Any], list[Any]], int]] = {
-    "aten::sum": _elements_read,
-    "aten::amax": _elements_read,
-    "aten::batch_norm": _nothing,
-    "aten::adaptive_avg_pool2d": _nothing,
-}
+def _parameters(modules: list[nn.Module]) -> tuple[int, int]:
+    """Parameters, and the running statistics of the batch normalisations; a counter of batches is neither."""
+    params = sum(parameter.numel() for module in modules for parameter in module.parameters())
+    stats = sum(
+        tensor.numel()
+        for module in modules
+        for name, tensor in module.named_buffers()
+        if name.rpartition(".")[2] in ("running_mean", "running_var")
+    )
+    return params, params + stats
+
+
+def count(
+    model: nn.Module, blocks: list[nn.Module], *, in_channels: int, resolution: int
+) -> tuple[Complexity, Complexity]:
+    """Count a whole network, and its `blocks` alone, on one image (1, in_channels, resolution, resolution)."""
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), _counted(blocks) as cost:
+            model(torch.zeros(1, in_channels, resolution, resolution, device=device))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    whole, added = _parameters([model]), _parameters(blocks)
+    return (
+        Complexity(params=whole[0], params_with_bn_stats=whole[1], macs=cost.whole),
+        Complexity(params=added[0], params_with_bn_stats=added[1], macs=cost.inside),
+    )
 
 
 def count_complexity(model: nn.Module, *, in_channels: int, resolution: int) -> Complexity:
-    """Trace `model` on one image (1, in_channels, resolution, resolution) and count it (convention above)."""
+    """Count a network on one image (1, in_channels, resolution, resolution) by the convention above."""
+    blocks = [found.block for found in inserts(model).values()]
+    return count(model, blocks, in_channels=in_channels, resolution=resolution)[0]
+
+
+def survey(network: Network, variant: Variant, *, in_channels: int, classes: int, resolution: int) -> Survey:
+    """Build a variant of a network without memory and read its size, cost and sites off it.
+
+    Raises:
+        ValueError: the network cannot carry the variant, or does not take images of this size.
+        UserError: as `build_network`.
+    """
+    bare = network.model_copy(update={"pretrained": False})  # its weights change no count
+    task = {"in_channels": in_channels, "resolution": resolution}
+    try:
+        with torch.device("meta"):
+            model = build_network(bare, variant, classes=classes, **task)
+    except (NotImplementedError, RuntimeError):  # constructors that look at their own numbers
+        model = build_network(bare, variant, classes=classes, **task)
+    run_once(model, **task)
+    found = inserts(model)
+    whole, added = count(model, [each.block for each in found.values()], **task)
+    sites = [
+        SiteShape(name=name, stage=each.site.stage, channels=each.site.channels, size=each.site.size)
+        for name, each in found.items()
+    ]
+    return Survey(total=whole, added=added, sites=tuple(sites))
+
+
+def fvcore_macs(model: nn.Module, *, in_channels: int, resolution: int) -> int:
+    """Multiply-adds as fvcore traces them, with the squeeze counted by the elements that it reads: a second opinion."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fvcore (2022) still scripts functions, which torch deprecates
+        from fvcore.nn import FlopCountAnalysis
+        from fvcore.nn.jit_handles import get_shape
+
+    def elements(inputs: list[Any], outputs: list[Any]) -> int:
+        return math.prod(get_shape(inputs[0]))
+
+    def nothing(inputs: list[Any], outputs: list[Any]) -> int:
+        return 0  # a None handler would not switch an operator off in fvcore
+
+    handlers: dict[str, Callable[[list[Any], list[Any]], int]] = {
+        "aten::sum": elements,
+        "aten::amax": elements,
+        "aten::batch_norm": nothing,
+        "aten::adaptive_avg_pool2d": nothing,
+    }
     image = torch.zeros(1, in_channels, resolution, resolution)
     training = model.training
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the tracer warns about each constant it sees
-            trace = FlopCountAnalysis(model.eval(), image).set_op_handle(**HANDLERS)
-            macs = int(trace.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())
+            trace = FlopCountAnalysis(model.eval(), image).set_op_handle(**handlers)
+            return int(trace.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())
     finally:
         model.train(training)
-    params = sum(parameter.numel() for parameter in model.parameters())
-    # num_batches_tracked is a counter, not a statistic of the data: the paper's figures do not hold it.
-    stats = sum(
-        module.running_mean.numel() + module.running_var.numel()
-        for module in model.modules()
-        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None
-    )
-    return Complexity(params=params, params_with_bn_stats=params + stats, macs=macs)

@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from senet_ablate.environment import unwarned
-from senet_ablate.errors import UserError, reason
-from senet_ablate.files import WEIGHTS_LIMIT, open_file
+from senet_ablate.errors import UserError
+from senet_ablate.models.backbones import build_backbone
 from senet_ablate.models.build import build_network
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.pretrained import State, ends, read_weights
 from senet_ablate.results.store import RunFolder
 from senet_ablate.spec.ablation import Arm
-from senet_ablate.spec.network import BACKBONES, Network, SEConfig, Variant
+from senet_ablate.spec.backbones import BACKBONES
+from senet_ablate.spec.network import Network, SEConfig, Variant
 from senet_ablate.spec.protocol import DataFacts, Protocol
-
-State = dict[str, Tensor]
 
 RELEASED = "a released model; its protocol is imagenet-resnet50 (for another depth --set network.backbone=resnet101)"
 
@@ -28,7 +26,7 @@ RELEASED = "a released model; its protocol is imagenet-resnet50 (for another dep
 class Subject:
     """A trained network, the name of its folder in reports, and what it is: a heading, then sentences."""
 
-    model: ResNet
+    model: nn.Module
     name: str
     words: tuple[str, ...]
     released: bool = False
@@ -48,54 +46,33 @@ def of_file(path: Path, arm: Arm, protocol: Protocol) -> Subject:
     else:
         network, variant = protocol.network, arm.variant
         kind = f"Weights of {arm.slug}, protocol {protocol.name}"
-    model = build(network, variant, state, f"{path}: {RELEASED}" if released else str(path))
+    place = f"{path}: {RELEASED}" if released else str(path)
+    model = build(network, variant, state, place, protocol.data.resolution)
     return Subject(model, path.stem, (path.stem, f"{kind}, from the file `{path.name}`."), released)
 
 
-def read_weights(path: Path, *, inside: Path | None = None) -> State:
-    """A state dict from a file, on the processor; never executes what it reads, follows no link below `inside`.
-
-    Raises:
-        UserError: the file cannot be read or is no state dict.
-    """
-    try:
-        with unwarned(), open_file(path, WEIGHTS_LIMIT, inside=inside) as file:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file that is none makes torch raise
-        raise UserError(f"{path}: cannot be read as weights: {reason(error)}") from None
-    if not isinstance(state, dict) or not all(isinstance(name, str) and _is_whole(state[name]) for name in state):
-        raise UserError(
-            f"{path}: expected a state dict, tensors by name, as `torch.save(model.state_dict(), …)` writes it"
-        )
-    return dict(state)  # without the attributes that a file may give to its dict
-
-
-def _is_whole(value: object) -> bool:
-    """Whether it is a plain tensor with all its numbers in the file; a few of them can be stretched to any size."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and not value.is_quantized
-        and value.untyped_storage().nbytes() >= value.nbytes
-    )
-
-
-def build(network: Network, variant: Variant, state: State, place: str) -> ResNet:
+def build(network: Network, variant: Variant, state: State, place: str, resolution: int) -> nn.Module:
     """The network with these weights; channels of the images and number of classes are read off the weights.
 
     Raises:
         UserError: the weights are those of another network.
     """
     other = f"{place}: these are not the weights of {variant.slug} on {network.backbone}, width {network.width}"
-    ends: list[tuple[int, ...]] = [
-        tuple(state[name].shape) if name in state else () for name in ("conv1.weight", "fc.weight")
-    ]
-    if [len(shape) for shape in ends] != [4, 2] or 0 in (*ends[0], *ends[1]):
-        raise UserError(f"{other}: conv1 or fc is missing")
+    with torch.device("meta"):
+        bare = build_backbone(network.model_copy(update={"pretrained": False}), **ANY, resolution=resolution)
+    first, last = (f"{name}.weight" for name in ends(bare))
+    shapes = [tuple(state[name].shape) if name in state else () for name in (first, last)]
+    if len(shapes[0]) != 4 or len(shapes[1]) < 2 or 0 in (*shapes[0], *shapes[1]):
+        raise UserError(f"{other}: {first.partition('.')[0]} or {last.partition('.')[0]} is missing")
     if wrong := [name for name, value in state.items() if value.is_complex() or value.dtype == torch.bool]:
         raise UserError(f"{other}: {wrong[0]} is {state[wrong[0]].dtype}")
-    model = build_network(network, variant, in_channels=ends[0][1], classes=ends[1][0])
+    model = build_network(
+        network.model_copy(update={"pretrained": False}),
+        variant,
+        in_channels=shapes[0][1],
+        classes=shapes[1][0],
+        resolution=resolution,
+    )
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -106,13 +83,16 @@ def build(network: Network, variant: Variant, state: State, place: str) -> ResNe
     return model.eval()
 
 
-def check_channels(model: ResNet, facts: DataFacts) -> None:
+ANY = {"in_channels": 3, "classes": 10}
+
+
+def check_channels(model: nn.Module, facts: DataFacts) -> None:
     """Refuse images that the network's first convolution cannot take.
 
     Raises:
         UserError: they have other channels.
     """
-    wanted = model.conv1.in_channels
+    wanted = model.get_submodule(ends(model)[0]).in_channels
     if wanted != facts.channels:
         raise UserError(
             f"the weights take images of {wanted} channels, and these have {facts.channels}; released weights need "
@@ -126,7 +106,7 @@ def check_classes(subject: Subject, facts: DataFacts) -> None:
     Raises:
         UserError: their number differs, or released weights meet folders that are not named by WordNet's numbers.
     """
-    outputs = subject.model.fc.out_features
+    outputs = len(subject.model.get_parameter(f"{ends(subject.model)[1]}.weight"))
     if outputs != facts.classes:
         raise UserError(
             f"the network tells {outputs} classes apart and the images are of {facts.classes}; no error then"
@@ -150,7 +130,7 @@ def legacy_network(backbone: str) -> Network:
     Raises:
         UserError: it is made of basic blocks, of which none was released.
     """
-    if BACKBONES[backbone].block == "basic":
+    if BACKBONES[backbone].kind == "basic":
         raise UserError(f"{backbone}: released SE-ResNets are resnet50, resnet101 and resnet152 (network.backbone)")
     return Network(backbone=backbone, stem_pool="ceil")
 
@@ -186,7 +166,7 @@ def _renamed(name: str, starts: tuple[tuple[str, str], ...], inside: tuple[tuple
     return name
 
 
-def load_model(folder: str | Path) -> ResNet:
+def load_model(folder: str | Path) -> nn.Module:
     """The trained network of a run's folder, in evaluation mode: images (N, C, H, W) to logits (N, classes).
 
     Train with `run --keep-weights`, or look at the run with `excitation` once, so that the folder has its weights.
@@ -203,5 +183,5 @@ def load_model(folder: str | Path) -> ResNet:
         raise UserError(f"{run.path}: no finished run in this folder")
     if not run.weights_file.exists():
         raise UserError(f"{run.path}: the run kept no weights; train it with --keep-weights")
-    state = read_weights(run.weights_file, inside=run.path.parent)
-    return build(record.spec.network, record.spec.variant, state, str(run.weights_file))
+    spec, state = record.spec, read_weights(run.weights_file, inside=run.path.parent)
+    return build(spec.network, spec.variant, state, str(run.weights_file), spec.data.resolution)

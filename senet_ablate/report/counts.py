@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from senet_ablate.results.networks import Survey
 from senet_ablate.spec.ablation import Ablation, Row
 from senet_ablate.spec.cost import PAPER_NETWORK, PAPER_RESOLUTION
 from senet_ablate.spec.geometry import gated_sites
-from senet_ablate.spec.network import Variant
+from senet_ablate.spec.network import Variant, at_stage
+from senet_ablate.spec.printed import NetworkRow, NetworkTable
 from senet_ablate.spec.protocol import Complexity
 
 
@@ -57,11 +59,12 @@ OURS = CONVENTIONS[:2]
 
 def se_biases(variant: Variant, which: str) -> int:
     """How many biases the SE layers of the paper's network would have: none, of both layers or of the expanding one."""
-    if variant.se is None or "se.bias" in variant.unread or which == "none":
+    if variant.se is None or which == "none":
         return 0
     sites = list(gated_sites(PAPER_NETWORK, variant, PAPER_RESOLUTION))
     expanding = sum(channels for _, channels, _ in sites)
-    reducing = sum(channels // variant.se.reduction for _, channels, _ in sites)
+    ratio = variant.se.reduction
+    reducing = sum(channels // at_stage(ratio, shape.stage, "se.reduction") for shape, channels, _ in sites)
     return expanding + (reducing if which == "both" else 0)
 
 
@@ -99,3 +102,34 @@ def _paper_columns(row: Row, complexity: Complexity) -> dict[str, object]:
         "params_explained": "" if met else "; ".join(map(str, ways)),
         "gflops_met": None if gflops is None else rounds_to(complexity.macs / 1e9, gflops, 2),
     }
+
+
+def network_lines(table: NetworkTable, row: NetworkRow, plain: Survey, se: Survey) -> list[dict[str, object]]:
+    """Two lines, without SE and with it: exact counts, the printed figures, and whether a count rounds to each.
+
+    Millions of parameters are printed to one place; billions of multiply-adds to two, millions of them to none.
+    """
+    lines = []
+    for name, found, printed in ((f"{row.id}", plain, row.plain), (f"SE-{row.id}", se, row.se)):
+        total, places = found.total, 3 if printed.gmacs and printed.gmacs < 1 else 2
+        params = {"without BN statistics": total.params, "with BN statistics": total.params_with_bn_stats}
+        met = [way for way, n in params.items() if printed.params_m and rounds_to(n / 1e6, printed.params_m, 1)]
+        lines.append(
+            {
+                "table": table.table,
+                "slug": table.slug,
+                "row": name,
+                "label": row.label,
+                **total.model_dump(),
+                "sites": len(found.sites),
+                "added_params": found.added.params,
+                "added_macs": found.added.macs,
+                "paper_params_m": printed.params_m,
+                "paper_gflops": printed.gmacs,
+                "params_met": "; ".join(met),
+                "params_explained": "",
+                "gflops_met": None if printed.gmacs is None else rounds_to(total.macs / 1e9, printed.gmacs, places),
+                "note": row.note,
+            }
+        )
+    return lines

@@ -26,7 +26,10 @@ from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.cost import PAPER_NETWORK, PAPER_RESOLUTION, added_cost
 
 MARKERS = "osD^vPX*<"
-STYLE: dict[Any, Any] = {
+OWN = ("backend", "interactive")
+"""What a session decides for itself."""
+
+STYLE: dict[Any, Any] = {name: value for name, value in mpl.rcParamsDefault.items() if name not in OWN} | {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -78,18 +81,18 @@ class Point:
 
 def table_points(table: Table) -> pd.DataFrame:
     """What `plot_table` draws: source, cost and row with x, error and half of its interval, for arms that have runs."""
-    network, resolution = table.pin.protocol.network, table.pin.protocol.data.resolution
     lines = []
     for line in table.frame.to_dict("records"):
         variant = table.ablation.row(line["row"]).variant
         named = {"row": line["row"], "label": line["label"]}
-        ours, paper = added_cost(network, variant, resolution), added_cost(PAPER_NETWORK, variant, PAPER_RESOLUTION)
+        printed = not pd.isna(line["paper_top1_err"])
+        paper = added_cost(PAPER_NETWORK, variant, PAPER_RESOLUTION) if printed else None
         for cost in COSTS:
-            x = line.get(cost) if cost == "one_image_ms" else getattr(ours, cost)
+            x = line.get(cost if cost == "one_image_ms" else f"added_{cost}")
             if line["n"] and x is not None and not pd.isna(x):
                 error = {"error": line["top1_err_mean"], "half": line["top1_err_half"]}
                 lines.append({"source": THIS_STUDY, "cost": cost, **named, "x": x, **error})
-            if cost != "one_image_ms" and not pd.isna(line["paper_top1_err"]):
+            if cost != "one_image_ms" and paper is not None:
                 error = {"error": line["paper_top1_err"], "half": None}
                 lines.append({"source": PAPER, "cost": cost, **named, "x": getattr(paper, cost), **error})
     return pd.DataFrame(lines, columns=["source", "cost", "row", "label", "x", "error", "half"])

@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from senet_ablate.analysis.audit import Departure, audit_declarations, audit_records
-from senet_ablate.analysis.evidence import cost
+from senet_ablate.analysis.evidence import survey
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.errors import UserError
@@ -275,12 +275,14 @@ class Page:
         return [self._arm(arm, served.get(arm, []), runs) for arm, runs in outcomes.runs.items() if arm in served]
 
     def _arm(self, arm: Arm, rows: Sequence[str], runs: Sequence[RunRecord]) -> dict[str, Any]:
-        total = cost(self.assessment.pin, arm)
+        size = survey(self.assessment.outcomes, arm)
         return {
             "anchor": _anchor(arm),
             "slug": arm.slug,
             "rows": list(rows),
-            "cost": f"{total.params:,} parameters, {total.macs:,} multiply-adds of one image.",
+            "cost": f"{size.total.params:,} parameters, {size.total.macs:,} multiply-adds of one image."
+            if size
+            else "",
             "spec": json.dumps(arm.variant.model_dump(mode="json"), indent=1),
             "runs": [self._run(record) for record in runs],
         }
@@ -292,7 +294,7 @@ class Page:
         return {
             "seed": record.spec.seed,
             "run_id": record.run_id,
-            "link": Path(os.path.relpath(folder.resolve(), self.here.resolve())).as_posix(),
+            "link": quote(Path(os.path.relpath(folder.resolve(), self.here.resolve())).as_posix()),
             "cells": [
                 record.status,
                 f"{metrics.top1_err:.2f}" if metrics else "–",

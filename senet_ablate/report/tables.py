@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from senet_ablate.analysis.evidence import cost, summarise_errors
+from senet_ablate.analysis.evidence import summarise_errors, survey
 from senet_ablate.analysis.judge import TableJudge, may_be_best, smallest_effect
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import FindingVerdict
@@ -23,7 +23,7 @@ from senet_ablate.results.store import read_latency
 from senet_ablate.results.worklist import row_states
 from senet_ablate.spec.ablation import Ablation, Row, arms
 from senet_ablate.spec.claims import PLAIN
-from senet_ablate.spec.cost import added_cost
+from senet_ablate.spec.protocol import Complexity
 
 MISSING = "–"
 
@@ -62,8 +62,7 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
         difference = evidence.difference(to_reference[row.id]) if row.id in to_reference else None
         low, high = judge.interval(difference) if difference else (0.0, 0.0)
         errors = summarise_errors(good)
-        total = cost(pin, row.arm)
-        added = added_cost(pin.protocol.network, row.variant, pin.protocol.data.resolution)
+        size = survey(outcomes, row.arm)
         paper = row.paper
         lines.append(
             {
@@ -79,9 +78,9 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
                 "diff_to_reference": difference.estimate if difference else None,
                 "diff_half": (high - low) / 2 if difference else None,
                 "may_be_best": row.id in best,
-                **total.model_dump(),
-                "added_params": added.params,
-                "added_macs": added.macs,
+                **{key: getattr(size.total, key) if size else None for key in Complexity.model_fields},
+                "added_params": size.added.params if size else None,
+                "added_macs": size.added.macs if size else None,
                 **_times(latency, row),
                 "paper_top1_err": paper.top1_err if paper else None,
                 "paper_top5_err": paper.top5_err if paper else None,

@@ -24,6 +24,7 @@ from senet_ablate.report.figures import (
     save,
     table_points,
 )
+from senet_ablate.report.overview import overview_markdown
 from senet_ablate.report.page import Page, Picture
 from senet_ablate.report.tables import Table, build_table, cost_markdown, table_in_words, to_csv, to_latex, to_markdown
 from senet_ablate.spec.ablation import Ablation
@@ -84,6 +85,7 @@ def write_report(assessment: Assessment, reports: Path, slugs: Collection[str] =
         write(f"tables/{name}.tex", to_latex(table))
     networks, shown = plot_networks(tables)
     pictures["networks"] = picture("networks", networks, shown, "Error of every network against what it costs.")
+    write("tables/overview.md", overview_markdown(assessment))
     write("tables/cost.md", cost_markdown(ablations, assessment.outcomes))
     write("tables/findings.md", findings.to_markdown(assessment))
     write("tables/findings.csv", findings.to_csv(assessment))
@@ -102,7 +104,8 @@ def fill(text: str, reports: Path, study: str) -> str:
     """Put generated tables into a Markdown text, between `<!-- generated: NAME -->` and `<!-- /generated -->`.
 
     NAME is a file of the study's `tables/` without its suffix, or `STUDY/NAME` one of another study's report; what is
-    put in begins with its first table line and ends before the next heading.
+    put in begins with its first table line and ends before the next heading, with the line ends of its block.
+    `ONE+OTHER` is one table with the lines of both.
 
     Raises:
         UserError: a block names a table that was not written, does not end, or there is none.
@@ -110,15 +113,22 @@ def fill(text: str, reports: Path, study: str) -> str:
     written = {f"{file.parents[1].name}/{file.stem}": file for file in reports.glob("*/tables/*.md")}
     written |= {file.stem: file for file in (reports / study / "tables").glob("*.md")}
 
+    def first_part(name: str) -> str:
+        if name not in written:
+            raise UserError(f"a block wants {name!r}; {did_you_mean(name, written)}")
+        content = markdown(read_file(written[name], inside=reports).decode())
+        return content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
+
     def block(match: re.Match[str]) -> str:
-        if match[2] not in written:
-            raise UserError(f"a block wants {match[2]!r}; {did_you_mean(match[2], written)}")
-        content = markdown(read_file(written[match[2]], inside=reports).decode())
-        first_part = content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
-        return f"{match[1]}\n{first_part}\n{match[3]}"
+        first, *others = map(first_part, match[2].split("+"))
+        rows = [first, *("\n".join(other.splitlines()[2:]) for other in others)]  # below heading and rule
+        return "\n".join((match[1], *rows, match[4])).replace("\n", match[3])
 
     filled, blocks = re.subn(
-        r"(<!-- generated: (\S+) -->)\n(?:(?!<!-- generated:).)*?(<!-- /generated -->)", block, text, flags=re.DOTALL
+        r"(<!-- generated: (\S[^\r\n]*?) -->)(\r?\n)(?:(?!<!-- generated:).)*?(<!-- /generated -->)",
+        block,
+        text,
+        flags=re.DOTALL,
     )
     begun, ended = text.count("<!-- generated:"), text.count("<!-- /generated -->")
     if not blocks or {begun, ended} != {blocks}:

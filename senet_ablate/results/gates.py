@@ -20,17 +20,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from senet_ablate.spec.network import Gate
-
-UPPER_LIMIT: dict[Gate, float | None] = {
+UPPER_LIMIT: dict[str, float | None] = {
     "sigmoid": 1.0,
     "tanh": 1.0,  # and -1 on the other side: magnitudes are compared
     "relu": None,
+    "double-sigmoid": 2.0,
     "constant": None,
     "random": 1.0,
     "none": None,
 }
-"""Where each gate ends; without an end, or if it does not move, no channel is called saturated."""
+"""Where each gate of SE ends; without an end, or if it does not move, no channel is called saturated."""
 
 SATURATED, DEAD = 0.99, 0.01
 
@@ -52,7 +51,7 @@ class BlockExcitation:
     """
 
     name: str
-    gate: Gate
+    gate: str
     images: np.ndarray
     sums: np.ndarray
     squares: np.ndarray
@@ -97,7 +96,7 @@ class BlockExcitation:
         between, within = self.variances()
         varies = between + within > NO_VARIATION * self.squares.sum() / (self.images.sum() * self.sums.shape[1])
         magnitude = self.magnitudes / self.images.sum()
-        limit = UPPER_LIMIT[self.gate]
+        limit = UPPER_LIMIT.get(self.gate)
         return {
             "mean": float(self.mean.mean()),
             "between_sd": math.sqrt(between) if varies else 0.0,

@@ -39,7 +39,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from senet_ablate.files import read_file, refuse_links
+from senet_ablate.files import read_file, refuse_links, sync
 from senet_ablate.spec.schema import Spec
 
 BEAT_S = 10.0
@@ -58,8 +58,10 @@ class Taken(Exception):  # noqa: N818 - no error: somebody else does the work
 class Holder(Spec):
     """Who does a run.
 
-    `node` is one boot of one machine as its processes see it, where `pid` means something; `token` is drawn for each
-    lease; `beat` counts heartbeats in a fixed number of digits, so that writing it changes nothing else.
+    `node` is one boot of one machine as its processes see it, where `pid` means something, together with `born`, when
+    that process began (empty where the system does not tell): a container that starts again has the same ids for other
+    processes. `token` is drawn for each lease; `beat` counts heartbeats in a fixed number of digits, so that writing it
+    changes nothing else.
     """
 
     host: str
@@ -68,6 +70,7 @@ class Holder(Spec):
     token: str
     started: str
     beat: str
+    born: str = ""
 
     def content(self, beat: int) -> bytes:
         """The lease file at this heartbeat."""
@@ -153,7 +156,7 @@ def seems_held(folder: Path) -> bool:
 def is_dead(state: bytes) -> bool:
     """Whether the holder's process is known to be gone: one of this machine that no longer exists."""
     holder = _parse(state)
-    return holder is not None and holder.node == this_node() and _is_gone(holder.pid)
+    return holder is not None and holder.node == this_node() and _is_gone(holder.pid, holder.born)
 
 
 class LeaseStatus(NamedTuple):
@@ -205,6 +208,7 @@ def _take(folder: Path, overdue: bytes | None) -> tuple[Holder, Path, int]:
         token=secrets.token_hex(8),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         beat="",
+        born=_process(os.getpid())[1],
     )
     refuse_links(folder, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
@@ -265,7 +269,7 @@ def _write(handle: int, content: bytes) -> None:
     if os.write(handle, content) < len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.ftruncate(handle, len(content))  # of what somebody else wrote behind it, a beat makes a lease again
-    os.fsync(handle)
+    sync(handle)
 
 
 def _is_file(handle: int, path: Path) -> bool:
@@ -288,7 +292,7 @@ def _words(state: bytes) -> str:
     return f"process {holder.pid} on {holder.host} does it since {holder.started}" if holder else "another does it"
 
 
-def _is_gone(pid: int) -> bool:
+def _is_gone(pid: int, born: str) -> bool:
     if sys.platform == "win32":  # there the question would end the process
         return False
     try:
@@ -296,8 +300,15 @@ def _is_gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
-        return False
-    try:  # killed, but not yet collected by its parent
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
-    except (OSError, IndexError):
-        return False
+        pass  # somebody else's
+    state, since = _process(pid)
+    return state == "Z" or (bool(born and since) and born != since)  # killed but not yet collected; or another process
+
+
+def _process(pid: int) -> tuple[str, str]:
+    """State of a process and when it began, in ticks since the machine was started; empty where it is not told."""
+    try:  # man 5 proc: after the name in brackets, which may hold anything, come fields 3 and following
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
+        return fields[0], fields[19]
+    except (OSError, IndexError, UnicodeDecodeError):
+        return "", ""

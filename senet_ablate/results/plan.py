@@ -17,9 +17,9 @@ from pydantic import Field, ValidationError
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.results.store import MEND, Study, first_mistake
-from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, arms
+from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, Row, arms
 from senet_ablate.spec.claims import Rules
-from senet_ablate.spec.loading import all_ablations, load_ablations
+from senet_ablate.spec.loading import ATTENTION, all_ablations, load_ablations, with_blocks
 from senet_ablate.spec.protocol import Protocol
 from senet_ablate.spec.schema import Digested
 
@@ -160,11 +160,23 @@ class Selection:
     study: Study
 
 
+def earlier_blocks(chosen: Selection) -> list[Row]:
+    """Blocks of the user's of which the study has runs and that the call does not name: their code may have changed."""
+    named = arms(chosen.ablations)
+    return [row for table in chosen.declared for row in table.rows if ":" in (row.block or "") and row.arm not in named]
+
+
 def declared_tables(directory: Path, named: Sequence[Ablation], study: Study) -> list[Ablation]:
-    """The paper's tables, and those of ours that are named or begun in this study."""
+    """The paper's tables, and those of ours that are named or begun in this study, with the blocks that were added."""
     begun = study.begun()
     printed = load_ablations(directory)
     others = [a for a in all_ablations(directory) if a.slug not in {p.slug for p in printed}]
+    added = {row.variant: None for a in named if a.slug == ATTENTION for row in a.rows if row.block}
+    known = {arm.variant.slug for arm in arms([*printed, *others])} | {variant.slug for variant in added}
+    if {slug for slug, _ in begun} - known:  # a block of the user's from an earlier call, or its code as it was
+        records = (record.spec.variant for record in study.records())
+        added |= {variant: None for variant in records if ":" in (variant.block or "")}
+    others = [with_blocks(a, added) if a.slug == ATTENTION else a for a in others]
     slugs = {ablation.slug for ablation in named}
     own = [arm for ablation in printed for arm in arms([ablation])]
 

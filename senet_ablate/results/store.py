@@ -27,6 +27,7 @@ from senet_ablate.files import (
     TEMPORARY,
     TEXT_LIMIT,
     check_place,
+    decode,
     open_file,
     read_file,
     refuse_links,
@@ -169,7 +170,7 @@ class RunFolder:
             )
         for name in record.files:
             if _digest_of(self.path / name) != record.sha256.get(name, ""):
-                raise UserError(f"{self.path / name}: not what its record says; remove the folder to run it again")
+                raise UserError(f"{self.path / name}: {_what_changed(self.path / name, record.sha256.get(name, ''))}")
         return record
 
     def failure(self) -> Failure | None:
@@ -195,6 +196,21 @@ def _digest_of(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+LINE_ENDS = (
+    "sound but for its line ends, which git turns under core.autocrlf; turn them back (dos2unix), or say "
+    "`git config core.autocrlf false` and check the files out again"
+)
+
+
+def _what_changed(path: Path, digest: str) -> str:
+    """What became of a file that had another checksum when it was written, and what to do."""
+    with suppress(OSError):
+        content = read_file(path, ARRAY_LIMIT, inside=path.parents[1])
+        if hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest() == digest:
+            return LINE_ENDS
+    return "not what its record says; remove the folder to run it again"
 
 
 def _read(model: type[SpecT], path: Path) -> SpecT | None:
@@ -243,7 +259,7 @@ class Study:
         """
         path = self.root / NOTES
         try:
-            text = self.read(NOTES).decode()
+            text, _, _ = decode(self.read(NOTES))
         except FileNotFoundError:
             return []
         except (OSError, UnicodeDecodeError) as error:
@@ -297,6 +313,19 @@ class Study:
             raise UserError(f"{path}: cannot be read: {error}; {MEND}") from None
         except ValidationError as error:
             raise UserError(f"{path}: damaged: {first_mistake(error)}; {MEND}") from None
+
+    def pinned(self) -> StudyPin:
+        """What the runs of a study share that has begun.
+
+        Raises:
+            UserError: there is no such study; the message has those there are. Or study.json is damaged.
+        """
+        pin = self.pin()
+        if pin is None:
+            begun = sorted(path.parent.name for path in self.root.parent.glob("*/study.json"))
+            there = f"studies there: {', '.join(begun)}" if begun else "no study there yet; begin one with `run`"
+            raise UserError(f"no study {self.name!r} in {self.root.parent}; {there}")
+        return pin
 
     def begin(self, protocol: Protocol, data: DataFacts) -> None:
         """Pin protocol and images before the first run, and hold every later one to them.

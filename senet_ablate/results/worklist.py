@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from senet_ablate.errors import UserError
+from senet_ablate.results.networks import Networks
 from senet_ablate.results.records import RunRecord
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Ablation, Arm, arms
-from senet_ablate.spec.cost import total_cost
 from senet_ablate.spec.protocol import (
     CHANNELS_AND_CLASSES,
     Complexity,
@@ -20,9 +19,6 @@ from senet_ablate.spec.protocol import (
     Protocol,
     RunSpec,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -73,18 +69,12 @@ def make_plan(
     ablations: Iterable[Ablation], protocol: Protocol, seeds: Mapping[Arm, int], study: Study, shape: tuple[int, int]
 ) -> Plan:
     """Plan the first so many seeds of each arm; `shape` is (channels, classes)."""
-    channels, classes = shape
+    known, task = Networks(study.root.parent), (*shape, protocol.data.resolution)
     planned = tuple(
         ArmPlan(
             arm=arm,
             rows=tuple(rows),
-            complexity=total_cost(
-                protocol.network,
-                arm.variant,
-                in_channels=channels,
-                classes=classes,
-                resolution=protocol.data.resolution,
-            ),
+            complexity=known.cost(protocol.network, arm.variant, task),
             runs=tuple(protocol.run_spec(arm.variant, seed) for seed in arm.seeds(seeds[arm])),
         )
         for arm, rows in arms(ablations).items()

@@ -9,12 +9,13 @@ from pydantic import Field, field_validator, model_validator
 
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.spec.claims import PLAIN, Atom, Claim, NoDifference, Retains
+from senet_ablate.spec.cost import has_closed_form
 from senet_ablate.spec.geometry import gated_sites
-from senet_ablate.spec.network import Network, Placement, SEConfig, Variant, differences
+from senet_ablate.spec.network import Network, Placement, SEConfig, Settings, Variant, differences
 from senet_ablate.spec.schema import Spec
 
-Factor = Literal["se.squeeze", "se.gate", "se.reduction", "se.excitation", "placement.stages", "placement.position"]
-
+Factor = Literal["se.squeeze", "se.gate", "se.reduction", "block", "placement.stages", "placement.position"]
+"""What rows differ in; with `block` each has a block of its own at the place that it declares."""
 
 SEED_SERIES = 1000
 """Seeds of one arm lie in a series of this length, so that a network under other seeds is an arm of its own."""
@@ -44,24 +45,36 @@ class PaperFigures(Spec):
     """What the paper prints for a row: single-crop ImageNet errors in percent, parameters in millions, GFLOPs."""
 
     top1_err: float
+    """Top-1 error in percent."""
     top5_err: float
+    """Top-5 error in percent."""
     params_m: float | None = None
+    """Parameters in millions."""
     gflops: float | None = None
+    """Multiply-adds in billions (the paper's GFLOPs)."""
 
 
 class Row(Spec):
-    """One row of a printed table: its name, the network it stands for and the paper's figures.
-
-    In TOML `se = false` is the plain network and `se = {}` the paper's block with all its defaults. A row of ours has
-    no `paper`. `first_seed = 1000` makes the same network under other seeds an arm of its own: a null comparison.
-    """
+    """One row of a table: its name, its variant, and the paper's figures."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Its name in claims and options."""
     label: str
-    se: SEConfig | None
+    """Its name in reports."""
+    se: SEConfig | None = None
+    """The paper's block: `false` is no SE, `{}` the block with its defaults."""
+    block: str | None = None
+    """Another block instead: a name such as `cbam`, or your own as `package.module:Class`."""
+    settings: Settings = ()
+    """Settings of `block`. A value by stage is a table: `{ 2 = 4, 3 = 8, 4 = 16, 5 = 32 }`."""
+    source: str = ""
+    """Digest of your own block's code. Leave it out; it is computed when the block is loaded."""
     placement: Placement = Placement()
+    """Where the block sits."""
     first_seed: Annotated[int, Field(ge=0, le=1_000_000, multiple_of=SEED_SERIES)] = 0
+    """First of the row's seeds; 1000 trains a variant again under other seeds, for a null comparison."""
     paper: PaperFigures | None = None
+    """What the paper prints for the row; none in a table of ours."""
 
     @field_validator("se", mode="before")
     @classmethod
@@ -74,6 +87,8 @@ class Row(Spec):
 
     @model_validator(mode="after")
     def _is_a_network(self) -> Self:
+        if not {"se", "block"} & self.model_fields_set:
+            raise ValueError('se or block is missing: se = false is no SE, se = {} SE, block = "cbam" another block')
         variant = self.variant
         if self.id == PLAIN and (variant != Variant() or self.first_seed):
             raise ValueError(f"id = {PLAIN!r} is kept for the network without SE (se = false); use another id")
@@ -82,7 +97,9 @@ class Row(Spec):
     @property
     def variant(self) -> Variant:
         """The network change that this row declares."""
-        return Variant(se=self.se, placement=self.placement)
+        return Variant(
+            se=self.se, placement=self.placement, block=self.block, settings=self.settings, source=self.source
+        )
 
     @property
     def arm(self) -> Arm:
@@ -91,22 +108,30 @@ class Row(Spec):
 
 
 class Ablation(Spec):
-    """One table: rows that differ in `factor` while a protocol is held fixed, and what the paper concludes from it.
-
-    `table` is its number in the paper; a table of ours has none. `plain` has the paper's figures for the network
-    without SE where the table itself does not print it, for the claims are measured against it.
-    """
+    """One table: rows that differ in one factor under one protocol, and what the paper concludes from them."""
 
     table: Annotated[int, Field(ge=1)] | None = None
+    """Its number in the paper; a table of ours has none."""
     slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Its name in commands. The file is called `tableN_SLUG.toml`, or `SLUG.toml` without a number."""
     title: str
+    """Its heading."""
     question: str
+    """The question that it answers."""
     factor: Factor
+    """The one setting in which its rows may differ."""
     reference: str
+    """Row to which the others are compared."""
     source: str
+    """Where its figures come from."""
+    protocol: str = "digits"
+    """The protocol of a command that names none."""
     plain: PaperFigures | None = None
+    """The paper's figures for the network without SE, where the table does not print it and its claims need it."""
     rows: tuple[Row, ...]
+    """Its variants, at least two."""
     claims: tuple[Claim, ...] = ()
+    """The findings to test."""
 
     @model_validator(mode="after")
     def _rows_are_comparable(self) -> Self:
@@ -126,7 +151,7 @@ class Ablation(Spec):
                 )
             seen[row.arm] = row.id
             others = sorted(differences(row.variant, self.row(self.reference).variant) - {self.factor})
-            if row.variant.se is not None and others:
+            if self.factor != "block" and not row.variant.is_plain and others:
                 raise ValueError(
                     f"row {row.id!r} differs from the reference row {self.reference!r} in {', '.join(others)}, but "
                     f"the table's factor is {self.factor}: arms may differ in the factor only"
@@ -190,7 +215,9 @@ class Ablation(Spec):
 
 
 def check_arms(ablations: Iterable[Ablation], network: Network, resolution: int, place: str) -> None:
-    """Make sure that every row can be built on `network` before anything is trained.
+    """Make sure that every row can be built on `network` before anything is trained, as far as formulas tell.
+
+    What has none is built by `execution.survey`, which refuses in the same words.
 
     Raises:
         UserError: one line per row that cannot, with file, row, key, value and what would be right.
@@ -199,7 +226,8 @@ def check_arms(ablations: Iterable[Ablation], network: Network, resolution: int,
     for ablation in ablations:
         for row in ablation.rows:
             try:
-                list(gated_sites(network, row.variant, resolution))
+                if has_closed_form(network, row.variant):
+                    list(gated_sites(network, row.variant, resolution))
             except ValueError as error:
                 mistakes.append(f"{ablation.name}.toml, row {row.id!r}, under {place}: {error}")
     if mistakes:

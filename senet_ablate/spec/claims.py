@@ -1,7 +1,7 @@
 """The paper's findings as data, and the rules by which they are tested.
 
-A finding is a sentence made of atomic claims about the arms of a table. An atom names arms by the ids of its table's
-rows, or `plain` for the network without SE.
+A finding is a set of comparisons between rows of a table, which are named by their ids; `plain` is the network
+without SE.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ LOOK_SHARE = {1: 1.0, 2: 0.6, 3: 0.44, 4: 0.36, 5: 0.31}
 
 
 class Rules(Digested):
-    """How findings are judged. The defaults are the protocol of this suite; a plan may choose others, a report not.
-
-    `alpha`: chance of a false "reproduced" (and of a false "contradicted") in each table, or in the `suite`.
-    `margin_rho`: two arms are the same within this share of the SE gain; `margin_abs` is in the metric's unit
-    (percent points of error) and replaces it.
-    `pairing`: credit for the correlation that arms of one seed show. `estimand`: over training randomness on these test
-    images (`benchmark`), or for new images, too (`population`). `looks`: how often verdicts may be read while seeds
-    are added. `phi_prior`: `converged` adds 8 prior degrees of freedom at over-dispersion 1.3, for two or three arms.
-    """
+    """How findings are judged. A plan may choose other rules than these defaults; a report may not."""
 
     alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
+    """Largest share of studies with a false "reproduced", and with a false "contradicted"."""
     family: Literal["table", "suite"] = "table"
+    """Whether `alpha` holds for each table or for all findings together."""
     margin_rho: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Two variants are the same within this share of the SE gain."""
     margin_abs: Annotated[float, Field(gt=0)] | None = None
+    """Equivalence margin in the metric's unit (points of error), in place of `margin_rho`."""
     pairing: Literal["none", "half", "full"] = "half"
+    """How much the correlation between runs of one seed may shorten an interval."""
     estimand: Literal["benchmark", "population"] = "benchmark"
+    """`benchmark`: expected error on these test images; `population`: on new images of the same kind, too."""
     metric: Metric = "top1_err"
+    """The metric that decides; the others are shown beside it."""
     looks: Annotated[int, Field(ge=1, le=5)] = 1
+    """Planned number of interim analyses, the last one included."""
     phi_prior: Literal["none", "converged"] = "none"
+    """`converged` adds 8 prior degrees of freedom at over-dispersion 1.3, for studies of two or three variants."""
 
     @property
     def alpha_per_look(self) -> float:
@@ -60,7 +61,9 @@ class Superior(Digested):
 
     kind: Literal["superior"]
     better: str
+    """Row with the lower expected error."""
     worse: str
+    """Row with the higher one."""
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -76,10 +79,11 @@ class Superior(Digested):
 
 
 class Equivalent(Digested):
-    """All `arms` have the same expected error, within a share of the SE gain."""
+    """All `arms` have the same expected error, within the margin of the rules."""
 
     kind: Literal["equivalent"]
     arms: Annotated[tuple[str, ...], Field(min_length=2)]
+    """Rows, each compared with each."""
 
     def pairs(self) -> Iterator[Equivalent]:
         """One claim for each pair of the arms."""
@@ -91,11 +95,13 @@ class Equivalent(Digested):
 
 
 class Retains(Digested):
-    """`arm` keeps at least `share` of the SE gain, the error of `plain` less that of the table's reference."""
+    """`arm` keeps at least `share` of the SE gain (error without SE less error of the table's reference)."""
 
     kind: Literal["retains"]
     arm: str
+    """Its row."""
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The share."""
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -111,12 +117,15 @@ class Retains(Digested):
 
 
 class Fewer(Digested):
-    """`arm` has fewer parameters, or multiply-adds, than `than`: an exact count decides."""
+    """`arm` has fewer parameters, or multiply-adds, than `than`: an exact count."""
 
     kind: Literal["fewer"]
     quantity: Literal["params", "macs"]
+    """What is counted."""
     arm: str
+    """Row with fewer."""
     than: str
+    """Row with more."""
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -133,11 +142,13 @@ class Fewer(Digested):
 
 
 class NoDifference(Digested):
-    """A control: `arm` and `than` are the same network under other seeds, so a difference is a false alarm."""
+    """A null comparison: `arm` is `than` under other seeds, so a difference is a false alarm."""
 
     kind: Literal["no-difference"]
     arm: str
+    """Row with `first_seed`."""
     than: str
+    """Row without."""
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -156,22 +167,24 @@ Atom = Superior | Equivalent | Retains | Fewer | NoDifference
 
 
 class Claim(Digested):
-    """One published finding: it holds if all its atoms hold.
-
-    A `secondary` claim is shown with its table but stands outside the family whose error rate is guaranteed.
-    """
+    """One published finding: it holds if all its comparisons hold."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """Its name in reports."""
     statement: str
+    """The finding as a sentence."""
     source: str
+    """Where it is published."""
     secondary: bool = False
+    """Show it with its table, but leave it out of the findings whose error rate is guaranteed."""
     atoms: Annotated[tuple[Annotated[Atom, Field(discriminator="kind")], ...], Field(min_length=1)]
+    """Its comparisons. Rows are named by id; `plain` is the network without SE, even if the table has no such row."""
 
     @model_validator(mode="after")
     def _arms_differ(self) -> Self:
         for atom in self.atoms:
             if len(set(atom.arms)) < len(atom.arms):
-                raise ValueError(f"an arm is compared with itself in {atom}; name two different rows")
+                raise ValueError(f"a row is compared with itself in {atom}; name two different rows")
         return self
 
     @property

@@ -8,30 +8,22 @@ The counting convention is the one of `models/survey.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from senet_ablate.spec.geometry import block_shapes, eca_kernel, gated_sites, halved
-from senet_ablate.spec.network import BACKBONES, EXPANSION, Excitation, Network, SEConfig, Variant
+from senet_ablate.spec.backbones import BACKBONES, EXPANSION, is_ours
+from senet_ablate.spec.geometry import block_shapes, gated_sites, halved
+from senet_ablate.spec.network import Network, Variant, at_stage
 from senet_ablate.spec.protocol import Complexity
 
 
-def _two_layers(channels: int, se: SEConfig) -> tuple[int, int]:
-    hidden = channels // se.reduction
-    weights = 2 * channels * hidden
-    return weights + (hidden + channels if se.bias else 0), weights
-
-
-def _convolution(channels: int, se: SEConfig) -> tuple[int, int]:
-    kernel = eca_kernel(channels)
-    return kernel, kernel * channels
-
-
-LAYERS: dict[Excitation, Callable[[int, SEConfig], tuple[int, int]]] = {"fc": _two_layers, "eca": _convolution}
-"""Parameters of what a block learns on C channels, and its multiply-adds for one pixel."""
+def has_closed_form(network: Network, variant: Variant) -> bool:
+    """Whether size and cost follow from the formulas here; all other networks are built and surveyed."""
+    table_1 = is_ours(network.backbone) and len(BACKBONES[network.backbone].depths) == 4
+    usual = (network.groups, network.base_width, network.unstrided) == (1, 64, 0)
+    known = ("standard", "pre", "post", "identity", "inner-3x3")
+    return table_1 and usual and variant.block is None and variant.placement.position in known
 
 
 def added_cost(network: Network, variant: Variant, resolution: int) -> Complexity:
-    """Count what the SE blocks add to the plain network (Eq. 5, extended): 2 C (C // r) weights per block, ECA's k.
+    """Count what the SE blocks add to the plain network (Eq. 5, extended): 2 C (C // r) weights per block.
 
     Multiply-adds: the layers once per image and one per element that the squeeze reads; without squeeze the
     layers at every pixel. SE has no batch normalisation, so both parameter counts are equal.
@@ -41,10 +33,10 @@ def added_cost(network: Network, variant: Variant, resolution: int) -> Complexit
     """
     params = macs = 0
     if variant.se is not None:
-        for _, channels, side in gated_sites(network, variant, resolution):
-            learnt, once = LAYERS[variant.se.excitation](channels, variant.se)
-            params += learnt
-            pixels = side * side
+        for shape, channels, side in gated_sites(network, variant, resolution):
+            hidden = channels // at_stage(variant.se.reduction, shape.stage, "se.reduction")
+            once, pixels = 2 * channels * hidden, side * side
+            params += once + (hidden + channels if variant.se.bias else 0)
             macs += once * pixels if variant.se.squeeze == "none" else once + channels * pixels
     return Complexity(params=params, params_with_bn_stats=params, macs=macs)
 
@@ -73,7 +65,7 @@ def plain_cost(network: Network, *, in_channels: int, classes: int, resolution: 
             conv(shape.mid_channels, shape.out_channels, 1, shape.out_side)
         if shape.projects:
             conv(shape.in_channels, shape.out_channels, 1, shape.out_side)
-    features = network.width * 8 * EXPANSION[BACKBONES[network.backbone].block]
+    features = network.width * 8 * EXPANSION[BACKBONES[network.backbone].kind]
     params += 2 * norm_channels + features * classes + classes
     macs += features * classes
     return Complexity(params=params, params_with_bn_stats=params + 2 * norm_channels, macs=macs)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from senet_ablate.spec.network import BACKBONES, EXPANSION, BlockKind, Network, Position, Variant
+from senet_ablate.spec.backbones import BACKBONES, EXPANSION, Kind
+from senet_ablate.spec.network import Network, Position, Variant, at_stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockShape:
     """One residual block: SE_`stage`_`index` in the paper's names, its widths, and the side of its maps in pixels."""
 
-    kind: BlockKind
+    kind: Kind
     stage: int
     index: int
     in_channels: int
@@ -49,12 +49,12 @@ def block_shapes(network: Network, resolution: int) -> Iterator[BlockShape]:
     channels = network.width
     for number, depth in enumerate(backbone.depths):
         mid = network.width * 2**number
-        out = mid * EXPANSION[backbone.block]
+        out = mid * EXPANSION[backbone.kind]
         for index in range(1, depth + 1):
             stride = 2 if number > 0 and index == 1 else 1
             out_side = halved(side) if stride == 2 else side
             yield BlockShape(
-                kind=backbone.block,
+                kind=backbone.kind,
                 stage=number + 2,
                 index=index,
                 in_channels=channels,
@@ -77,12 +77,6 @@ def site_side(shape: BlockShape, position: Position) -> int:
     return shape.in_side if position == "pre" else shape.out_side
 
 
-def eca_kernel(channels: int) -> int:
-    """Length k of ECA's convolution over C channels: log2(C) / 2 + 1 / 2, brought to an odd number (its Eq. 12)."""
-    length = int((math.log2(channels) + 1) / 2)
-    return length if length % 2 else length + 1
-
-
 def gated_sites(network: Network, variant: Variant, resolution: int) -> Iterator[tuple[BlockShape, int, int]]:
     """Yield (block, C, side) for each SE block that `variant` puts into `network`.
 
@@ -93,8 +87,9 @@ def gated_sites(network: Network, variant: Variant, resolution: int) -> Iterator
     if variant.se is None:
         return
     position = variant.placement.position
-    reduction = 1 if "se.reduction" in variant.unread else variant.se.reduction
-    for shape in block_shapes(network, resolution):
+    shapes = list(block_shapes(network, resolution))
+    variant.placement.check_stages(shape.stage for shape in shapes)
+    for shape in shapes:
         if not variant.placement.covers(shape.stage):
             continue
         if position == "inner-3x3" and shape.kind == "basic":
@@ -103,6 +98,7 @@ def gated_sites(network: Network, variant: Variant, resolution: int) -> Iterator
                 "the place has no meaning; use a bottleneck network (resnet14, resnet26, resnet50, …)"
             )
         channels = site_channels(shape, position)
+        reduction = at_stage(variant.se.reduction, shape.stage, "se.reduction")
         if channels < reduction:
             raise ValueError(
                 f"se.reduction = {reduction} leaves no hidden channel in block {shape.stage}_{shape.index}, where the "

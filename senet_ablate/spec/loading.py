@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.spec.ablation import Ablation
+from senet_ablate.spec.ablation import Ablation, Row
+from senet_ablate.spec.claims import PLAIN, Claim, Superior
+from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol
 from senet_ablate.spec.schema import parse_value, read_toml, validate
+from senet_ablate.spec.sources import with_source
 
 MOST_PARTS = 16
 """Tables above a value that `--set` may name."""
@@ -32,7 +36,7 @@ def all_ablations(directory: Path) -> list[Ablation]:
     """
     ablations: dict[str, Ablation] = {}
     for path in sorted(directory.glob("*.toml")):
-        ablation = validate(Ablation, read_toml(path), str(path))
+        ablation = _with_sources(validate(Ablation, read_toml(path), str(path)), str(path))
         if path.stem != ablation.name:
             number = f"table = {ablation.table} and " if ablation.table else ""
             raise UserError(f"{path}: {number}slug = {ablation.slug!r} belong in {ablation.name}.toml")
@@ -40,8 +44,67 @@ def all_ablations(directory: Path) -> list[Ablation]:
             raise UserError(f"{path}: slug = {ablation.slug!r} is also that of {ablations[ablation.slug].name}.toml")
         ablations[ablation.slug] = ablation
     if not ablations:
-        raise UserError(f"{directory}: no ablation (*.toml) in this folder")
+        raise UserError(f"{directory}: no table (*.toml) in this folder")
     return sorted(ablations.values(), key=lambda a: (a.table is None, a.table or 0, a.slug))
+
+
+def _with_sources(ablation: Ablation, place: str) -> Ablation:
+    """The table with the digest of each block of the user's that its rows name."""
+    try:
+        rows = tuple(row.model_copy(update={"source": with_source(row.variant).source}) for row in ablation.rows)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    return ablation.model_copy(update={"rows": rows})
+
+
+ATTENTION = "attention"
+"""The table to which blocks from the command line are added."""
+
+
+def block_row(variant: Variant) -> Row:
+    """A row for a block of the user's, called by its class and told from other code of that name by its digest."""
+    assert variant.block is not None
+    label = f"{variant.block.rpartition(':')[2]} ({variant.source or 'installed'})"
+    return Row(
+        id=re.sub(r"[^a-z0-9-]+", "-", variant.slug),
+        label=label,
+        block=variant.block,
+        settings=variant.settings,
+        source=variant.source,
+        placement=variant.placement,
+    )
+
+
+def with_blocks(ablation: Ablation, variants: Iterable[Variant]) -> Ablation:
+    """The attention table with a row for each block, and what is asked of it: does it beat SE, and no SE?"""
+    rows, claims = list(ablation.rows), list(ablation.claims)
+    for variant in variants:
+        row = block_row(variant)
+        if any(row.arm == each.arm for each in rows):
+            continue
+        rows.append(row)
+        name = row.label.partition(" ")[0]
+        for other, against, words in (("se", ablation.reference, "SE"), ("gain", PLAIN, "no SE")):
+            atom = Superior(kind="superior", better=row.id, worse=against)
+            source = "asked of every block of this table"
+            claims.append(
+                Claim(id=f"{row.id}-{other}", statement=f"{name} beats {words}", source=source, atoms=(atom,))
+            )
+    return ablation.model_copy(update={"rows": tuple(rows), "claims": tuple(claims)})
+
+
+def add_blocks(ablations: Sequence[Ablation], names: Sequence[str]) -> list[Ablation]:
+    """Add blocks that were named on the command line, `cbam` or `package.module:Class`, to the attention table.
+
+    Raises:
+        UserError: that table is not among those chosen, or there is no such code.
+    """
+    if names and all(ablation.slug != ATTENTION for ablation in ablations):
+        raise UserError(
+            f"--block adds a row to the table {ATTENTION!r}: name it, as in `run {ATTENTION} --block {names[0]}`"
+        )
+    variants = [with_source(Variant(block=name)) for name in names]
+    return [with_blocks(each, variants) if each.slug == ATTENTION else each for each in ablations]
 
 
 def load_ablations(directory: Path, slugs: Sequence[str] = (), rows: Sequence[str] = ()) -> list[Ablation]:
@@ -56,9 +119,18 @@ def load_ablations(directory: Path, slugs: Sequence[str] = (), rows: Sequence[st
     ablations = {ablation.slug: ablation for ablation in all_ablations(directory)}
     for slug in slugs:
         if slug not in ablations:
-            raise UserError(f"no ablation {slug!r}; {did_you_mean(slug, ablations)}")
+            raise UserError(f"no table {slug!r}; {did_you_mean(slug, ablations)}")
     wanted = set(slugs) or {slug for slug, ablation in ablations.items() if ablation.table} or set(ablations)
     chosen = [ablation for slug, ablation in ablations.items() if slug in wanted]
+    return keep_rows(chosen, rows)
+
+
+def keep_rows(chosen: list[Ablation], rows: Sequence[str]) -> list[Ablation]:
+    """The tables with these rows alone (a table's reference always stays) and no claims; all of them if none is named.
+
+    Raises:
+        UserError: a row id is unknown.
+    """
     known = [row.id for ablation in chosen for row in ablation.rows]
     for row_id in rows:
         if row_id not in known:
@@ -105,6 +177,10 @@ def load_protocol(directory: Path, name: str, overrides: Sequence[str] = ()) -> 
         target[last] = parse_value(value.strip())
         place = f"{path} with --set {' '.join(overrides)}"
     protocol = validate(Protocol, raw, place)
+    try:
+        protocol = protocol.model_copy(update={"network": with_source(protocol.network)})
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
     if protocol.name != path.stem:
         raise UserError(f"{path}: name = {protocol.name!r} should be the file's own name, {path.stem!r}")
     return protocol

@@ -1,4 +1,4 @@
-"""What is held fixed and what one run is: data, recipe, schedule, and the identity of all that."""
+"""The protocol (network, data, recipe, precision) and one run under it, with the run's id."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ Amount = Annotated[int, Field(ge=0, le=2**40)]
 
 
 class DataConfig(Spec):
-    """Which images, at which size, and how much of train is kept for validation.
-
-    `resolution` is the side of the square fed to the network in pixels; `resize` the short side before the
-    centre crop of an evaluated image (0: the resolution itself). `validation` is the share of the training images,
-    drawn per class with a fixed seed, on which curves and the plateau rule look; the test set decides nothing.
-    """
+    """Which images, at which size, and how many of the training images are kept for validation."""
 
     dataset: Dataset
+    """The data set: bundled digits, one that torchvision downloads, or a folder of images."""
     resolution: Annotated[int, Field(ge=4, le=4096)]
+    """Side in pixels of the square image that the network gets."""
     resize: Annotated[int, Field(ge=0, le=8192)] = 0
+    """Short side in pixels to which an evaluated image is resized before the centre crop; 0 means `resolution`."""
     validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Share of the training images kept for validation, drawn per class with a fixed seed. The learning curves and the
+    plateau schedule use them; the test set decides nothing."""
 
     @field_validator("resize")
     @classmethod
@@ -59,15 +59,14 @@ class DataConfig(Spec):
 
 
 class Augmentation(Spec):
-    """Random views of a training image.
-
-    `crop_padding` pixels of zeros around the image before a random crop, and `horizontal_flip`, are the CIFAR
-    recipe; `resized_crop` is the ImageNet one (8 to 100 % of the area, aspect 3/4 to 4/3, section 5.1).
-    """
+    """Random changes of a training image: padded crop and flip for small images, resized crop for ImageNet."""
 
     crop_padding: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Pixels of zeros around the image before a random crop of its size."""
     horizontal_flip: bool = False
+    """Mirror every second image on average."""
     resized_crop: bool = False
+    """Crop 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 (section 5.1); needs a folder of images."""
 
     @model_validator(mode="after")
     def _one_crop(self) -> Self:
@@ -77,19 +76,20 @@ class Augmentation(Spec):
 
 
 class Schedule(Spec):
-    """How the learning rate falls, after `warmup_epochs` of linear rise.
-
-    `cosine` falls to zero at the last step. `step` is multiplied by `factor` at the start of each epoch in
-    `milestones` (the footnote of section 6: 125, 200, 250 of 270). `plateau` is multiplied by `factor`, at most `drops`
-    times, whenever the validation loss has not improved for `patience` epochs (section 6: three times).
-    """
+    """How the learning rate falls."""
 
     kind: Literal["cosine", "step", "plateau"] = "cosine"
+    """`cosine`: to zero at the last step; `step`: at given epochs; `plateau`: when the validation loss stagnates."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs in which the rate first rises linearly to `lr`."""
     milestones: tuple[int, ...] = ()
+    """`step`: epochs at whose start the rate is multiplied by `factor` (in the paper 125, 200, 250 of 270)."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """`step` and `plateau`: what the rate is multiplied by."""
     patience: Annotated[int, Field(ge=1)] = 10
+    """`plateau`: epochs without a lower validation loss after which the rate is multiplied by `factor`."""
     drops: Annotated[int, Field(ge=1)] = 3
+    """`plateau`: how often the rate may fall (section 6: three times)."""
 
     @model_validator(mode="after")
     def _keys_belong_to_the_kind(self) -> Self:
@@ -105,20 +105,26 @@ class Schedule(Spec):
 
 
 class Recipe(Spec):
-    """How the network is optimised: SGD with momentum, label smoothing, a schedule, an augmentation.
-
-    `batch_size` is the total over all devices of a run; `lr` belongs to it.
-    """
+    """How the network is trained: SGD on cross-entropy, with a schedule and an augmentation."""
 
     epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+    """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)]
+    """Images per step, the total over all devices of a run."""
     lr: Annotated[float, Field(gt=0)]
+    """Highest learning rate, for the whole batch."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
     nesterov: bool = False
+    """Use Nesterov's momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """L2 penalty, on every parameter (as in the paper's Caffe)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Label smoothing of the training loss."""
     schedule: Schedule = Schedule()
+    """How the learning rate falls."""
     augmentation: Augmentation = Augmentation()
+    """Random changes of a training image."""
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
@@ -155,15 +161,22 @@ class RunSpec(Spec):
 
 
 class Protocol(Spec):
-    """All that is held fixed while a table's rows differ; `seeds` is how many runs each arm gets by default."""
+    """What all variants of a table share: network, data, recipe and precision."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    """The file's own name without `.toml`."""
     description: str
-    seeds: Annotated[int, Field(ge=1, le=1000)] = 3  # from 1,000 on a null arm's seeds begin
+    """A sentence for `senet-ablate list` and the report."""
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 3  # from 1,000 on a null comparison's seeds begin
+    """Runs of each variant, where neither a plan nor `--seeds` says otherwise."""
     precision: Precision = "fp32"
+    """`auto` is bf16 where the processor or GPU computes in it, else float32."""
     network: Network
+    """The network that carries the block."""
     data: DataConfig
+    """The images."""
     recipe: Recipe
+    """How the network is trained."""
 
     def run_spec(self, variant: Variant, seed: int) -> RunSpec:
         """The training of `variant` under this protocol with one seed."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.files import read_file
+from senet_ablate.files import decode, read_file
 
 
 class Spec(BaseModel):
@@ -60,17 +60,17 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file.
+    """Parse a TOML file: in UTF-8, with a byte order mark or without, or in UTF-16 with one.
 
     Raises:
         UserError: it cannot be read or is not TOML; the message has the line and column.
     """
     try:
-        text = read_file(path, MOST_BYTES).decode()
+        text, _, _ = decode(read_file(path, MOST_BYTES))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     try:
-        return _parse(text)
+        return _parse(text.replace("\r\n", "\n").replace("\r", "\n"))
     except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: of a number with thousands of digits
         raise UserError(f"{path}: not valid TOML: {error}") from None
 

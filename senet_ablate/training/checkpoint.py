@@ -22,6 +22,7 @@ from senet_ablate.files import WEIGHTS_LIMIT, check_place, read_file, write_atom
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.records import Progress, curve_csv
 from senet_ablate.results.store import RunFolder
+from senet_ablate.seeding import stream_seed
 from senet_ablate.training.module import AblationModule
 from senet_ablate.training.trackers import Trackers
 
@@ -110,6 +111,10 @@ class EpochFiles(Checkpoint):
         """Called in each process of the run: keep Lightning's advice and deprecations out of the user's terminal."""
         warnings.filterwarnings("ignore", module="pytorch_lightning|torch")
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Key what layers draw (dropout, Shake-Shake) by seed and epoch, so that a resumed run draws the same."""
+        torch.manual_seed(stream_seed(pl_module.hparams["seed"], "layers", trainer.current_epoch, trainer.global_rank))
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the first and last epoch, and whenever saving takes no more than its share of the time.
 
@@ -127,7 +132,7 @@ class EpochFiles(Checkpoint):
         if trainer.is_global_zero:
             progress = Progress(epoch=done, epochs=epochs).model_dump_json()
             for path, text in ((self.folder.live_curve_file, curve_csv(curve)), (self.folder.progress_file, progress)):
-                write_atomic(path, text, sync=False, inside=self.folder.path.parent)
+                write_atomic(path, text, durable=False, inside=self.folder.path.parent)
             self.trackers.epoch(curve[-1])
         due = time.monotonic() - self.saved_at >= self.cost_s / CHECKPOINT_SHARE
         last = done == epochs or trainer.should_stop

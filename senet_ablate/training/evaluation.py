@@ -14,7 +14,7 @@ from torch import nn
 from senet_ablate.data.datasets import LoadedData
 from senet_ablate.data.loaders import Loader
 from senet_ablate.models.hooks import switched_off
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.sites import inserts
 from senet_ablate.results.gates import IDENTITY, MEAN_GATE, BlockExcitation
 from senet_ablate.results.records import (
     CurvePoint,
@@ -66,7 +66,7 @@ def diverged(model: nn.Module, curve: Sequence[CurvePoint], recipe: Recipe, data
     return not (finite and curve[-1].train_loss <= chance)
 
 
-def prune_table(model: ResNet, loader: Loader, blocks: Collection[BlockExcitation]) -> pd.DataFrame:
+def prune_table(model: nn.Module, loader: Loader, blocks: Collection[BlockExcitation]) -> pd.DataFrame:
     """Error with all SE blocks and with those of each stage, and of all, switched off in both ways.
 
     Args:
@@ -84,9 +84,7 @@ def prune_table(model: ResNet, loader: Loader, blocks: Collection[BlockExcitatio
         groups["all"] = [block.name for block in blocks]
     gates = {block.name: block.mean for block in blocks}
     params = {
-        name: sum(parameter.numel() for parameter in block.se.parameters())
-        for name, block in model.se_blocks().items()
-        if block.se is not None
+        name: sum(parameter.numel() for parameter in found.block.parameters()) for name, found in inserts(model).items()
     }
     before = evaluate(model, loader, "fp32")[0].wrong
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import pytorch_lightning as pl
@@ -21,6 +21,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from senet_ablate.data.loaders import Batch
 from senet_ablate.models.build import build_model
 from senet_ablate.results.records import CurvePoint
+from senet_ablate.spec.network import Gate, Position, Squeeze
 from senet_ablate.spec.protocol import Recipe, RunSpec, Schedule
 from senet_ablate.training.schedule import ProgressLR
 
@@ -33,24 +34,23 @@ TOP5_FROM_CLASSES = 20
 
 
 class AblationModule(pl.LightningModule):
-    """A residual network with an SE block whose factors are those of Tables 10 to 16, and its training (section 6).
+    """A network with attention blocks whose factors are those of Tables 10 to 16, and its training (section 6).
 
     Args:
-        backbone: `resnet14`, `resnet18`, `resnet26`, `resnet34`, `resnet50`, `resnet101` or `resnet152`.
+        backbone: one of ours, `resnet14` to `resnet152` among them, or `timm:mobilenetv1_100`, `my_pkg.nets:make`.
         se: False leaves the block out.
         squeeze: `avg`, `max` or `none` (Tables 11 and 16).
         gate: `sigmoid`, `tanh` or `relu` (Table 12), or one of the controls `constant`, `random`, `none`.
-        reduction: the ratio r of the hidden layer (Table 10).
-        stages: `"all"`, or stage numbers from 2 to 5 (Table 13).
+        reduction: the ratio r of the hidden layer (Table 10), or a table of ratios by stage.
+        stages: `"all"`, or stage numbers, from 2 to 5 in Table 1's networks (Table 13).
         position: `standard`, `pre`, `post`, `identity` or `inner-3x3` (Tables 14 and 15).
         num_classes: number of classes.
         in_channels: 3 for colour, 1 for grey images.
         bias: whether the two layers of the block have biases.
-        excitation: `fc`, the paper's two layers, or `eca`.
-        width: width of the stem and of the first 3x3 convolutions; 64 in the paper.
-        stem: `imagenet` (7x7, stride 2, pooling) or `small` (3x3) for small images.
-        stride_in: which convolution of a bottleneck halves the map, `1x1` or `3x3`; by default that of the paper.
-        stem_pool: how the stem's pooling meets the edge, `padded` or `ceil`.
+        residual: x + SE(x) instead of SE(x).
+        block: another block instead of SE, `cbam` or `my_pkg.blocks:MyBlock`, with its `settings`.
+        block_source: digest of the code of a block of your own, if it must be the one that was planned.
+        resolution: side of the images in pixels, from which a block knows the side of its map.
         optimizer: `sgd` or `adamw`.
         lr: peak learning rate.
         momentum, nesterov: of SGD.
@@ -60,6 +60,7 @@ class AblationModule(pl.LightningModule):
         milestones, factor, patience, drops: of the schedule, see `spec.protocol.Schedule`.
         epochs: epochs over which the rate falls, after which it stays; by default those of the Trainer.
         seed: seed of the first weights.
+        network: any other key of a protocol's `[network]`: `width`, `stem`, `stride_in`, `groups`, `unstrided`, ….
 
     Raises:
         ValueError: a factor has no such level, or the backbone cannot carry the block; in training, the Trainer has
@@ -77,19 +78,19 @@ class AblationModule(pl.LightningModule):
         backbone: str = "resnet14",
         *,
         se: bool = True,
-        squeeze: Literal["avg", "max", "none"] = "avg",
-        gate: Literal["sigmoid", "tanh", "relu", "constant", "random", "none"] = "sigmoid",
-        reduction: int = 16,
+        squeeze: Squeeze = "avg",
+        gate: Gate = "sigmoid",
+        reduction: int | Mapping[int, int] = 16,
         stages: Literal["all"] | Sequence[int] = "all",
-        position: Literal["standard", "pre", "post", "identity", "inner-3x3"] = "standard",
+        position: Position = "standard",
         num_classes: int = 10,
         in_channels: int = 3,
         bias: bool = False,
-        excitation: Literal["fc", "eca"] = "fc",
-        width: int = 64,
-        stem: Literal["imagenet", "small"] = "imagenet",
-        stride_in: Literal["1x1", "3x3"] | None = None,
-        stem_pool: Literal["padded", "ceil"] = "padded",
+        residual: bool = False,
+        block: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        block_source: str = "",
+        resolution: int = 32,
         optimizer: Literal["sgd", "adamw"] = "sgd",
         lr: float = 0.1,
         momentum: float = 0.9,
@@ -104,6 +105,7 @@ class AblationModule(pl.LightningModule):
         drops: int = 3,
         epochs: int | None = None,
         seed: int = 0,
+        **network: Any,
     ) -> None:
         super().__init__()
         if optimizer not in ("sgd", "adamw"):
@@ -111,18 +113,19 @@ class AblationModule(pl.LightningModule):
         self.save_hyperparameters()
         self.model = build_model(
             backbone,
-            se={"squeeze": squeeze, "gate": gate, "reduction": reduction, "bias": bias, "excitation": excitation}
-            if se
+            se={"squeeze": squeeze, "gate": gate, "reduction": reduction, "bias": bias, "residual": residual}
+            if se and block is None
             else None,
+            block=block,
+            settings=settings or {},
+            block_source=block_source,
             stages=stages,
             position=position,
             num_classes=num_classes,
             in_channels=in_channels,
-            width=width,
-            stem=stem,
-            stride_in=stride_in,
-            stem_pool=stem_pool,
+            resolution=resolution,
             seed=seed,
+            **network,
         ).to(memory_format=torch.channels_last)
         self._plan = Schedule(
             kind=schedule,
@@ -156,9 +159,14 @@ class AblationModule(pl.LightningModule):
         network, variant, recipe, schedule = spec.network, spec.variant, spec.recipe, spec.recipe.schedule
         factors = variant.se.model_dump() if variant.se else {}
         return cls(
-            **network.model_dump(),
+            network.backbone,
+            **network.model_dump(exclude_defaults=True, exclude={"backbone"}),
             se=variant.se is not None,
             **factors,
+            block=variant.block,
+            settings=variant.model_dump()["settings"],
+            block_source=variant.source,
+            resolution=spec.data.resolution,
             stages=variant.placement.stages,
             position=variant.placement.position,
             num_classes=num_classes,

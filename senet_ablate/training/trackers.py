@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -44,9 +45,10 @@ def _wandb(run: RunRequest, folder: Path, done: int) -> Logger:
     return WandbLogger(
         name,
         folder,
-        id=f"{study}-{name}",  # so that a run taken up again goes on in its own line
+        # So that a run taken up again goes on in its own line. Their ids may not hold all that a study's name may.
+        id=re.sub(r"[/\\#?%:']", "_", f"{study}-{name}"),
         resume="allow",
-        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        project=os.environ.get("WANDB_PROJECT") or PROJECT,
         group=study,
         settings=wandb.Settings(silent=True, console="off"),
     )
@@ -57,7 +59,7 @@ def _mlflow(run: RunRequest, folder: Path, done: int) -> Logger:
     from pytorch_lightning.loggers import MLFlowLogger
 
     experiment, name = f"{PROJECT}/{run.folder.path.parent.name}", run.spec.run_id
-    store = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+    store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
     client = MlflowClient(store)
     known = client.get_experiment_by_name(experiment)
     begun = client.search_runs([known.experiment_id], f"tags.mlflow.runName = '{name}'") if known else []

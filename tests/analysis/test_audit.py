@@ -12,7 +12,6 @@ from helpers import ABLATION, FACTS, PLAIN, PROTOCOL, R4, R16, make_record
 from torch import nn
 
 from senet_ablate.analysis.audit import (
-    MAY_DIFFER,
     Departure,
     audit_declarations,
     audit_networks,
@@ -20,16 +19,16 @@ from senet_ablate.analysis.audit import (
     comparisons,
     departure_lines,
 )
-from senet_ablate.models import build, diff
+from senet_ablate.models import backbones, build, diff
 from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.sites import inserts
 from senet_ablate.results.arms import Outcomes, arm_of, load_outcomes
 from senet_ablate.results.records import RunRecord, StudyPin
 from senet_ablate.results.store import Study
-from senet_ablate.seeding import initialise
 from senet_ablate.spec.ablation import Ablation, Row
 from senet_ablate.spec.loading import load_ablations, load_protocol
-from senet_ablate.spec.network import Placement, SEConfig, Variant, differences
-from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES, Protocol
+from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
+from senet_ablate.spec.protocol import Protocol
 
 ROOT = Path(__file__).parents[2]
 ABLATIONS = ROOT / "ablations"
@@ -41,11 +40,12 @@ def all_tables() -> list[Ablation]:
     return load_ablations(ABLATIONS) + [table for name in OURS for table in load_ablations(ABLATIONS, [name])]
 
 
-def audited(tables: Iterable[Ablation], protocol: Protocol, channels: int, classes: int, **how: Any) -> list[Departure]:
-    """What `senet-ablate audit` finds in the networks of these tables."""
+def audited(tables: Iterable[Ablation], protocol: Protocol = PROTOCOL) -> list[Departure]:
+    """What `senet-ablate audit` finds in the networks of these tables on grey images of ten classes."""
     tables = list(tables)
     variants = [arm.variant for pair in comparisons(tables) for arm in (pair.arm, pair.reference)]
-    return audit_networks(tables, diff.take_snapshots(protocol.network, variants, channels, classes, **how))
+    task = {"in_channels": 1, "classes": 10, "resolution": protocol.data.resolution}
+    return audit_networks(tables, diff.compare_to_plain(protocol.network, variants, **task))
 
 
 def found(departures: Iterable[Departure]) -> set[tuple[str, ...]]:
@@ -54,7 +54,8 @@ def found(departures: Iterable[Departure]) -> set[tuple[str, ...]]:
 
 
 def a_row(name: str, variant: Variant, **more: Any) -> Row:
-    return Row(id=name, label=name, se=variant.se or False, placement=variant.placement, **more)
+    block = {"se": variant.se or False} if variant.block is None else {"block": variant.block}
+    return Row(id=name, label=name, placement=variant.placement, **block, **more)
 
 
 def a_table(*rows: Row, factor: str = "se.reduction") -> Ablation:
@@ -62,21 +63,26 @@ def a_table(*rows: Row, factor: str = "se.reduction") -> Ablation:
     return ABLATION.model_copy(update={"rows": (a_row("r16", R16), *rows), "factor": factor})
 
 
+def pairs_of(tables: Iterable[Ablation]) -> list[tuple[tuple[str, str], bool]]:
+    """Table and row of each arm, and whether its network is another than the reference's."""
+    return [((p.ablation.slug, p.name), p.arm.variant != p.reference.variant) for p in comparisons(tables)]
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_no_arm_differs_in_what_its_row_does_not_declare(name: str) -> None:
-    protocol, tables = load_protocol(ABLATIONS, name), all_tables()
-    channels, classes = CHANNELS_AND_CLASSES[protocol.data.dataset]
-    declared = audit_declarations(tables, protocol)
-    built = audited(tables, protocol, channels, classes or 1000)
-    assert found([*declared, *built]) == set()
-    pairs = [((p.ablation.slug, p.name), p.arm.variant != p.reference.variant) for p in comparisons(tables)]
-    assert {(d.table, d.row) for d in declared} == {pair for pair, _ in pairs}, "every arm was looked at"
-    assert [(d.table, d.row) for d in built] == [pair for pair, other_network in pairs if other_network]
+    tables = all_tables()
+    declared = audit_declarations(tables, load_protocol(ABLATIONS, name))
+    assert found(declared) == set()
+    assert {(d.table, d.row) for d in declared} == {pair for pair, _ in pairs_of(tables)}, "every arm was looked at"
 
 
-def test_arms_start_equal_wherever_they_have_the_same_layer() -> None:
+@pytest.mark.parametrize("name", ["digits", "digits-2x2"])
+def test_no_network_differs_from_the_one_without_se_but_in_its_blocks(name: str) -> None:
+    tables = [table for table in all_tables() if table.protocol == name]
     before = torch.random.get_rng_state()
-    assert found(audited(all_tables(), load_protocol(ABLATIONS, "digits"), 1, 10, seed=0)) == set()
+    built = audited(tables, load_protocol(ABLATIONS, name))
+    assert found(built) == set()
+    assert [(d.table, d.row) for d in built] == [pair for pair, other_network in pairs_of(tables) if other_network]
     assert torch.equal(torch.random.get_rng_state(), before), "the audit draws nothing for those who come after it"
 
 
@@ -93,12 +99,20 @@ def test_each_arm_is_held_against_the_reference_and_so_is_the_network_without_se
 
 
 def test_what_a_row_declares_is_listed_as_declared() -> None:
-    table = a_table(a_row("r4", R4), a_row("again", R16, first_seed=1000), a_row("original", PLAIN))
+    by_stage = Variant(se=SEConfig(reduction={2: 4, 3: 8, 4: 16, 5: 32}))
+    rows = [
+        a_row("r4", R4),
+        a_row("again", R16, first_seed=1000),
+        a_row("original", PLAIN),
+        a_row("by-stage", by_stage),
+    ]
+    table = a_table(*rows)
     departures = audit_declarations([table], PROTOCOL)
     assert [(d.row, d.aspect, d.what, d.here, d.reference) for d in departures] == [
         ("r4", "variant", "se.reduction", "4", "16"),
         ("again", "seed", "seed", "1000", "0"),
-        ("original", "variant", "se", "plain", "se-r16"),
+        ("original", "variant", "block", "plain", "se-r16"),
+        ("by-stage", "variant", "se.reduction", "2 = 4, 3 = 8, 4 = 16, 5 = 32", "16"),
     ]
     assert all(d.declared and not d.grave and (d.table, d.against) == ("ratio", "r16") for d in departures)
 
@@ -148,123 +162,205 @@ def test_a_protocol_that_serves_one_arm_otherwise_is_found(
     assert all(d.grave for d in departures if not d.declared)
 
 
-def meta(*shape: int, **kind: Any) -> nn.Parameter:
-    return nn.Parameter(torch.zeros(shape, device="meta", **kind))
+def put(module: str, attribute: str, value: Any) -> Callable[[nn.Module], None]:
+    return lambda model: setattr(model.get_submodule(module), attribute, value)
 
 
-@pytest.mark.parametrize(
-    ("module", "attribute", "value", "expected"),
-    [
-        ("layer2.0.conv2", "stride", (2, 2), {("layer2.0.conv2.stride", "(2, 2)", "(1, 1)")}),
-        ("bn1", "eps", 1e-3, {("bn1.eps", "0.001", "1e-05")}),
-        ("layer1", "1", nn.Dropout2d(), {("layer1.1", "Dropout2d", "absent")}),
-        ("layer4.0.downsample", "1", None, {("layer4.0.downsample.1", "absent", "BatchNorm2d")}),
-        ("conv1", "bias", meta(16), {("conv1.bias", "Parameter", "absent")}),
-        ("fc", "weight", meta(5, 512), {("fc.weight.shape", "(5, 512)", "(10, 512)")}),
-        ("fc", "bias", meta(10).requires_grad_(False), {("fc.bias.requires_grad", "False", "True")}),
-        ("fc", "bias", meta(10, dtype=torch.float16), {("fc.bias.dtype", "torch.float16", "torch.float32")}),
-        ("bn1", "running_var", None, {("bn1.running_var", "absent", "Tensor")}),
-        ("layer1.0", "relu", type("Other", (nn.ReLU,), {})(True), {("layer1.0.relu", "Other", "ReLU")}),
-        ("", "avgpool", nn.AdaptiveAvgPool2d(2), {("avgpool.output_size", "2", "1")}),
-        ("", "__class__", type("Other", (ResNet,), {}), {("network", "Other", "ResNet")}),
-        ("layer1.0", "site", "post", {("layer1.0.site", "post", "standard")}),
-        ("layer1.0.se", "squeeze", torch.relu, {("layer1.0.se.squeeze", "relu", "squeeze_avg")}),
-        ("layer3.0", "se", None, {("layer3.0.se", "absent", "SqueezeExcitation")}),
-        ("layer3.0.se", "dropout", nn.Dropout(), {("layer3.0.se.dropout", "Dropout", "absent")}),
-    ],
-)
-def test_a_network_that_differs_in_anything_else_is_found(
-    monkeypatch: pytest.MonkeyPatch, module: str, attribute: str, value: Any, expected: set[tuple[str, ...]]
-) -> None:
-    def altered(network: Any, variant: Variant, **how: Any) -> ResNet:
+def weights(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(shape))
+
+
+def audited_with(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[nn.Module], Any]) -> list[Departure]:
+    """The audit of a table whose row r4 comes out of the factory with a fault."""
+
+    def altered(network: Network, variant: Variant, **how: Any) -> nn.Module:
         model = build.build_network(network, variant, **how)
         if variant == R4:
-            setattr(model.get_submodule(module), attribute, value)
+            spoil(model)
         return model
 
     monkeypatch.setattr(diff, "build_network", altered)
-    departures = audited([ABLATION], PROTOCOL, 1, 10)
-    assert found(departures) == {("r4", "modules", *line) for line in expected}
-    assert [d.row for d in departures if d.declared] == ["r4", "plain"]
-
-
-CHANGES = {
-    "se.squeeze": Variant(se=SEConfig(squeeze="max")),
-    "se.gate": Variant(se=SEConfig(gate="random")),
-    "se.reduction": R4,
-    "se.excitation": Variant(se=SEConfig(excitation="eca")),
-    "placement.stages": Variant(se=SEConfig(), placement=Placement(stages=(2, 4))),
-    "placement.position": Variant(se=SEConfig(), placement=Placement(position="pre")),
-}
-
-
-@pytest.mark.parametrize("factor", MAY_DIFFER)
-def test_a_factor_excuses_no_change_of_the_network_but_its_own(factor: str) -> None:
-    rows = {name.replace(".", "-"): variant for name, variant in CHANGES.items()}
-    table = a_table(*(a_row(name, variant) for name, variant in rows.items()), factor=factor)
-    departures = audited([table], PROTOCOL, 1, 10, seed=0)
-    assert {line[0] for line in found(departures)} == rows.keys() - {factor.replace(".", "-")}
+    return audited([ABLATION])
 
 
 @pytest.mark.parametrize(
-    ("factor", "reference", "others"),
+    ("spoil", "expected"),
     [
-        ("placement.position", SEConfig(excitation="eca"), [(SEConfig(excitation="eca"), p) for p in ("pre", "post")]),
-        ("se.excitation", SEConfig(reduction=4, bias=True), [(SEConfig(excitation="eca"), "standard")]),
+        (put("bn1", "eps", 1e-3), {("bn1.eps", "0.001", "1e-05")}),
+        (put("layer2.0.conv2", "padding_mode", "circular"), {("layer2.0.conv2.padding_mode", "circular", "zeros")}),
+        (put("layer1", "1", nn.Dropout2d()), {("layer1.1", "Dropout2d", "absent")}),
+        (put("layer4.0.downsample", "1", nn.Identity()), {("layer4.0.downsample.1", "Identity", "BatchNorm2d")}),
+        (put("conv1", "bias", weights(16)), {("conv1.bias.shape", "(16,)", "absent")}),
+        (put("fc", "weight", weights(10, 512).requires_grad_(False)), {("fc.weight.requires_grad", "False", "True")}),
+        (put("bn1", "num_batches_tracked", None), {("bn1.num_batches_tracked.shape", "absent", "()")}),
+        (put("layer1.0", "relu", type("Other", (nn.ReLU,), {})(True)), {("layer1.0.relu", "Other", "ReLU")}),
+        (put("", "avgpool", nn.AdaptiveMaxPool2d(1)), {("avgpool", "AdaptiveMaxPool2d", "AdaptiveAvgPool2d")}),
+        (put("", "__class__", type("Other", (ResNet,), {})), {("network", "Other", "ResNet")}),
+        (
+            lambda model: model.layer3[0].conv2.register_forward_hook(lambda *call: None),
+            {("layer3.0.conv2._forward_hooks", "1", "absent")},
+        ),
+        (
+            lambda model: model.layer3[0].conv2.register_full_backward_hook(lambda *call: None),
+            {("layer3.0.conv2._backward_hooks", "1", "absent")},
+        ),
     ],
+    ids=lambda value: next(iter(value))[0] if isinstance(value, set) else "",
 )
-def test_a_block_of_another_kind_may_sit_anywhere_and_beside_any_of_the_papers(
-    factor: str, reference: SEConfig, others: list[tuple[SEConfig, Any]]
+def test_a_network_that_differs_beside_its_blocks_is_found(
+    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[nn.Module], Any], expected: set[tuple[str, ...]]
 ) -> None:
-    rows = [a_row("reference", Variant(se=reference))]
-    rows += [a_row(position, Variant(se=se, placement=Placement(position=position))) for se, position in others]
-    change = {"rows": tuple(rows), "factor": factor, "reference": "reference", "claims": ()}
-    tables = [ABLATION.model_copy(update=change)]
-    departures = [*audit_declarations(tables, PROTOCOL), *audited(tables, PROTOCOL, 1, 10, seed=0)]
-    assert found(departures) == set()
-    assert {d.row for d in departures} == {position for _, position in others} | {"plain"}
-    assert differences(rows[0].variant, rows[1].variant) == {factor}  # or no such table could be declared
+    departures = audited_with(monkeypatch, spoil)
+    lines = [d for d in departures if not d.declared]
+    ((what, here, plain),) = expected
+    assert {d.row for d in lines} == {"r4"}
+    (line,) = [d for d in lines if d.aspect == "modules"]
+    assert line.what.split(" and ")[0] == what
+    assert (line.here, line.reference, line.against) == (here, plain, "no SE")
+    assert [d.row for d in departures if d.declared] == ["r4", "plain"]
 
 
-def test_what_is_declared_of_a_network_is_one_line_with_widths_and_learnt_parameters() -> None:
-    table = a_table(a_row("r4", R4), a_row("random", CHANGES["se.gate"]), a_row("s3", CHANGES["placement.stages"]))
-    lines = {d.row: d.here for d in audited([table], PROTOCOL, 1, 10) if d.what == "SE blocks"}
-    plain = sum(p.numel() for p in ResNet(PROTOCOL.network, PLAIN, in_channels=1, classes=10).parameters())
-    # One unit in each stage, of 64, 128, 256 and 512 channels; two layers of C * C / r weights.
-    r4 = plain + 2 * (64**2 + 128**2 + 256**2 + 512**2) // 4
-    assert lines == {
-        "r4": f"4, hidden 16-128, avg, sigmoid, standard; {r4:,} learnt",
-        "plain": f"0; {plain:,} learnt",
-    }
+def undeclared(departures: Iterable[Departure]) -> dict[str, str]:
+    """The first field of each aspect in which row r4, and no other, differs from the network without SE."""
+    lines = [d for d in departures if not d.declared]
+    assert {d.row for d in lines} <= {"r4"}
+    assert all(d.grave for d in lines)
+    return {d.aspect: d.what.split(" and ")[0] for d in lines}
 
 
-def draw_globally(model: nn.Module, seed: int) -> None:
-    torch.manual_seed(seed)
+@torch.no_grad()
+def draw_anew(model: nn.Module) -> None:
+    """Draw all weights from the generator that everybody shares, the blocks' among them."""
     for parameter in model.parameters():
         nn.init.normal_(parameter)
 
 
-def draw_one_by_size(model: nn.Module, seed: int) -> None:
-    initialise(model, seed)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    nn.init.normal_(model.get_parameter("fc.weight"), generator=torch.Generator().manual_seed(size))
+@torch.no_grad()
+def shrink_the_neighbour(model: nn.Module) -> None:
+    model.layer1[0].conv1.weight.mul_(0.5)
+
+
+def test_other_first_weights_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"outputs": "logits without the blocks", "gradients": "conv1.weight without the blocks"}
+    kept |= {"buffers": "bn1.running_mean without the blocks"}
+    assert undeclared(audited_with(monkeypatch, draw_anew)) == {"weights": "conv1.weight.values", **kept}
+    found = undeclared(audited_with(monkeypatch, shrink_the_neighbour))
+    assert found["weights"] == "layer1.0.conv1.weight.values"
+    assert "outputs" in found
+
+
+def test_weights_from_the_generator_that_all_share_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "initialise", lambda model, seed: None)
+    departures = [d for d in audited([ABLATION]) if not d.declared]
+    assert {(d.row, d.what.split(" and ")[0]) for d in departures if d.aspect == "weights"} == {
+        (row, "conv1.weight.values") for row in ("r4", "r16", "plain")
+    }
+
+
+def with_meddler(model: nn.Module, meddle: Callable[[], Any]) -> None:
+    """Let the first block do something whenever it runs."""
+    block = inserts(model)["SE_2_1"].block
+    usual = type(block).forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        meddle()
+        return usual(block, x)
+
+    block.forward = forward  # an attribute of the block alone
 
 
 @pytest.mark.parametrize(
-    ("draw", "what"),
+    ("meddle", "aspect", "what"),
     [
-        (draw_globally, "layer1.0.conv1.weight.values and "),  # the first behind an SE block
-        (lambda model, seed: None, "conv1.weight.values and "),
-        (draw_one_by_size, "fc.weight.values"),
+        (lambda unit: unit.conv1.weight.data.mul_(0.5), "outputs", "logits without the blocks"),
+        (lambda unit: unit.bn1.running_mean.data.add_(1), "buffers", "layer1.0.bn1.running_mean without the blocks"),
+        (lambda unit: torch.rand(1), "random draws", "state of the generator after a step"),
     ],
+    ids=["weights", "statistics", "random draws"],
 )
-def test_weights_that_depend_on_what_else_an_arm_has_are_found(
-    monkeypatch: pytest.MonkeyPatch, draw: Callable[[nn.Module, int], None], what: str
+def test_a_block_that_changes_its_neighbour_as_it_runs_is_found(
+    monkeypatch: pytest.MonkeyPatch, meddle: Callable[[nn.Module], Any], aspect: str, what: str
 ) -> None:
-    monkeypatch.setattr(build, "initialise", draw)
-    departures = [d for d in audited([ABLATION], PROTOCOL, 1, 10, seed=0) if not d.declared]
-    assert [(d.row, d.aspect, d.grave) for d in departures] == [(row, "weights", True) for row in ("r4", "plain")]
-    assert all(d.what.startswith(what) and d.here != d.reference for d in departures)
+    found = undeclared(audited_with(monkeypatch, lambda model: with_meddler(model, lambda: meddle(model.layer1[0]))))
+    assert found[aspect].startswith(what)
+
+
+def test_a_hook_that_changes_what_passes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(model: nn.Module) -> None:
+        model.layer2[0].bn1.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,))
+        model.layer4[0].bn3.register_forward_hook(lambda module, inputs, output: 2 * output)
+
+    found = undeclared(audited_with(monkeypatch, leave))
+    assert found["modules"] == "layer2.0.bn1._forward_pre_hooks"
+    assert found["outputs"] == "logits without the blocks"
+
+
+class Twice(nn.Sequential):
+    """A unit that runs its last normalisation two times."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        unit = self[0]
+        y = torch.relu(unit.bn2(unit.conv2(torch.relu(unit.bn1(unit.conv1(x))))))
+        return torch.relu(unit.bn3(unit.bn3(unit.conv3(y))) + unit.downsample(x))
+
+
+def test_a_block_that_runs_twice_for_an_image_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(model: nn.Module) -> None:
+        model.layer1.__class__ = Twice
+
+    departures = audited_with(monkeypatch, twice)
+    assert ("r4", "blocks", "calls of layer1.0.se", "2", "1") in found(departures)
+    assert undeclared(departures)["modules"] == "layer1"
+
+
+@pytest.mark.parametrize(
+    ("instead", "expected"),
+    [
+        (Variant(), ("site layer1.0.se and 3 more", "False", "True")),
+        (R16, ("settings of layer1.0.se and 3 more", R16.se, R4.se)),
+        (Variant(block="eca"), ("layer1.0.se and 3 more", "EfficientChannelAttention", "SqueezeExcitation")),
+        (
+            R4.model_copy(update={"placement": Placement(stages=(2, 3, 4))}),
+            ("site layer4.0.se", "False", "True"),
+        ),
+        (
+            R4.model_copy(update={"placement": Placement(position="pre")}),
+            ("site layer1.0.se and 3 more", "True", "True"),
+        ),
+    ],
+    ids=["none", "settings", "class", "stages", "place"],
+)
+def test_blocks_that_are_not_the_declared_ones_are_found(
+    monkeypatch: pytest.MonkeyPatch, instead: Variant, expected: tuple[Any, ...]
+) -> None:
+    def other(network: Network, variant: Variant, **how: Any) -> nn.Module:
+        return build.build_network(network, instead if variant == R4 else variant, **how)
+
+    monkeypatch.setattr(diff, "build_network", other)
+    assert found(audited([ABLATION])) == {("r4", "blocks", *map(str, expected))}
+
+
+def test_what_is_declared_of_a_network_is_one_line_with_its_blocks_and_what_is_learnt() -> None:
+    random = Variant(se=SEConfig(gate="random"))
+    stages = Variant(se=SEConfig(), placement=Placement(stages=(2, 4), position="pre"))
+    eca = Variant(block="eca")
+    table = a_table(a_row("r4", R4), a_row("random", random), a_row("s24", stages), a_row("eca", eca), factor="block")
+    lines = {d.row: d.here for d in audited([table]) if d.what == "blocks"}
+    with torch.device("meta"):
+        plain_model = build.build_network(PROTOCOL.network, PLAIN, in_channels=1, classes=10, resolution=8)
+    plain = sum(parameter.numel() for parameter in plain_model.parameters())
+    # One unit in each stage, of 64, 128, 256 and 512 channels; two layers of C * C / r weights. Before the first
+    # convolution a unit of stage 2 sees 16 channels and one of stage 4 128.
+    r4 = plain + 2 * (64**2 + 128**2 + 256**2 + 512**2) // 4
+    pre = plain + 2 * (16**2 + 128**2) // 16
+    block = "SqueezeExcitation(squeeze=avg, gate={}, reduction={})"
+    assert lines == {
+        "r4": f"4 blocks, {block.format('sigmoid', 4)} after bn3; {r4:,} learnt",
+        "random": f"4 blocks, {block.format('random', 16)} after bn3; {plain:,} learnt",
+        "s24": f"2 blocks, {block.format('sigmoid', 16)} before conv1; {pre:,} learnt",
+        "eca": f"4 blocks, EfficientChannelAttention() after bn3; {plain + 3 + 5 + 5 + 5:,} learnt",
+        "plain": f"0 blocks; {plain:,} learnt",
+    }
 
 
 def ran(*records: RunRecord) -> Outcomes:

@@ -22,15 +22,15 @@ from senet_ablate.spec.loading import load_ablations
 
 
 def test_without_a_budget_each_network_gets_the_protocols_seeds_or_those_asked_for(call: Call) -> None:
-    assert "3 networks, 9 runs, 0 finished, 9 to do." in said(call("plan", "squeeze"))
-    assert "3 networks, 21 runs, 0 finished, 21 to do." in said(call("plan", "squeeze", "--seeds", "7"))
+    assert "3 variants, 9 runs, 0 finished, 9 to do." in said(call("plan", "squeeze"))
+    assert "3 variants, 21 runs, 0 finished, 21 to do." in said(call("plan", "squeeze", "--seeds", "7"))
     assert nothing_written()
 
 
 def test_runs_are_shared_out_and_all_of_them(call: Call) -> None:
     result = call("plan", "squeeze", "--runs", "20")
     assert result.exit_code == 0, result.output
-    assert "3 networks, 20 runs, 0 finished, 20 to do." in said(result)
+    assert "3 variants, 20 runs, 0 finished, 20 to do." in said(result)
     assert "No plan file yet; --write makes this the plan." in said(result)
     assert nothing_written()
 

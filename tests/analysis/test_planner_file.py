@@ -47,7 +47,7 @@ def test_planned_counts_are_what_status_and_a_later_plan_show(call: Call) -> Non
     shown = dict(re.findall(r"^ *(\S+) +0 of (\d+)", status.stdout, flags=re.MULTILINE))
     assert {name: int(count) for name, count in shown.items()} == planned
     assert "0 of 20 runs finished" in said(status)
-    assert "3 networks, 20 runs" in said(call("plan", "squeeze"))
+    assert "3 variants, 20 runs" in said(call("plan", "squeeze"))
     assert "0 of 6 runs finished" in said(call("status", "squeeze", "--seeds", "2")), "--seeds asks for others"
     finish({PLAIN: 1})
     assert f"1 of {planned['plain']}" in said(call("status", "squeeze"))

@@ -38,7 +38,7 @@ def test_a_budget_of_time_is_spent_at_the_pace_of_finished_runs(call: Call) -> N
     dearest = max(others) / plain
     assert 20 - dearest < minutes <= 20
     assert "from 2 finished runs of this protocol, on A processor" in said(result)
-    time_told = re.search(r"Time: about (\d+) min (\d+) s of one worker", said(result))
+    time_told = re.search(r"Time: about (\d+) min (\d+) s on one worker", said(result))
     assert time_told is not None
     assert int(time_told[1]) * 60 + int(time_told[2]) == pytest.approx(60 * minutes, abs=1)
 
@@ -48,7 +48,7 @@ def test_more_workers_have_more_time(call: Call) -> None:
     runs = {}
     for jobs in (1, 2):
         found = re.search(
-            r"3 networks, (\d+) runs", said(call("plan", "squeeze", "--budget", "10min", "--jobs", str(jobs)))
+            r"3 variants, (\d+) runs", said(call("plan", "squeeze", "--budget", "10min", "--jobs", str(jobs)))
         )
         assert found is not None
         runs[jobs] = int(found[1])
@@ -67,7 +67,7 @@ def test_what_80_percent_power_takes_is_told_in_time_too(call: Call) -> None:
         total_cost(DIGITS.network, MAX, in_channels=1, classes=10, resolution=8).macs
         / total_cost(DIGITS.network, PLAIN, in_channels=1, classes=10, resolution=8).macs
     )
-    assert seconds == pytest.approx(int(found[1]) * 60 * (1 + share), abs=60), "of the networks that it needs alone"
+    assert seconds == pytest.approx(int(found[1]) * 60 * (1 + share), abs=60), "of the variants that it needs alone"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_what_80_percent_power_takes_is_told_in_time_too(call: Call) -> None:
 )
 def test_times_are_read_as_people_write_them(text: str, seconds: float, call: Call) -> None:
     finish({PLAIN: 1}, "another", wall_s=seconds / 10)  # so that the time is that of ten plain runs
-    found = re.search(r"3 networks, (\d+) runs", said(call("plan", "squeeze", "--budget", text, "--jobs", "1")))
+    found = re.search(r"3 variants, (\d+) runs", said(call("plan", "squeeze", "--budget", text, "--jobs", "1")))
     assert found is not None
     assert int(found[1]) == 9, "with SE a run takes a little longer"
 

@@ -1,4 +1,4 @@
-"""Under test: the ECA block, a block of another kind, by hand, against timm's, and in all that blocks share."""
+"""Under test: the ECA block by hand and against timm's, in networks of every place."""
 
 from typing import get_args
 
@@ -6,23 +6,19 @@ import pytest
 import torch
 from timm.layers import EcaModule
 
-from senet_ablate.blocks.eca import EfficientChannelAttention
-from senet_ablate.blocks.se import GATES, SQUEEZES
-from senet_ablate.models.resnet import ATTENTION, ResNet
-from senet_ablate.models.survey import count_complexity
-from senet_ablate.seeding import initialise
-from senet_ablate.spec.cost import LAYERS, added_cost, total_cost
-from senet_ablate.spec.geometry import eca_kernel
-from senet_ablate.spec.network import UNREAD, Excitation, Network, Placement, Position, SEConfig, Variant
+from senet_ablate.blocks.eca import EfficientChannelAttention, kernel_length
+from senet_ablate.models.build import build_network
+from senet_ablate.models.survey import count_complexity, survey
+from senet_ablate.spec.network import Network, Placement, Position, Variant
 
-ECA = SEConfig(excitation="eca")
+ECA = Variant(block="eca")
 WIDTH_8 = Network(backbone="resnet14", width=8, stem="small")
-EVERY_BLOCK = pytest.mark.parametrize(("squeeze", "gate"), [(s, g) for s in SQUEEZES for g in GATES])
+TASK = {"in_channels": 1, "classes": 10, "resolution": 8}
 
 
-def block_of(channels, **config):
+def block_of(channels, **settings):
     torch.manual_seed(0)
-    return EfficientChannelAttention(channels, SEConfig(excitation="eca", **config)).double()
+    return EfficientChannelAttention(channels, **settings).double()
 
 
 # log2(C) / 2 + 1 / 2 by hand, cut to an integer, and up to the next odd number
@@ -31,51 +27,40 @@ def block_of(channels, **config):
     [(1, 1), (2, 1), (4, 1), (7, 1), (8, 3), (16, 3), (64, 3), (127, 3), (128, 5), (1024, 5), (2048, 7)],
 )
 def test_the_kernel_grows_with_the_logarithm_of_the_width(channels, length):
-    assert eca_kernel(channels) == length
-    assert [tuple(weight.shape) for weight in block_of(channels).parameters()] == [(1, 1, length, 1)]
+    assert kernel_length(channels) == length
+    assert [tuple(weight.shape) for weight in block_of(channels).parameters()] == [(1, 1, length)]
 
 
-@pytest.mark.parametrize(("squeeze", "z"), [("avg", 2.0), ("max", 4.0)])
-def test_what_a_channel_is_given_is_a_weighted_sum_of_its_neighbours(squeeze, z):
-    block = block_of(8, squeeze=squeeze, gate="none")
+def test_what_a_channel_is_given_is_a_weighted_sum_of_its_neighbours():
+    block = block_of(8)
     with torch.no_grad():
-        block.conv.weight.copy_(torch.tensor([0.5, 1.0, -2.0]).view(1, 1, 3, 1))
+        block.conv.weight.copy_(torch.tensor([[[0.5, 1.0, -2.0]]]))
     x = torch.zeros(1, 8, 2, 2, dtype=torch.double)
-    x[0, 3] = torch.tensor([[1.0, 3.0], [0.0, 4.0]])  # mean 2, largest 4
-    added = (block(x) - x)[0, :, 0, 0]
+    x[0, 3] = torch.tensor([[1.0, 3.0], [0.0, 4.0]])  # mean 2
+    before_the_gate = torch.logit(block.excitation(x))[0, :, 0, 0]
     # Channel 2 sees it after itself, channel 4 before; the sum is a correlation, as torch and the authors write it.
-    assert added.tolist() == [0, 0, -2.0 * z, z, 0.5 * z, 0, 0, 0]
+    by_hand = torch.tensor([0, 0, -4.0, 2.0, 1.0, 0, 0, 0], dtype=torch.double)
+    torch.testing.assert_close(before_the_gate, by_hand)
+    torch.testing.assert_close(block(x), x * torch.sigmoid(by_hand)[:, None, None])
 
 
 @pytest.mark.parametrize("channels", [8, 24, 64, 256, 2048])
 def test_outputs_and_gradients_are_those_of_timm(channels):
     ours, theirs = block_of(channels), EcaModule(channels).double()
-    theirs.conv.weight.data = ours.conv.weight.detach().squeeze(3).clone()
+    theirs.conv.weight.data = ours.conv.weight.detach().clone()
     x = torch.randn(3, channels, 5, 4, dtype=torch.double)
     found = []
     for block in (ours, theirs):
         own = x.clone().requires_grad_()
         out = block(own)
         out.square().sum().backward()
-        found.append((out.detach(), own.grad, block.conv.weight.grad.flatten()))
+        found.append((out.detach(), own.grad, block.conv.weight.grad))
     for mine, other in zip(*found, strict=True):
         torch.testing.assert_close(mine, other)
 
 
-@EVERY_BLOCK
-def test_without_squeeze_each_pixel_is_a_map_of_its_own(squeeze, gate):
-    block = block_of(8, squeeze=squeeze, gate=gate)
-    x = torch.randn(2, 8, 3, 4, dtype=torch.double).to(memory_format=torch.channels_last)
-    out = block(x)
-    assert out.shape == x.shape
-    if squeeze == "none":
-        pixels = x.permute(0, 2, 3, 1).reshape(24, 8, 1, 1)
-        torch.testing.assert_close(out.permute(0, 2, 3, 1).reshape(24, 8, 1, 1), block(pixels))
-    assert all(weight.requires_grad == GATES[gate].learnt for weight in block.parameters())
-
-
 def test_backward_agrees_with_finite_differences():
-    block = block_of(4, gate="tanh")
+    block = block_of(4, kernel=3)
     x = torch.randn(2, 4, 2, 2, dtype=torch.double, requires_grad=True)
     weight = block.conv.weight.detach().clone().requires_grad_()
     assert torch.autograd.gradcheck(
@@ -84,61 +69,64 @@ def test_backward_agrees_with_finite_differences():
 
 
 def test_first_weights_are_keyed_by_seed_and_name():
-    def weights(seed):
-        torch.manual_seed(7 + seed)  # what the shared generator would have given does not matter
-        model = ResNet(WIDTH_8, Variant(se=ECA), in_channels=1, classes=10)
-        torch.rand(seed)
-        initialise(model, 3)
-        return model.state_dict()
+    def weights(state, variant=ECA, seed=3):
+        torch.manual_seed(state)  # what the shared generator would have given does not matter
+        return build_network(WIDTH_8, variant, **TASK, seed=seed).state_dict()
 
-    one, other = weights(0), weights(1)
+    one, other, apart = weights(7), weights(8), weights(7, seed=4)
     assert all(torch.equal(value, other[name]) for name, value in one.items())
-    plain = ResNet(WIDTH_8, Variant(), in_channels=1, classes=10)
-    initialise(plain, 3)
-    assert all(torch.equal(value, one[name]) for name, value in plain.state_dict().items())
+    kernels = [name for name in one if name.endswith("se.conv.weight")]
+    assert len(kernels) == 4
+    assert not any(torch.equal(one[name], apart[name]) for name in kernels)
+    assert not torch.equal(one[kernels[0]], one[kernels[1]]), "one key for each place"
+    assert all(torch.equal(value, one[name]) for name, value in weights(9, Variant()).items())
 
 
-@pytest.mark.parametrize("squeeze", SQUEEZES)
-def test_it_costs_its_kernel(squeeze):
-    variant = Variant(se=SEConfig(excitation="eca", squeeze=squeeze))
-    added = added_cost(WIDTH_8, variant, 8)
+def test_it_costs_its_kernel():
+    added = survey(WIDTH_8, ECA, **TASK).added
     # Blocks see 32, 64, 128 and 256 channels, on maps of 8, 4, 2 and 1 pixels a side.
     sites = [(32, 3, 64), (64, 3, 16), (128, 5, 4), (256, 5, 1)]
     assert added.params == sum(kernel for _, kernel, _ in sites)
-    once = [kernel * channels for channels, kernel, _ in sites]
-    read = [channels * pixels for channels, _, pixels in sites]
-    at_each_pixel = [macs * pixels for macs, (_, _, pixels) in zip(once, sites, strict=True)]
-    assert added.macs == (sum(at_each_pixel) if squeeze == "none" else sum(once) + sum(read))
-    with_block, without = (
-        count_complexity(ResNet(WIDTH_8, one, in_channels=1, classes=10), in_channels=1, resolution=8)
-        for one in (variant, Variant())
-    )
-    assert (with_block.params - without.params, with_block.macs - without.macs) == (added.params, added.macs)
+    assert added.macs == sum(kernel * channels + channels * pixels for channels, kernel, pixels in sites)
 
 
-@pytest.mark.parametrize("position", get_args(Position))
-def test_it_fits_every_place_and_costs_there_what_its_trace_counts(position):
-    variant = Variant(se=ECA, placement=Placement(position=position))
-    task = {"in_channels": 3, "resolution": 8}
-    model = ResNet(WIDTH_8, variant, classes=10, in_channels=3)
-    assert count_complexity(model, **task) == total_cost(WIDTH_8, variant, classes=10, **task)
-    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 10)
+@pytest.mark.parametrize("position", [name for name in get_args(Position) if name != "replace-3x3"])
+def test_it_fits_every_place_and_costs_there_what_it_adds_to_the_plain_network(position):
+    variant = ECA.model_copy(update={"placement": Placement(position=position)})
+    found, plain = survey(WIDTH_8, variant, **TASK), survey(WIDTH_8, Variant(), **TASK)
+    assert found.total.params - plain.total.params == found.added.params > 0
+    assert found.total.macs - plain.total.macs == found.added.macs > 0
+    model = build_network(WIDTH_8, variant, **TASK)
+    assert count_complexity(model, in_channels=1, resolution=8) == found.total
+    assert model(torch.randn(2, 1, 8, 8)).shape == (2, 10)
 
 
-def test_a_resnet_50_has_86_of_its_weights():
-    # 3 blocks of 256 channels, 4 of 512 and 6 of 1,024 have k = 5, 3 of 2,048 have k = 7.
-    assert added_cost(Network(backbone="resnet50"), Variant(se=ECA), 224).params == 13 * 5 + 3 * 7
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        # 3 blocks of 256 channels, 4 of 512 and 6 of 1,024 have k = 5, 3 of 2,048 have k = 7.
+        ({}, 13 * 5 + 3 * 7),
+        # Those of the released model, k = 3, 5, 5, 7 by stage: the abstract's 80.
+        ({"kernel": {2: 3, 3: 5, 4: 5, 5: 7}}, 80),
+    ],
+)
+def test_a_resnet_50_has_the_weights_of_equation_12_or_of_the_abstract(settings, weights):
+    variant = Variant(block="eca", settings=settings)
+    added = survey(Network(backbone="resnet50"), variant, in_channels=3, classes=1000, resolution=224).added
+    assert added.params == weights
 
 
 @pytest.mark.parametrize(("key", "value"), [("reduction", 8), ("bias", True)])
-def test_a_key_that_it_does_not_read_is_refused(key, value):
-    with pytest.raises(ValueError, match=f"{key} has no meaning with excitation = 'eca'; leave it out"):
-        SEConfig(excitation="eca", **{key: value})
+def test_a_setting_that_it_does_not_have_is_refused(key, value):
+    with pytest.raises(ValueError, match=f"block 'eca' has no setting '{key}'; .*kernel"):
+        build_network(WIDTH_8, Variant(block="eca", settings={key: value}), **TASK)
+
+
+def test_a_kernel_without_a_middle_is_refused():
+    with pytest.raises(ValueError, match="kernel = 4 has no middle"):
+        EfficientChannelAttention(8, kernel=4)
 
 
 def test_it_is_named_by_what_it_is():
-    assert Variant(se=SEConfig(excitation="eca", squeeze="max", gate="tanh")).slug == "eca-max-tanh"
-
-
-def test_every_declared_excitation_has_a_block_and_a_cost_and_no_other():
-    assert set(ATTENTION) == set(LAYERS) == set(UNREAD) == set(get_args(Excitation))
+    assert ECA.slug == "eca"
+    assert ECA.model_copy(update={"placement": Placement(stages=(3, 4), position="pre")}).slug == "eca-stage34-pre"

@@ -8,8 +8,8 @@ import torch
 from timm.layers import SEModule
 
 from senet_ablate.blocks.se import GATES, SQUEEZES, SqueezeExcitation, squeeze_avg
-from senet_ablate.models.resnet import ResNet
-from senet_ablate.models.survey import count_complexity
+from senet_ablate.models.build import build_network
+from senet_ablate.models.survey import count, count_complexity
 from senet_ablate.spec.cost import added_cost
 from senet_ablate.spec.network import Gate, Network, SEConfig, Squeeze, Variant
 from senet_ablate.spec.protocol import Complexity
@@ -29,6 +29,7 @@ OUTPUT_BY_HAND = {  # of a pixel x whose value before the gate is u
     "sigmoid": lambda x, u: x / (1 + math.exp(-u)),
     "tanh": lambda x, u: x * (math.exp(2 * u) - 1) / (math.exp(2 * u) + 1),
     "relu": lambda x, u: x * max(u, 0.0),
+    "double-sigmoid": lambda x, u: 2 * x / (1 + math.exp(-u)),
     "constant": lambda x, u: x / 2,
     "random": lambda x, u: x / (1 + math.exp(-u)),
     "none": lambda x, u: x + u,
@@ -77,11 +78,38 @@ def test_output_on_a_2x2_map_is_that_of_hand_arithmetic(squeeze, gate):
 
 @pytest.mark.parametrize(
     ("gate", "closed"),
-    [("sigmoid", 0.5), ("tanh", 0.0), ("relu", 0.0), ("constant", 0.5), ("random", 0.5), ("none", 1.0)],
+    [
+        ("sigmoid", 0.5),
+        ("tanh", 0.0),
+        ("relu", 0.0),
+        ("double-sigmoid", 1.0),
+        ("constant", 0.5),
+        ("random", 0.5),
+        ("none", 1.0),
+    ],
 )
 def test_negative_hidden_channel_is_cut_to_zero_before_the_second_layer(gate, closed):
     x = -torch.tensor([MAP], dtype=torch.float64)  # the average squeeze gives a hidden value of -1.25
     torch.testing.assert_close(small_block(gate=gate)(x), closed * x)
+
+
+@EVERY_BLOCK
+def test_the_residual_form_adds_the_map_to_what_the_block_gives(squeeze, gate):
+    x = torch.tensor([MAP], dtype=torch.float64)
+    residual, usual = (small_block(squeeze=squeeze, gate=gate, residual=which) for which in (True, False))
+    torch.testing.assert_close(residual(x), x + usual(x), rtol=0, atol=0)
+    torch.testing.assert_close(residual.excitation(x), usual.excitation(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "factor"), [({}, 0.5), ({"gate": "double-sigmoid"}, 1.0), ({"residual": True}, 1.5)]
+)
+def test_a_block_without_excitation_multiplies_by_the_factor_of_its_form(config, factor):
+    block = random_block(8, 0, reduction=2, **config)
+    with torch.no_grad():
+        block.expand.weight.zero_()
+    x = torch.randn(2, 8, 3, 3, dtype=torch.float64)
+    torch.testing.assert_close(block(x), factor * x)
 
 
 def test_biases_are_added_to_both_layers():
@@ -220,7 +248,7 @@ def test_every_gate_has_the_parameters_and_multiply_adds_of_the_sigmoids_block(g
     block = SqueezeExcitation(64, SEConfig(gate=gate))
     layers = 2 * 64 * 4  # used once per image; the squeeze reads 64 maps of 7 x 7
     by_hand = Complexity(params=layers, params_with_bn_stats=layers, macs=layers + 64 * 49)
-    assert count_complexity(block, in_channels=64, resolution=7) == by_hand
+    assert count(block, [block], in_channels=64, resolution=7) == (by_hand, by_hand)
 
 
 @pytest.mark.parametrize("squeeze", SQUEEZES)
@@ -230,7 +258,9 @@ def test_controls_cost_a_network_what_sigmoid_gates_cost_it(gate, squeeze):
     config = SEConfig(squeeze=squeeze, bias=True)
     control, sigmoid, plain = (Variant(se=se) for se in (config.model_copy(update={"gate": gate}), config, None))
     costs = [
-        count_complexity(ResNet(network, variant, in_channels=1, classes=10), in_channels=1, resolution=8)
+        count_complexity(
+            build_network(network, variant, in_channels=1, classes=10, resolution=8), in_channels=1, resolution=8
+        )
         for variant in (control, sigmoid, plain)
     ]
     assert costs[0] == costs[1]
@@ -258,7 +288,8 @@ def test_every_declared_squeeze_and_gate_exists_and_no_other():
 
 def test_printed_block_shows_squeeze_gate_and_reduction():
     block = SqueezeExcitation(8, SEConfig(squeeze="max", gate="tanh", reduction=2))
-    assert "squeeze=max, gate=tanh, reduction=2" in str(block)
+    assert "squeeze=max, gate=tanh, reduction=2)" in str(block).replace("\n", ")")
+    assert "reduction=2, residual=True" in str(SqueezeExcitation(8, reduction=2, residual=True))
 
 
 def test_the_average_is_the_mean_and_its_backward_never_fills_a_map():

@@ -98,7 +98,7 @@ def test_prune_is_written_beside_it_and_shown(place):
         (["prune", "ratio:original"], ["ratio:original", "without SE"]),
         (["excitation", "gate:relu"], ["no finished run of se-r16-relu with seed 0", "--keep-weights"]),
         (["excitation", "--seed", "7"], ["no finished run of se-r16 with seed 7"]),
-        (["excitation", "controls:other-seeds", "--seed", "7"], ["--seed 7", "begin at 1000"]),
+        (["excitation", "controls:other-seeds", "--seed", "7"], ["--seed 7", "start at 1000"]),
         (["excitation", "--classes", "eleven"], ["'eleven'", "0, 1, 2"]),
         (["excitation", "--weights", "broken.pt"], ["broken.pt", "cannot be read as weights"]),
         (["excitation", "--weights", "list.pt"], ["list.pt", "expected a state dict"]),
@@ -107,7 +107,7 @@ def test_prune_is_written_beside_it_and_shown(place):
             ["other.pt", "not the weights of se-r16 on resnet14, width 16", "Missing key"],
         ),
         (["excitation", "--weights", "released.pt"], ["released.pt", "imagenet-resnet50"]),
-        (["excitation", "gate:tanh", "gate:relu", "--weights", "list.pt"], ["list.pt", "one network"]),
+        (["excitation", "gate:tanh", "gate:relu", "--weights", "list.pt"], ["list.pt", "one variant"]),
     ],
 )
 def test_a_mistake_is_one_message_with_exit_code_2(place, arguments, words):
@@ -182,7 +182,7 @@ def test_released_weights_are_looked_at_on_the_papers_classes(released):
     assert "1000 classes apart and the images are of 6" in " ".join(refused.stderr.split())
     named = call("excitation", "ratio:r8", "--weights", "seresnet50.pth", *protocol)
     assert named.exit_code == 2
-    assert "name none beside them" in " ".join(named.stderr.split())
+    assert "name no variant with them" in " ".join(named.stderr.split())
 
 
 def test_the_papers_classes_are_these_of_imagenets():

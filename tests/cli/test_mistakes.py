@@ -24,7 +24,7 @@ from senet_ablate.cli.main import main
 from senet_ablate.data.datasets import load_data
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.build import build_network
 from senet_ablate.models.weights import of_file
 from senet_ablate.report.figures import curves_frame, plot_curves, plot_table, save
 from senet_ablate.report.tables import build_table
@@ -66,7 +66,7 @@ def told(result: Result) -> str:
         (["status", "--study", "a\nb"], ["--study", "one line"]),
         (["status", "--study", "\udcff"], ["--study", "UTF-8"]),
         (["status", "--results", ""], ["--results", "expected a path"]),
-        (["status", "--ablations", ".."], ["..: no protocols/*.toml"]),
+        (["status", "--ablations", ".."], ["..: no ablation (*.toml) in this folder"]),
         (["run", "--data", ""], ["--data", "expected a path"]),
         (["merge", ".", "--into", ""], ["--into", "expected a text"]),
         (["verify", ""], ["STUDY ''", "plain folder name"]),
@@ -102,7 +102,7 @@ def test_what_does_not_fit_into_memory_is_told(
     def fail(*arguments: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr("senet_ablate.models.survey.count_complexity", fail)
+    monkeypatch.setattr("senet_ablate.models.survey.survey", fail)
     assert "not enough memory" in told(invoke("count", "gate", "--protocol", "digits"))
 
 
@@ -237,7 +237,7 @@ def test_a_file_to_fill_that_is_no_text_is_named(full: Study, invoke: Callable[.
 )
 def test_tensors_that_are_no_weights_are_told(tmp_path: Path, changes: dict[Any, torch.Tensor], words: str) -> None:
     protocol, path = load_protocol(ABLATIONS, "digits"), tmp_path / "weights.pt"
-    state = ResNet(protocol.network, SE, in_channels=1, classes=10).state_dict()
+    state = build_network(protocol.network, SE, in_channels=1, classes=10, resolution=8).state_dict()
     torch.save(dict(state) | changes, path)
     found = refusal(lambda: of_file(path, Arm(variant=SE), protocol))
     assert str(path) in found
@@ -310,3 +310,12 @@ def test_crops_without_a_pixel_of_the_image_are_refused() -> None:
     facts = load_data(PROTOCOL.data, None).facts
     with pytest.raises(UserError, match="crop_padding = 8"):
         check_fit(padded, PROTOCOL.data, facts, devices=1)
+
+
+def test_the_status_of_a_study_that_does_not_exist_is_a_mistake_and_of_a_planned_one_is_not(call, study):
+    result = call("status", "--study", "frist")
+    assert result.exit_code == 2
+    assert result.stderr == "error: no study 'frist' in results; studies there: first\n"
+    assert call("status").exit_code == 0
+    (study.root.parent / "planned").mkdir()
+    assert "0 of 51 runs finished" in call("status", "--study", "planned", "--protocol", "digits").stdout

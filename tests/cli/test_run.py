@@ -48,14 +48,14 @@ def test_list_names_all_tables_rows_and_protocols(invoke):
         assert ablation.slug in output
     for path in Path(ABLATIONS, "protocols").glob("*.toml"):
         assert load_protocol(Path(ABLATIONS), path.stem).name in output
-    assert "the paper's 25 rows are 17 distinct networks; 15 findings" in " ".join(output.split())
+    assert "the paper's 25 rows are 17 distinct variants; 15 findings" in " ".join(output.split())
 
 
 def test_plan_tells_what_tables_share(invoke):
     output = invoke("plan").output
-    assert "17 networks, 51 runs, 0 finished, 51 to do." in output
+    assert "17 variants, 51 runs, 0 finished, 51 to do." in output
     assert "Time: unknown" in output
-    assert "8 networks, 16 runs" in invoke("plan", "ratio", "gate", "--seeds", "2").output
+    assert "8 variants, 16 runs" in invoke("plan", "ratio", "gate", "--seeds", "2").output
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,14 @@ def test_a_study_killed_in_the_middle_ends_with_the_tables_of_an_undisturbed_one
     assert done.returncode == 0, done.stderr
     assert "training 3 on cpu, 1 at once" in done.stderr
     assert re.search(r"r = 2 +1 ", done.stdout)
+    for number in (1, 2, 3):
+        assert re.search(
+            rf"\n(se-r2|se-r16|plain) seed 0: \d+\.\d\d % error in .+; {number} of 3 runs done", done.stderr
+        )
+    page = re.fullmatch(r"wrote \d+ files; the page to open: (.+)", done.stdout.splitlines()[-1])
+    assert page
+    assert (whole / page[1]).name == "index.html"
+    assert (whole / page[1]).is_file()
 
     driver = subprocess.Popen(
         [sys.executable, "-m", "senet_ablate", *command],
@@ -146,7 +154,7 @@ def test_a_study_killed_in_the_middle_ends_with_the_tables_of_an_undisturbed_one
     assert "3 of 3 runs were finished; nothing to train" in third.stderr
     assert {path.name for path in finished[0].parent.iterdir()} == {"curve.csv", "predictions.npz", "record.json"}
     gate = call("plan", "gate", *SMALL, cwd=cut)
-    assert "4 networks, 4 runs, 2 finished, 2 to do." in gate.stdout, "the three gates, and the network without SE"
+    assert "4 variants, 4 runs, 2 finished, 2 to do." in gate.stdout, "the three gates, and the network without SE"
     assert "from 3 finished runs of this protocol" in " ".join(gate.stdout.split())
     changed = call("run", "gate", *SMALL, "--set", "recipe.lr=0.1", cwd=cut)
     assert changed.returncode == 2
@@ -184,7 +192,7 @@ def test_two_drivers_divide_a_study_between_them(tmp_path):
     trained = [int(re.search(r"trained (\d) runs", text)[1]) for text in told]
     assert sum(trained) == 3, "each run once"
     assert min(trained) >= 1, "and nobody idle"
-    assert any("done by another driver" in text for text in told)
+    assert any("done by another process" in text for text in told)
     folders = [path.parent for path in tmp_path.glob("results/small/*/record.json")]
     assert len(folders) == 3
     assert all(len(list(folder.iterdir())) == 3 for folder in folders)
@@ -265,3 +273,20 @@ def test_ctrl_c_and_sigterm_end_tidily_and_the_report_is_still_written(tmp_path,
     assert not list(tmp_path.glob("results/small/*/lease-*.json")), "a driver elsewhere need not wait for them"
     assert "unfinished: seed 0 at epoch" in (tmp_path / "reports/small/tables/table12_gate.md").read_text()
     assert "Table 12" in output
+
+
+FIRST_WORD = """
+import sys
+from senet_ablate.cli import run
+def tell(text):
+    print(text, "torch" in sys.modules, "pandas" in sys.modules)
+    sys.exit()
+run.tell = tell
+run.run(["ratio", "--study", "s"])
+"""
+
+
+def test_the_first_word_comes_before_anything_slow(tmp_path):
+    here = os.environ | {"PYTHONPATH": str(Path(ABLATIONS).parent)}
+    done = subprocess.run([sys.executable, "-c", FIRST_WORD], cwd=tmp_path, capture_output=True, text=True, env=here)
+    assert done.stdout == "study s, protocol digits, results in results/s; loading False False\n"

@@ -1,18 +1,25 @@
 """Sharing out a machine, and the study around an executor."""
 
+import errno
 import io
+import os
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import helpers
 import pytest
+from helpers import PROTOCOL, SE, make_record, request, write_record
 from rich.console import Console
 from sound import begun
 
 from senet_ablate.errors import UserError
 from senet_ablate.execution import driver, machine
 from senet_ablate.execution.machine import Machine, share_out
+from senet_ablate.execution.progress import ProgressLog
+from senet_ablate.results.records import Progress
 from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import ArmPlan, Plan, make_plan
 from senet_ablate.spec.ablation import Arm, arms
@@ -56,14 +63,62 @@ def test_a_device_that_is_not_there_is_an_error_that_says_what_is(monkeypatch):
         machine.find_machine("cuda")
 
 
+@pytest.fixture
+def lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"senet-ablate-uid{os.getuid()}.lock"
+
+
+@pytest.mark.parametrize("there", ["a folder", "a pipe", "a link", "no temporary folder"])
+def test_training_and_measuring_go_on_where_the_lock_cannot_be_had(lock, monkeypatch, there):
+    if there == "a folder":
+        lock.mkdir()
+    elif there == "a pipe":
+        os.mkfifo(lock)
+    elif there == "a link":
+        lock.symlink_to("somewhere")
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", "/nowhere/at/all")
+    with machine.shared(print):
+        pass
+    with machine.alone():
+        pass
+    assert not (lock.parent / "somewhere").exists()
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(lock, monkeypatch):
+    def refuse(handle, kind):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with machine.shared(print), machine.alone():
+        pass
+
+
+def test_who_waits_for_a_measurement_is_told(lock, monkeypatch):
+    monkeypatch.setattr(machine, "WAIT_S", 0.01)
+    told = []
+    with ExitStack() as measuring:
+        measuring.enter_context(machine.alone())
+
+        def say(text):
+            told.append(text)
+            measuring.close()
+
+        with machine.shared(say):
+            pass
+    assert len(told) == 1
+    assert "waiting" in told[0]
+
+
 class Scripted:
     """An executor that tells of one failure and otherwise of success, in the order of the requests."""
 
     def execute(self, requests):
-        for number, request in enumerate(requests):
-            yield Event("started", request)
+        for number, run in enumerate(requests):
+            yield Event("started", run)
             yield None
-            yield Event("failed", request, "out of luck") if number == 1 else Event("finished", request)
+            yield Event("failed", run, "out of luck") if number == 1 else Event("finished", run)
 
 
 @pytest.fixture
@@ -106,7 +161,7 @@ def test_a_failure_is_told_and_counted_and_progress_is_for_terminals_only(small_
     assert summary.trained == 7
     assert list(summary.failed.values()) == ["out of luck"]
     assert "out of luck" in text.getvalue()
-    assert ("8 of 8 runs" in text.getvalue()) == terminal
+    assert ("━━━━" in text.getvalue()) == terminal
 
 
 def test_a_pin_that_is_removed_under_way_is_written_again(tmp_path: Path) -> None:
@@ -125,9 +180,79 @@ def test_a_pin_that_is_removed_under_way_is_written_again(tmp_path: Path) -> Non
                 pin_file.unlink()
                 yield Event("finished", one)
 
-    todo = [helpers.request(study.root, 0)]
+    todo = [request(study.root, 0)]
     spec, cost = todo[0].spec, Complexity(params=1, params_with_bn_stats=1, macs=1)
     arm = ArmPlan(Arm(variant=spec.variant), (), cost, (spec,))
     plan = Plan((arm,), frozenset())
     driver.execute(lambda fits: Removing(), todo, plan, Console(file=io.StringIO()), keep=partial(study.keep, pin))
     assert pin_file.read_bytes() == before
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def log_of(requests, terminal=False):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=80)
+    return ProgressLog(console, {request.spec.run_id: 1.0 for request in requests}), text
+
+
+def test_each_run_that_ends_is_a_line_with_what_it_came_to_and_the_time_left(tmp_path, clock):
+    """Four runs of equal work, one after the other: the first took 30 s, so 90 s are left, then 60 s."""
+    study = Study(tmp_path)
+    errors = [3.5, None, 4.0, 5.0]
+    runs = [
+        RunRequest(spec=PROTOCOL.run_spec(SE, seed), folder=study.run(PROTOCOL.run_spec(SE, seed).run_id))
+        for seed in range(4)
+    ]
+    log, text = log_of(runs)
+    with log:
+        for run, error, kind in zip(runs, errors, ("finished", "finished", "failed", "found"), strict=True):
+            log.take(Event("started", run))
+            clock[0] += 30
+            if kind != "failed":
+                write_record(study, make_record(SE, run.spec.seed, error, wall_s=29.0))
+            log.take(Event(kind, run, "out of luck" if kind == "failed" else ""))
+    assert text.getvalue().splitlines() == [
+        "se-r16 seed 0: 3.50 % error in 29 s; 1 of 4 runs done, about 1 min 30 s left",
+        "se-r16 seed 1: diverged in 29 s; 2 of 4 runs done, about 1 min 00 s left",
+        f"failed {runs[2].spec.run_id}: out of luck; 3 of 4 runs done, about 30 s left",
+        "se-r16 seed 3: 5.00 % error in 29 s by another driver; 4 of 4 runs done",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_file_gets_a_sign_of_life_at_least_every_five_minutes(tmp_path, clock, terminal):
+    runs = [request(tmp_path, seed) for seed in range(5)]
+    log, text = log_of(runs, terminal)
+    told = []
+    with log:
+        for run in runs:
+            log.take(Event("started", run))
+        runs[0].folder.progress_file.write_text(Progress(epoch=1, epochs=2).model_dump_json())
+        for _ in range(1200):
+            clock[0] += 1
+            before = len(text.getvalue())
+            log.take(None)
+            if len(text.getvalue()) > before:
+                told.append(clock[0] - 100)
+    lines = [line for line in text.getvalue().splitlines() if "under way" in line]
+    if terminal:
+        assert lines == []
+        return
+    assert max(later - sooner for sooner, later in zip([0, *told], [*told, 1200], strict=True)) <= 300
+    # Half of one of five runs took 240 s, so nine times as long is left.
+    under_way = "plain seed 0 at epoch 1 of 2, plain seed 1, plain seed 2, 2 more"
+    assert lines[0] == f"0 of 5 runs done, about 36 min 00 s left; under way: {under_way}"
+
+
+def test_a_damaged_record_ends_no_driver(tmp_path, clock):
+    run = request(tmp_path, 0)
+    run.folder.record_file.write_text("{")
+    log, text = log_of([run])
+    log.take(Event("finished", run))
+    assert text.getvalue() == "plain seed 0: finished; 1 of 1 runs done\n"

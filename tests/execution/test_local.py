@@ -200,3 +200,33 @@ def test_workers_keep_freed_memory_and_a_users_own_setting(monkeypatch):
     warm_up(ALLOCATOR)
     assert os.environ["MALLOC_TOP_PAD_"] == "4096"
     assert os.environ["MALLOC_MMAP_THRESHOLD_"] == str(2**30)
+
+
+UNABLE = """
+import os, sys, pathlib
+sys.path[:0] = [sys.argv[1], os.path.join(os.path.dirname(sys.argv[1]), "support")]
+from test_local import request
+from senet_ablate.errors import UserError
+from senet_ablate.execution.local import LocalPool
+if __name__ == "__main__":
+    try:
+        print(*LocalPool([{}, {}]).execute([request(pathlib.Path(sys.argv[2]), seed) for seed in (0, 1)]))
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_what_workers_cannot_import_is_told_once_with_its_cause(tmp_path):
+    """An ImportError the server would swallow, another it would die of, again and again."""
+    script = tmp_path / "driver.py"
+    script.write_text(UNABLE)
+    for error in ("ImportError('libwhatever.so: no such file')", "OSError('libwhatever.so: no such file')"):
+        (tmp_path / "pytorch_lightning.py").write_text(f"raise {error}\n")
+        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, script, Path(__file__).parent, tmp_path]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": path}
+        )
+        name = error.partition("(")[0]
+        told = f"workers cannot import what they need: {name}: libwhatever.so: no such file\n"
+        assert (done.stdout, done.stderr) == (told, "")

@@ -123,7 +123,7 @@ def test_a_call_with_too_little_time_stops_tidily_and_the_next_one_goes_on(
     )
     assert first.exit_code == 0, first.output
     assert "trained 0 runs in" in first.output
-    assert ", 2 did not fit into the time, and the same command goes on" in " ".join(first.output.split())
+    assert ", 2 left for lack of time (the same command continues)" in " ".join(first.output.split())
     assert workers() == []
     assert not list(Path("results/long").glob("*/record.json"))
     again = CliRunner().invoke(main, [*call, *short, "--for", "10min"])
@@ -135,7 +135,7 @@ def test_a_call_with_too_little_time_stops_tidily_and_the_next_one_goes_on(
 def test_jobs_elsewhere_have_limits_of_their_own() -> None:
     result = CliRunner().invoke(main, ["run", "ratio", "--executor", "slurm", "--for", "25min"])
     assert result.exit_code == 2
-    assert "--for is for runs on this machine; with --executor slurm each job has its own limit" in " ".join(
+    assert "--for limits runs on this machine; with --executor slurm each job has its own time limit" in " ".join(
         result.output.split()
     )
 

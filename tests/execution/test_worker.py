@@ -41,6 +41,20 @@ def test_a_run_is_done_once_and_found_afterwards(tmp_path: Path) -> None:
     assert names(one.folder.path) == FINISHED
 
 
+def test_each_run_has_a_port_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a caller's nor the one that Lightning left from the run before, where another's processes may meet."""
+    seen: list[str | None] = []
+
+    def train_run(*_: object) -> None:
+        seen.append(os.environ.get("MASTER_PORT"))
+        monkeypatch.setenv("MASTER_PORT", "12345")
+
+    monkeypatch.setattr(worker, "train_run", train_run)
+    for seed in range(2):
+        assert attempt(request(tmp_path, seed)).kind == "finished"
+    assert seen == [None, None]
+
+
 def test_a_run_that_another_process_does_is_left_alone(tmp_path: Path) -> None:
     one = request(tmp_path, 0)
     with leased(one.folder.path):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,9 @@ import torch
 from torch import nn
 
 from senet_ablate.blocks.se import GATES, SqueezeExcitation
+from senet_ablate.models.build import build_network
 from senet_ablate.models.hooks import collect, recorded
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.sites import Site, insert, inserts
 from senet_ablate.results.gates import (
     UPPER_LIMIT,
     BlockExcitation,
@@ -24,14 +26,6 @@ from senet_ablate.results.gates import (
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 
 
-class Holder(nn.Module):
-    """Stands for a residual block."""
-
-    def __init__(self, se: SqueezeExcitation) -> None:
-        super().__init__()
-        self.se = se
-
-
 class Made(nn.Module):
     """A network of SE blocks alone, whose first layers pass a non-negative squeezed map on as it is.
 
@@ -40,20 +34,24 @@ class Made(nn.Module):
 
     def __init__(self, *blocks: tuple[SEConfig, list[list[float]]]) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList()
-        for config, expand in blocks:
-            se = SqueezeExcitation(len(expand), config)
-            with torch.no_grad():
-                se.reduce.weight.copy_(torch.eye(len(expand))[:, :, None, None])
-                se.expand.weight.copy_(torch.tensor(expand)[:, :, None, None])
-            self.blocks.append(Holder(se))
+        self.units = nn.ModuleList(nn.Identity() for _ in blocks)
+        place = {"side": "after", "index": 1, "size": 1, "child": "se"}
+        for number, (config, expand) in enumerate(blocks):
+            unit = f"units.{number}"
+            site = Site(unit=unit, module=unit, stage=number + 2, channels=len(expand), **place)
+            insert(self, [site], partial(self.block, config, expand))
 
-    def se_blocks(self):
-        return {f"SE_{number}_1": block for number, block in enumerate(self.blocks, start=2)}
+    @staticmethod
+    @torch.no_grad()
+    def block(config, expand, site):
+        se = SqueezeExcitation(site.channels, config)
+        se.reduce.weight.copy_(torch.eye(site.channels)[:, :, None, None])
+        se.expand.weight.copy_(torch.tensor(expand)[:, :, None, None])
+        return se
 
     def forward(self, x):
-        for block in self.blocks:
-            block.se(x)
+        for unit in self.units:
+            unit(x)
         return x
 
 
@@ -173,12 +171,12 @@ VARIANTS = [
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.slug)
 def test_recording_leaves_outputs_alone_and_hears_what_meets_the_map(variant):
     torch.manual_seed(0)
-    model = ResNet(NETWORK, variant, in_channels=1, classes=3).eval()
+    model = build_network(NETWORK, variant, in_channels=1, classes=3, resolution=8).eval()
     images = torch.randn(2, 1, 8, 8)
     before = model(images)
     met = {}
-    for name, block in model.se_blocks().items():
-        block.se.register_forward_hook(
+    for name, each in inserts(model).items():
+        each.block.register_forward_hook(
             lambda se, args, out, name=name: met.update({name: (args[0].clone(), out.clone())})
         )
     with recorded(model) as gates:
@@ -192,11 +190,12 @@ def test_recording_leaves_outputs_alone_and_hears_what_meets_the_map(variant):
     assert all(torch.equal(gates[name], heard[name]) for name in heard), "nothing listens any more"
 
 
-def test_se_blocks_have_the_papers_names():
+def test_blocks_have_the_papers_names():
     def names(**placement):
         with torch.device("meta"):
             variant = Variant(se=SEConfig(), placement=Placement(**placement))
-            return list(ResNet(Network(backbone="resnet50"), variant, in_channels=3, classes=10).se_blocks())
+            model = build_network(Network(backbone="resnet50"), variant, in_channels=3, classes=10, resolution=64)
+            return list(inserts(model))
 
     depths = {2: 3, 3: 4, 4: 6, 5: 3}
     by_hand = [f"SE_{stage}_{index}" for stage, depth in depths.items() for index in range(1, depth + 1)]

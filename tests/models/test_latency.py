@@ -116,7 +116,7 @@ def test_tables_show_times_once_they_are_measured(full: Study) -> None:
 HOLD = textwrap.dedent("""
     import sys
     from senet_ablate.execution import machine
-    with machine.shared():
+    with machine.shared(print):
         print("held", flush=True)
         sys.stdin.readline()
 """)
@@ -130,7 +130,7 @@ def test_nobody_measures_while_a_study_trains(tmp_path: Path, monkeypatch: pytes
     ) as study:
         assert study.stdout is not None
         assert study.stdout.readline() == "held\n"
-        with machine.shared():
+        with machine.shared(print):
             pass  # studies share the machine
         with pytest.raises(UserError, match="a study trains on this machine"), machine.alone():
             pass

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
+from senet_ablate.blocks.se import SqueezeExcitation
+from senet_ablate.models.build import build_network
 from senet_ablate.models.hooks import collect, switched_off
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.sites import inserts
 from senet_ablate.spec.cost import added_cost
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 from senet_ablate.training.evaluation import prune_table
@@ -13,8 +16,8 @@ NETWORK = Network(backbone="resnet26", width=16, stem="small")
 SE = Variant(se=SEConfig())
 
 
-def build(variant: Variant, like: ResNet | None = None) -> ResNet:
-    model = ResNet(NETWORK, variant, in_channels=1, classes=4).eval()
+def build(variant: Variant, like: nn.Module | None = None) -> nn.Module:
+    model = build_network(NETWORK, variant, in_channels=1, classes=4, resolution=8).eval()
     if like is not None:
         weights = like.state_dict()
         model.load_state_dict({name: weights[name] for name in model.state_dict()})
@@ -28,7 +31,7 @@ def trained():
     model = build(SE)
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.3)
                 module.weight.uniform_(0.5, 1.5)
     return model
@@ -41,7 +44,7 @@ def images():
 
 
 def named(model, *stages):
-    return [name for name in model.se_blocks() if int(name[3]) in stages]
+    return [name for name in inserts(model) if int(name[3]) in stages]
 
 
 @torch.no_grad()
@@ -60,7 +63,7 @@ def test_a_mean_gate_replaces_the_gate_alone(trained, images):
     gates = {block.name: block.mean for block in collect(trained, [images], 4)}
     seen = {}
     with switched_off(trained, ["SE_3_2"], gates):
-        trained.se_blocks()["SE_3_2"].se.register_forward_hook(lambda se, args, out: seen.update(x=args[0], out=out))
+        inserts(trained)["SE_3_2"].block.register_forward_hook(lambda se, args, out: seen.update(x=args[0], out=out))
         trained(images[0])
     expected = torch.from_numpy(gates["SE_3_2"]).float().view(1, -1, 1, 1)
     torch.testing.assert_close(seen["out"], seen["x"] * expected)
@@ -77,19 +80,19 @@ def test_the_mean_of_a_constant_gate_changes_nothing(images):
 
 
 def test_blocks_come_back_whatever_happens(trained):
-    blocks = {name: block.se for name, block in trained.se_blocks().items()}
+    blocks = {name: each.block for name, each in inserts(trained).items()}
     weights = {name: value.clone() for name, value in trained.state_dict().items()}
 
     def fail():
         with switched_off(trained, named(trained, 2, 3)):
-            left.extend(trained.se_blocks())
+            left.extend(n for n, each in inserts(trained).items() if isinstance(each.block, SqueezeExcitation))
             raise KeyError
 
     left = []
     with pytest.raises(KeyError):
         fail()
     assert left == named(trained, 4, 5)
-    assert {name: block.se for name, block in trained.se_blocks().items()} == blocks
+    assert {name: each.block for name, each in inserts(trained).items()} == blocks
     assert trained.state_dict().keys() == weights.keys()
     assert all(torch.equal(value, weights[name]) for name, value in trained.state_dict().items())
 

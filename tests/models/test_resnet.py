@@ -1,6 +1,7 @@
-"""Under test: `resnet`, against torchvision's plain ResNets, timm's SE networks and the formula of each site."""
+"""Our networks against torchvision's, timm's and pytorchcv's, and each of their places against its formula."""
 
 import itertools
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -13,15 +14,27 @@ from timm.layers import SEModule
 from torch import Tensor, nn
 
 from senet_ablate.blocks.se import SqueezeExcitation
-from senet_ablate.models.resnet import ResNet
-from senet_ablate.spec.network import BACKBONES, Network, Placement, SEConfig, Variant
+from senet_ablate.models.build import build_network
+from senet_ablate.models.sites import inserts
+from senet_ablate.spec.backbones import BACKBONES, OURS, Backbone
+from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 
-POSITIONS = ("standard", "pre", "post", "identity", "inner-3x3")
 PLAIN = Variant()
 
 
-def build(backbone: str, variant: Variant = PLAIN, *, classes: int = 10, in_channels: int = 3, **network) -> ResNet:
-    return ResNet(Network(backbone=backbone, **network), variant, in_channels=in_channels, classes=classes)
+def build(
+    backbone: str,
+    variant: Variant = PLAIN,
+    *,
+    classes: int = 10,
+    in_channels: int = 3,
+    resolution: int = 32,
+    **network,
+) -> nn.Module:
+    if BACKBONES[backbone].kind == "basic":
+        network.setdefault("stride_in", "3x3")
+    task = {"in_channels": in_channels, "classes": classes, "resolution": resolution}
+    return build_network(Network(backbone=backbone, **network), variant, **task)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50"])
@@ -105,25 +118,71 @@ FORMULAS = {
 }
 
 
+def assert_acts_as_its_formula(
+    backbone: str, index: int, formulas: dict[str, Callable[..., Tensor]], **network
+) -> None:
+    """Try each place in unit `index` of stage 3; a formula is of the plain unit and its input."""
+    for position in formulas:
+        variant = Variant(se=SEConfig(reduction=1), placement=Placement(position=position))
+        model, plain = scrambled(build(backbone, variant, **network)), build(backbone, **network)
+        plain.load_state_dict({name: value for name, value in model.state_dict().items() if name in plain.state_dict()})
+        for each in inserts(model).values():
+            each.block = StandIn()
+        unit, bare = (found.eval().layer2[index] for found in (model, plain))
+        x = torch.rand(2, next(m.in_channels for m in bare.modules() if isinstance(m, nn.Conv2d)), 7, 7)
+        before = x.clone()
+        expected = formulas[position](bare, x)
+        torch.testing.assert_close(unit(x), expected)
+        assert torch.equal(x, before), "the unit's input is left as it was"
+        others = [formulas[other](bare, x) for other in formulas if other != position]
+        assert all((other - expected).abs().max() > 0.01 for other in others), "the formulas must be told apart"
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("projects", [False, True])
 @pytest.mark.parametrize(("backbone", "stride_in"), [("resnet26", "1x1"), ("resnet26", "3x3"), ("resnet18", "3x3")])
 def test_se_block_acts_where_its_position_says(backbone, stride_in, projects):
     torch.manual_seed(2)
-    positions = [name for name in POSITIONS if backbone != "resnet18" or name != "inner-3x3"]
-    for position in positions:
-        variant = Variant(se=SEConfig(reduction=1), placement=Placement(position=position))
-        block = scrambled(build(backbone, variant, width=4, stride_in=stride_in)).eval().layer2[0 if projects else 1]
-        block.se = StandIn()
-        assert isinstance(block.downsample, nn.Sequential) == projects
-        x = torch.rand(2, block.conv1.in_channels, 7, 7)
-        before = x.clone()
-        shortcut = block.downsample[1](block.downsample[0](x)) if projects else x
-        expected = FORMULAS[position](block, x, shortcut)
-        torch.testing.assert_close(block(x), expected)
-        assert torch.equal(x, before), "the block's input is left as it was"
-        others = [FORMULAS[other](block, x, shortcut) for other in positions if other != position]
-        assert all((other - expected).abs().max() > 0.01 for other in others), "the formulas must be told apart"
+
+    def on_input(formula):
+        def compute(block, x):
+            assert isinstance(block.downsample, nn.Sequential) == projects
+            return formula(block, x, block.downsample[1](block.downsample[0](x)) if projects else x)
+
+        return compute
+
+    formulas = {
+        name: on_input(each) for name, each in FORMULAS.items() if (backbone, name) != ("resnet18", "inner-3x3")
+    }
+    assert_acts_as_its_formula(backbone, 0 if projects else 1, formulas, width=4, stride_in=stride_in)
+
+
+def preactivated(position: str) -> Callable[[nn.Module, Tensor], Tensor]:
+    """A pre-activation unit (He et al. 2016, Fig. 1b): its shortcut, where it projects, leaves after the first ReLU."""
+
+    def at(place: str, x: Tensor) -> Tensor:
+        return stand_in(x) if place == position else x
+
+    def compute(unit: nn.Module, x: Tensor) -> Tensor:
+        y = torch.relu(unit.bn1(at("pre", x)))
+        shortcut = at("identity", unit.downsample[0](y) if isinstance(unit.downsample, nn.Sequential) else x)
+        y = unit.conv2(torch.relu(unit.bn2(unit.conv1(y))))
+        if hasattr(unit, "conv3"):
+            y = unit.conv3(torch.relu(unit.bn3(at("inner-3x3", y))))
+        return at("post", at("standard", y) + shortcut)
+
+    return compute
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize(("kind", "more"), [("preact", set()), ("preact-bottleneck", {"inner-3x3"})])
+def test_se_block_acts_where_its_position_says_in_pre_activation_units(monkeypatch, kind, more, index):
+    monkeypatch.setitem(BACKBONES, "shallow", Backbone(kind=kind, depths=(2, 2, 2)))
+    torch.manual_seed(2)
+    places = OURS[kind].places
+    assert set(places) == {"standard", "pre", "post", "identity"} | more
+    assert_acts_as_its_formula("shallow", index, {position: preactivated(position) for position in places}, width=16)
 
 
 @pytest.mark.parametrize(
@@ -131,23 +190,73 @@ def test_se_block_acts_where_its_position_says(backbone, stride_in, projects):
     [
         (backbone, position)
         for backbone, kind in BACKBONES.items()
-        for position in POSITIONS
-        if (kind.block, position) != ("basic", "inner-3x3")
+        for position in OURS[kind.kind].places
+        if position != "replace-3x3"
     ],
 )
 def test_every_position_on_every_backbone_trains(backbone, position):
     torch.manual_seed(3)
     variant = Variant(se=SEConfig(reduction=2), placement=Placement(position=position))
-    stride_in = "3x3" if BACKBONES[backbone].block == "basic" else "1x1"
-    model = build(backbone, variant, width=4, stem="small", stride_in=stride_in)
+    small = {"stem": "small"} if len(BACKBONES[backbone].depths) == 4 else {}
+    model = build(backbone, variant, width=16, resolution=8, **small)
     blocks = [module for module in model.modules() if isinstance(module, SqueezeExcitation)]
-    assert len(blocks) == sum(BACKBONES[backbone].depths)
+    assert len(blocks) == (sum(BACKBONES[backbone].depths) or 1)
     logits = model(torch.randn(4, 3, 8, 8))
     assert logits.shape == (4, 10)
     nn.functional.cross_entropy(logits, torch.arange(4)).backward()
     gradients = [parameter.grad for parameter in model.parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    # Of the two layers of a block one at least: with few hidden channels a ReLU may be closed for all four images.
     assert sum(bool(parameter.grad.any()) for block in blocks for parameter in block.parameters()) > len(blocks)
+
+
+def theirs_as_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names of pytorchcv's pre-activation networks as ours."""
+
+    def named(name: str) -> str:
+        found = re.fullmatch(
+            r"features\.stage(\d)\.unit(\d+)\.(?:body\.conv(\d)\.(bn|conv)|(identity_conv))\.(\w+)", name
+        )
+        if found is None:
+            ends = {"features.init_block": "conv1", "features.post_activ.bn": "bn", "output": "fc"}
+            module, _, tensor = name.rpartition(".")
+            return f"{ends[module]}.{tensor}"
+        stage, unit, number, layer, _, tensor = found.groups()
+        return f"layer{stage}.{int(unit) - 1}.{f'{layer}{number}' if number else 'downsample.0'}.{tensor}"
+
+    return {named(name): value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "make", "arguments"),
+    [
+        ("preresnet20", "preresnet_cifar:get_preresnet_cifar", {"blocks": 20, "bottleneck": False}),
+        ("preresnet164", "preresnet_cifar:get_preresnet_cifar", {"blocks": 164, "bottleneck": True}),
+        ("wrn10-2", "wrn_cifar:get_wrn_cifar", {"blocks": 10, "width_factor": 2}),
+    ],
+)
+def test_networks_for_32_pixels_are_pytorchcvs(backbone, make, arguments):
+    module, _, function = make.partition(":")
+    library = pytest.importorskip(f"pytorchcv.models.{module}")
+    torch.manual_seed(0)
+    theirs = scrambled(getattr(library, function)(10, **arguments)).double().eval()
+    ours = build(backbone).double().eval()
+    ours.load_state_dict(theirs_as_ours(theirs.state_dict()), strict=True)
+    images = torch.randn(1, 3, 32, 32, dtype=torch.double)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize("backbone", ["preresnet20", "preresnet110", "preresnet164", "wrn10-2", "wrn16-8"])
+def test_networks_for_32_pixels_are_named_after_their_layers(backbone):
+    """Pre-activation networks count all weighted layers but projections, wide ones all convolutions (6 n + 4)."""
+    with torch.device("meta"):
+        model = build(backbone)
+    convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    projections = [name for name in convolutions if "downsample" in name]
+    wide = backbone.startswith("wrn")
+    layers = len(convolutions) if wide else len(convolutions) - len(projections) + 1
+    assert layers == int(re.search(r"\d+", backbone)[0])
 
 
 STAGES = [chosen for size in (1, 2, 3, 4) for chosen in itertools.combinations((2, 3, 4, 5), size)]
@@ -157,7 +266,7 @@ STAGES = [chosen for size in (1, 2, 3, 4) for chosen in itertools.combinations((
 def test_se_blocks_stand_in_the_chosen_stages_only(stages):
     variant = Variant(se=SEConfig(), placement=Placement(stages=stages))
     with torch.device("meta"):
-        model = build("resnet50", variant)
+        model = build("resnet50", variant, resolution=64)
     blocks = {name: m.reduce.in_channels for name, m in model.named_modules() if isinstance(m, SqueezeExcitation)}
     depth, width = {2: 3, 3: 4, 4: 6, 5: 3}, {2: 256, 3: 512, 4: 1024, 5: 2048}
     assert blocks == {f"layer{s - 1}.{index}.se": width[s] for s in stages for index in range(depth[s])}
@@ -187,4 +296,4 @@ def test_images_of_any_channels_and_any_number_of_classes():
 
 def test_network_that_cannot_carry_the_variant_is_refused():
     with pytest.raises(ValueError, match="leaves no hidden channel"):
-        build("resnet14", Variant(se=SEConfig()), width=2)
+        build("resnet14", Variant(se=SEConfig()), width=2, stem="small")

@@ -8,15 +8,17 @@ import pytest
 import timm
 import torch
 from helpers import layout, scrambled
+from torch import nn
 
 from senet_ablate.errors import UserError, reason
-from senet_ablate.models.resnet import ResNet
-from senet_ablate.models.weights import LEGACY_VARIANT, from_legacy, is_legacy, legacy_network, read_weights, to_legacy
+from senet_ablate.models.build import build_network
+from senet_ablate.models.pretrained import read_weights
+from senet_ablate.models.weights import LEGACY_VARIANT, from_legacy, is_legacy, legacy_network, to_legacy
 from senet_ablate.spec.network import Network, Variant
 
 
-def ours(network: Network, weights, classes: int = 1000) -> ResNet:
-    model = ResNet(network, LEGACY_VARIANT, in_channels=3, classes=classes)
+def ours(network: Network, weights, classes: int = 1000) -> nn.Module:
+    model = build_network(network, LEGACY_VARIANT, in_channels=3, classes=classes, resolution=224)
     model.load_state_dict(weights, strict=True)
     return model.eval()
 
@@ -32,7 +34,7 @@ def test_converted_weights_give_timms_outputs(side):
     images = torch.randn(2, 3, side, side)
     expected = theirs(images)
     torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
-    plain = ResNet(network, Variant(), in_channels=3, classes=1000).eval()
+    plain = build_network(network, Variant(), in_channels=3, classes=1000, resolution=224).eval()
     plain.load_state_dict({name: value for name, value in weights.items() if ".se." not in name})
     padded = ours(network.model_copy(update={"stem_pool": "padded"}), weights)
     for other in (plain, padded):
@@ -43,7 +45,7 @@ def test_converted_weights_give_timms_outputs(side):
 def test_every_depth_converts_and_back_exactly(backbone):
     with torch.device("meta"):
         theirs = timm.create_model(f"legacy_se{backbone}")
-        model = ResNet(legacy_network(backbone), LEGACY_VARIANT, in_channels=3, classes=1000)
+        model = build_network(legacy_network(backbone), LEGACY_VARIANT, in_channels=3, classes=1000, resolution=224)
     state = theirs.state_dict()
     assert {name: tuple(value.shape) for name, value in from_legacy(state).items()} == layout(model)
     back = to_legacy(from_legacy(state))

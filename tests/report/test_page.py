@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from helpers import ABLATION, PLAIN, R4, R16, make_record, write_record
@@ -78,6 +79,19 @@ def test_every_link_of_the_page_leads_somewhere_and_none_asks_the_network(pages:
     fetched += [found["href"] or "" for tag, found in reader.elements if tag == "link"]
     assert all(address.startswith("data:") for address in fetched)
     assert not re.search(r"@import|url\((?!#)", html)
+
+
+@pytest.mark.parametrize("name", ["my study", "100% #1", "a?b=c&d", "it's (new)", "größe", "<b>"])
+def test_links_of_a_study_with_any_name_work(full: Study, tmp_path: Path, name: str) -> None:
+    write_report(assess([ABLATION], Study(full.root.rename(full.root.with_name(name)))), tmp_path / "reports")
+    home = tmp_path / "reports" / name
+    links = [found["href"] or "" for tag, found in Reader((home / "index.html").read_text()).elements if tag == "a"]
+    links += re.findall(r"\]\(([^)\s]+)\)", (home / "REPORT.md").read_text())
+    files = [link for link in links if not link.startswith("#")]
+    assert sum(link.endswith("record.json") for link in files) == 2 * 9
+    for link in files:
+        assert urlsplit(link).path == link, link
+        assert (home / unquote(link)).resolve().is_file(), link
 
 
 def test_tables_have_headers_and_figures_say_what_they_show(pages: tuple[Path, str, str]) -> None:

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.build import build_network
 from senet_ablate.report.tables import printed, to_csv, to_latex, to_markdown
 from senet_ablate.results.records import Failure, Progress
 from senet_ablate.results.store import Study
@@ -74,7 +74,7 @@ def test_the_papers_figures_and_differences(full: Study) -> None:
 def test_costs_are_those_of_the_network_built(study: Study) -> None:
     for row in ABLATION.rows:
         cells = line(study, row.id)
-        model = ResNet(NETWORK, row.variant, in_channels=1, classes=10).eval()
+        model = build_network(NETWORK, row.variant, in_channels=1, classes=10, resolution=8).eval()
         params = sum(parameter.numel() for parameter in model.parameters())
         running = sum(buffer.numel() for name, buffer in model.named_buffers() if "running" in name)
         assert (cells["params"], cells["params_with_bn_stats"]) == (params, params + running)

@@ -22,7 +22,7 @@ def test_report_writes_tables_figures_and_page_the_same_bytes_each_time(full: St
     expected |= {f"figures/{name}.{suffix}" for name in figures for suffix in ("svg", "png", "csv")}
     expected |= {f"figures/table10_ratio_column.{suffix}" for suffix in ("svg", "png")}
     expected |= {"index.html", "REPORT.md"}
-    expected |= {f"tables/{name}" for name in ("cost.md", "findings.md", "findings.csv")}
+    expected |= {f"tables/{name}" for name in ("cost.md", "findings.md", "findings.csv", "overview.md")}
     for name, report in zip(("one", "two"), runs, strict=True):
         written = {path.relative_to(tmp_path / name / "first").as_posix() for path in report.files}
         assert written == expected
@@ -64,6 +64,23 @@ def test_generated_blocks_of_a_text_are_filled_and_the_rest_stays(full: Study, t
     assert fill(filled, tmp_path, "first") == filled
     with pytest.raises(UserError, match="'table10_ratios'; did you mean 'table10_ratio'"):
         fill(block.format("table10_ratios"), tmp_path, "first")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_blocks_are_filled_with_the_line_ends_they_have_and_nothing_else_is_touched(
+    full: Study, tmp_path: Path, end: str
+) -> None:
+    """Also of a study whose name has a space, and in a text that mixes line ends."""
+    study = Study(full.root.rename(full.root.with_name("my first")))
+    write_report(assess([ABLATION], study), tmp_path)
+    block = f"<!-- generated: my first/table10_ratio -->{end}old<!-- /generated -->"
+    filled = fill(f"dos\r\nunix\n{block}dos\r\nunix\n", tmp_path, "another")
+    inside = filled.removeprefix("dos\r\nunix\n").removesuffix("dos\r\nunix\n")
+    assert len(inside) == len(filled) - 20
+    page = (tmp_path / "my first" / "tables" / "table10_ratio.md").read_text().partition("\n## ")[0]
+    lines = inside.split(end)
+    assert lines[1:-1] == page[page.index("|") :].rstrip("\n").split("\n")
+    assert fill(filled, tmp_path, "another") == filled
 
 
 def test_a_study_that_has_not_begun_is_an_error_that_lists_those_there_are(full: Study, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -137,6 +138,49 @@ def test_a_process_that_was_killed_but_not_collected_is_dead(foreign: Path, run:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.communicate()
+
+
+@posix
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_another_process_with_the_id_of_a_dead_one_does_not_keep_its_lease(foreign: Path, run: Path) -> None:
+    """A container that starts again gives its processes the ids they had."""
+    with leased(run.parent / "other"):
+        mine = Holder.model_validate_json(current(run.parent / "other").state or b"")
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    assert (mine.pid, mine.born) == (os.getpid(), fields[22 - 3])  # proc(5): field 22, counted from the third
+    foreign.write_bytes(mine.content(0))
+    assert seems_held(run)
+    foreign.write_bytes(mine.model_copy(update={"born": "1"}).content(0))
+    assert not seems_held(run)
+    with leased(run) as lease:
+        assert lease.held()
+
+
+@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="needs /proc")
+def test_a_process_with_any_name_can_be_asked_for(run: Path) -> None:
+    comm = Path("/proc/self/comm")
+    before = comm.read_bytes()
+    comm.write_bytes(b"\xff) Z (")
+    try:
+        with leased(run):
+            assert seems_held(run)
+    finally:
+        comm.write_bytes(before)
+
+
+@posix
+def test_a_lease_of_before_the_birth_was_noted_is_judged_by_the_id_alone(foreign: Path, run: Path) -> None:
+    foreign.write_bytes(holder(node=this_node(), pid=os.getpid()).content(0))
+    assert seems_held(run)
+
+
+def test_a_file_system_without_fsync_takes_a_lease(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with leased(run) as mine:
+        assert mine.held()
 
 
 def test_the_same_process_id_on_another_machine_says_nothing(foreign: Path, run: Path, gone: int) -> None:

@@ -116,9 +116,9 @@ def test_the_same_seed_with_another_result_is_kept_beside_and_told(ours: Study, 
     result = call(ours, theirs.root)
     assert result.exit_code == 1
     text = result.stdout
-    assert "the same seed twice with different results" in text
+    assert "same seed, different result" in text
     assert f"{here.path.name}: 10.00 % and 11.50 %; {sum(one != other)} test images differ" in text
-    assert "2 differ (by at most 1.50 points of error)" in text
+    assert "2 with a different result (by at most 1.50 points of error)" in text
     after = content(ours)
     assert {name: after[name] for name in before} == before
     kept = [path for path in (ours.root / "conflicts").iterdir() if path.name.startswith(here.path.name + "-")]
@@ -246,6 +246,19 @@ def test_sources_that_are_none_are_told(ours: Study, tmp_path: Path) -> None:
         assert "plain folder name" in result.stderr
 
 
+def test_a_study_is_begun_only_when_it_is_said_to_be_new(ours: Study, theirs: Study) -> None:
+    write_sound(theirs, SE, 0)
+    frist = Study(ours.root.with_name("frist"))
+    result = call(frist, theirs.root)
+    assert result.exit_code == 2
+    assert "--into frist: no study 'frist' in " in result.stderr
+    assert "studies there: first; to begin it here, add --new" in result.stderr
+    assert not frist.root.exists()
+    for _ in range(2):
+        assert call(frist, theirs.root, "--new").exit_code == 0
+    assert len(frist.records()) == 1
+
+
 def test_versions_and_hardware_that_differ_are_cautions(ours: Study, theirs: Study) -> None:
     write_sound(ours, SE, 0, libraries={"torch": "2.6"}, cpu="old")
     write_sound(ours, SE, 1, libraries={"torch": "2.6"}, cpu="old")
@@ -253,13 +266,13 @@ def test_versions_and_hardware_that_differ_are_cautions(ours: Study, theirs: Stu
     result = call(ours, theirs.root)
     assert result.exit_code == 0
     for line in (
-        "caution: versions.torch: 2.6 in 2 runs, 2.7 in 1 runs",
-        "caution: hardware.name: old in 2 runs, new in 1 runs",
-        "caution: precision.used: fp32 in 2 runs, bf16 in 1 runs",
-        "caution: execution.threads: 1 in 2 runs, 2 in 1 runs",
+        "warning: versions.torch: 2.6 in 2 runs, 2.7 in 1 runs",
+        "warning: hardware.name: old in 2 runs, new in 1 runs",
+        "warning: precision.used: fp32 in 2 runs, bf16 in 1 runs",
+        "warning: execution.threads: 1 in 2 runs, 2 in 1 runs",
     ):
         assert line in result.stdout
-    assert result.stdout.count("caution") == 4
+    assert result.stdout.count("warning") == 4
 
 
 def test_what_is_damaged_there_or_here_is_left_as_it_is(ours: Study, theirs: Study) -> None:

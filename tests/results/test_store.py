@@ -152,3 +152,16 @@ def test_a_record_in_another_runs_folder_is_refused(tmp_path: Path) -> None:
     path.rename(other.path)
     with pytest.raises(UserError, match="in another run's folder; move the folder away"):
         other.record()
+
+
+def test_line_ends_that_were_turned_are_told_from_damage(study: Study) -> None:
+    folder = RunFolder(write_record(study, make_record(SE, 0)))
+    curve = folder.path / "curve.csv"
+    whole = curve.read_bytes()
+    curve.write_bytes(whole.replace(b"\n", b"\r\n"))
+    with pytest.raises(UserError, match=r"curve\.csv: sound but for its line ends, .*core\.autocrlf") as error:
+        folder.record()
+    assert "remove" not in str(error.value)
+    curve.write_bytes(whole.replace(b"\n", b"\r\n").replace(b"1,", b"2,"))
+    with pytest.raises(UserError, match=r"curve\.csv: not what its record says"):
+        folder.record()

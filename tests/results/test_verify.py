@@ -249,7 +249,7 @@ def test_conflicts_are_counted_and_are_no_problem(study: Study) -> None:
     write_atomic(study.root / "conflicts" / "se-r16-s0-0123456789-0123456789" / "record.json", "{}")
     result = call(study)
     assert result.exit_code == 0
-    assert "1 results that differ lie in conflicts/" in result.stdout
+    assert "1 different results in conflicts/" in result.stdout
 
 
 def test_all_studies_are_checked_or_those_that_are_named(study: Study, tmp_path: Path) -> None:

@@ -185,9 +185,9 @@ BEATS = 'better = "r2", worse = "original"'
 FOUR = 'arms = ["r2", "r4", "r8", "r16"]'
 KINDS = "superior, equivalent, retains, fewer, no-difference"
 BAD_CLAIMS = {  # what is spoilt, and what the one line says after the file's name
-    "itself": (T10, BEATS, 'better = "r2", worse = "r2"', ", claim '10a': an arm is compared with itself in r2 better"),
-    "itself in a list": (T10, FOUR, 'arms = ["r2", "r4", "r2"]', ", claim '10b': an arm is compared with itself in r2"),
-    "fewer than itself": (T15, '"standard" }', '"inner-3x3" }', ", claim '15a': an arm is compared with itself in inn"),
+    "itself": (T10, BEATS, 'better = "r2", worse = "r2"', ", claim '10a': a row is compared with itself in r2 better"),
+    "itself in a list": (T10, FOUR, 'arms = ["r2", "r4", "r2"]', ", claim '10b': a row is compared with itself in r2"),
+    "fewer than itself": (T15, '"standard" }', '"inner-3x3" }', ", claim '15a': a row is compared with itself in inn"),
     "row": (
         T10,
         BEATS,

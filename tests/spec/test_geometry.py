@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from senet_ablate.blocks.se import SqueezeExcitation
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.build import build_network
+from senet_ablate.spec.backbones import BACKBONES
 from senet_ablate.spec.geometry import block_shapes, gated_sites, halved, site_channels, site_side, stem_side
-from senet_ablate.spec.network import BACKBONES, Network, Placement, SEConfig, Variant
+from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 
 POSITIONS = ("standard", "pre", "post", "identity", "inner-3x3")
 
@@ -47,7 +48,7 @@ def test_resnet34_blocks_are_as_wide_outside_as_inside_and_do_not_project_in_sta
 
 @pytest.mark.parametrize(
     ("backbone", "layers"),
-    [(name, int(name.removeprefix("resnet"))) for name in BACKBONES],
+    [(name, int(name.removeprefix("resnet"))) for name, each in BACKBONES.items() if len(each.depths) == 4],
 )
 def test_a_backbone_is_named_after_its_number_of_weighted_layers(backbone, layers):
     blocks = list(block_shapes(Network(backbone=backbone, stride_in="3x3"), 224))
@@ -77,7 +78,7 @@ def test_sides_of_the_four_stages(stem, resolution, sides):
 @pytest.mark.parametrize("resolution", [4, 5, 7, 32, 33, 34, 35, 45, 223, 224, 225, 226])
 def test_the_stem_gives_the_side_that_torchs_pooling_gives(pool, resolution):
     network = Network(backbone="resnet14", width=2, stem_pool=pool)
-    model = ResNet(network, Variant(), in_channels=1, classes=2)
+    model = build_network(network, Variant(), in_channels=1, classes=2, resolution=resolution)
     side = model.maxpool(model.conv1(torch.zeros(1, 1, resolution, resolution))).shape[-1]
     assert stem_side(network, resolution) == side == next(block_shapes(network, resolution)).in_side
 
@@ -129,7 +130,7 @@ def test_plain_network_has_no_sites():
 def test_sites_are_what_the_modules_see(network, resolution, position):
     variant = gated(position)
     seen = []
-    model = ResNet(network, variant, in_channels=3, classes=2).eval()
+    model = build_network(network, variant, in_channels=3, classes=2, resolution=resolution).eval()
     for module in model.modules():
         if isinstance(module, SqueezeExcitation):
             module.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
@@ -141,7 +142,7 @@ def test_sites_are_what_the_modules_see(network, resolution, position):
 @pytest.mark.parametrize("resolution", [45, 64])
 def test_block_shapes_are_what_the_blocks_take_and_give(resolution):
     network = Network(backbone="resnet26", width=4)
-    model = ResNet(network, Variant(), in_channels=3, classes=2).eval()
+    model = build_network(network, Variant(), in_channels=3, classes=2, resolution=resolution).eval()
     seen = []
     for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
         for block in stage:

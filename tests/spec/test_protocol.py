@@ -4,13 +4,14 @@ import hashlib
 import itertools
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.loading import load_ablations
-from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
+from senet_ablate.spec.network import Gate, Network, Placement, Position, SEConfig, Squeeze, Variant
 from senet_ablate.spec.protocol import (
     Augmentation,
     Complexity,
@@ -86,7 +87,7 @@ def test_field_without_default_is_required(model, missing):
 
 INFINITE, NAN = float("inf"), float("nan")
 WRONG = {
-    (SEConfig, "reduction"): ["16", 16.0, True, 0],
+    (SEConfig, "reduction"): ["16", 16.0, True, 0, None, [16], {"2": 0}, {"2": 8.0}, {"2": "8"}, {"two": 8}],
     (SEConfig, "bias"): [1, "false"],
     (SEConfig, "squeeze"): ["AVG", None],
     (SEConfig, "gate"): ["swish"],
@@ -95,6 +96,8 @@ WRONG = {
     (Network, "stem"): ["cifar"],
     (Network, "stride_in"): ["first"],
     (Network, "stem_pool"): ["same"],
+    (Network, "groups"): [0, True],
+    (Network, "units"): ["layer(", None],
     (DataConfig, "dataset"): ["mnist"],
     (DataConfig, "resolution"): [3, 8.0],
     (DataConfig, "validation"): [0.0, 0.6],
@@ -136,9 +139,11 @@ def test_order_and_repetition_of_stages_do_not_matter(stages):
     assert build(Placement, stages=stages).stages == (3, 5)
 
 
-@pytest.mark.parametrize("stages", [[1], [6], [], "some", 2, [2.0], ["2"], [True], None])
-def test_anything_but_stages_2_to_5_is_refused(stages):
-    with pytest.raises(ValidationError, match='stages must be "all" or a list of stage numbers from 2, 3, 4, 5'):
+@pytest.mark.parametrize("stages", [[-1], [10], [], "some", 2, [2.0], ["2"], [True], None])
+def test_anything_but_stage_numbers_is_refused(stages):
+    with pytest.raises(
+        ValidationError, match='stages must be "all" or a list of stage numbers; those of Table 1 are 2'
+    ):
         build(Placement, stages=stages)
 
 
@@ -243,6 +248,9 @@ DEFAULT_AND_OTHER = {
     "network.stem": ("imagenet", "small"),
     "network.stride_in": ("1x1", "3x3"),
     "network.stem_pool": ("padded", "ceil"),
+    "network.groups": (1, 32),
+    "network.base_width": (64, 4),
+    "network.unstrided": (0, 1),
     "data.resize": (0, 9),
     "data.validation": (0.1, 0.2),
     "recipe.momentum": (0.9, 0.8),
@@ -262,7 +270,7 @@ DEFAULT_AND_OTHER = {
     "variant.se.gate": ("sigmoid", "tanh"),
     "variant.se.reduction": (16, 8),
     "variant.se.bias": (False, True),
-    "variant.se.excitation": ("fc", "eca"),
+    "variant.se.residual": (False, True),
     "variant.placement.stages": ("all", [2]),
     "variant.placement.position": ("standard", "pre"),
     "recipe.lr": (0.5, 0.25),  # from here on: no default
@@ -273,7 +281,7 @@ DEFAULT_AND_OTHER = {
     "data.resolution": (8, 16),
     "precision": ("fp32", "bf16"),
     "seed": (0, 1),
-    "variant": ({"se": {}, "placement": {}}, {}),
+    "variant": ({"se": {}, "placement": {}, "block": None, "settings": {}, "source": ""}, {}),
 }
 SE_RUN = RUN | {"variant": {"se": {}}}
 
@@ -316,22 +324,31 @@ def test_the_controls_have_these_slugs_and_other_seeds_are_in_theirs():
 
 def test_no_two_networks_share_a_slug():
     stages = [chosen for size in (1, 2, 3, 4) for chosen in itertools.combinations((2, 3, 4, 5), size)]
+    sites = [Placement(stages=some, position=position) for some in stages for position in get_args(Position)]
     variants = [
         Variant(
-            se=SEConfig(squeeze=squeeze, gate=gate, reduction=reduction, bias=bias),
-            placement=Placement(stages=some, position=position),
+            se=SEConfig(squeeze=squeeze, gate=gate, reduction=reduction, bias=bias, residual=residual), placement=site
         )
-        for squeeze in ("avg", "max", "none")
-        for gate in ("sigmoid", "tanh", "relu", "constant", "random", "none")
-        for reduction in (1, 11, 16)
+        for squeeze in get_args(Squeeze)
+        for gate in get_args(Gate)
+        for reduction in (1, 16, {2: 4, 3: 8, 4: 16, 5: 32}, {2: 4, 3: 8})
         for bias in (False, True)
-        for some in stages
-        for position in ("standard", "pre", "post", "identity", "inner-3x3")
+        for residual in (False, True)
+        for site in sites
     ]
     variants += [
-        variant.model_copy(update={"se": SEConfig(squeeze=variant.se.squeeze, gate=variant.se.gate, excitation="eca")})
-        for variant in variants
-        if variant.se.reduction == 16 and not variant.se.bias
+        Variant(block=block, settings=settings, source=source, placement=site)
+        for block, settings, source in (
+            ("eca", {}, ""),
+            ("eca", {"kernel": 3}, ""),
+            ("eca", {"kernel": {2: 3, 3: 5, 4: 5, 5: 7}}, ""),
+            ("mine:ECA", {}, ""),
+            ("mine:ECA", {}, "0a1b2c"),
+            ("mine:ECA", {}, "d3e4f5"),
+            ("yours:ECA", {}, "0a1b2c"),
+            ("eca.mine:Block", {}, "0a1b2c"),
+        )
+        for site in sites
     ]
-    assert len(set(variants)) == len(variants) == 3 * 6 * (3 * 2 + 1) * 15 * 5
+    assert len(set(variants)) == len(variants) == (3 * 7 * 4 * 2 * 2 + 8) * 15 * 7
     assert len({variant.slug for variant in variants}) == len(variants)

@@ -11,6 +11,7 @@ from senet_ablate.spec.ablation import check_arms
 from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.network import Network
+from senet_ablate.spec.schema import read_toml
 
 PROTOCOLS = sorted(path.stem for path in (ABLATIONS / "protocols").glob("*.toml"))
 
@@ -65,7 +66,7 @@ def spoil(folder: Path, file: str, old: str, new: str) -> Path:
 T10, T11, T12 = "table10_ratio.toml", "table11_squeeze.toml", "table12_gate.toml"
 T13, T14 = "table13_stage.toml", "table14_integration.toml"
 R2 = "se = { reduction = 2 }"
-LISTED = 'placement.stages = {}: stages must be "all" or a list of stage numbers from 2, 3, 4, 5'
+LISTED = 'placement.stages = {}: stages must be "all" or a list of stage numbers; those of Table 1 are 2, 3, 4, 5'
 NEAR = "unknown key; did you mean"
 BAD_TABLES = {  # what is spoilt, and what the one line says after the file's name
     "key": (T10, "slug =", "colour = 3\nslug =", ": colour = 3: unknown key; allowed: table, slug, title, quest"),
@@ -78,11 +79,18 @@ BAD_TABLES = {  # what is spoilt, and what the one line says after the file's na
     "text": (T10, R2, 'se = { reduction = "2" }', """, row 'r2': se.reduction = "2": it should be a valid integer"""),
     "range": (T10, R2, "se = { reduction = 0 }", ", row 'r2': se.reduction = 0: it should be greater than or eq"),
     "se is true": (T10, R2, "se = true", ", row 'r2': se = true: se must be false (the plain network) or a ta"),
-    "no such stage": (T13, "[2]", "[6]", ", row 'stage2': " + LISTED.format("[6]")),
+    "ratio of a stage": (
+        T10,
+        R2,
+        "se = { reduction = { 2 = 0 } }",
+        ", row 'r2': se.reduction = {\"2\": 0}: it should be g",
+    ),
+    "stage is no number": (T13, "[2]", "[-6]", ", row 'stage2': " + LISTED.format("[-6]")),
     "stage is no list": (T13, "[2]", "2", ", row 'stage2': " + LISTED.format("2")),
     "figure is text": (T10, "45.7", '"45"', """, row 'r2': paper.params_m = "45": it should be a valid number"""),
     "figure is nan": (T10, "45.7", "nan", ", row 'r2': paper.params_m = NaN: it should be a finite number"),
-    "no se": (T10, R2, "", ", row 'r2': se: missing"),
+    "no se": (T10, R2, "", ", row 'r2': se or block is missing: se = false is no SE, se = {} SE, block = "),
+    "two blocks": (T10, R2, f'{R2}\nblock = "eca"', ", row 'r2': se and block are two blocks; choose one"),
     "no figure": (T10, "top1_err = 22.29, ", "", ", row 'r2': paper.top1_err: missing"),
     "no id": (T10, 'id = "r2"', "", ", row 'number 1': id: missing"),
     "no title": (T10, 'title = "Reduction ratio"', "", ": title: missing"),
@@ -130,7 +138,7 @@ def test_two_files_with_one_slug_are_refused(folder):
         (
             ["ration"],
             [],
-            "no ablation 'ration'; did you mean 'ratio'? allowed: ratio, squeeze, gate, stage, ",
+            "no table 'ration'; did you mean 'ratio'? allowed: ratio, squeeze, gate, stage, ",
         ),
         (["gate"], ["r2"], "no row 'r2' in gate; allowed: relu, tanh, sigmoid"),
         (["ratio"], ["r23"], "no row 'r23' in ratio; did you mean 'r2'? allowed: r2, r4, r8, r16, r32, original"),
@@ -141,7 +149,7 @@ def test_unknown_table_or_row_is_refused_with_the_known_ones(slugs, rows, text):
 
 
 def test_folder_without_tables_is_refused(tmp_path):
-    assert refusal(load_ablations, tmp_path) == f"{tmp_path}: no ablation (*.toml) in this folder"
+    assert refusal(load_ablations, tmp_path) == f"{tmp_path}: no table (*.toml) in this folder"
 
 
 # --- protocols ---
@@ -218,6 +226,15 @@ def test_reduction_that_leaves_no_hidden_channel_is_refused_for_each_row_that_ha
     assert "has 8 channels; use a reduction of at most 8 or a wider network" in message
 
 
+def test_a_stage_that_the_network_does_not_have_is_refused(folder):
+    spoil(folder, T13, "[2]", "[6]")
+    message = refusal(check_arms, load_ablations(folder), Network(backbone="resnet14"), 32, "small")
+    assert message == (
+        "table13_stage.toml, row 'stage2', under small: placement.stages: there is no stage 6; this network has stages "
+        "2, 3, 4, 5"
+    )
+
+
 def test_inner_place_is_refused_on_basic_blocks():
     network = Network(backbone="resnet18", stride_in="3x3")
     message = refusal(check_arms, load_ablations(ABLATIONS), network, 32, "basic")
@@ -233,3 +250,20 @@ def test_a_field_added_later_changes_no_digest_of_old_plans_and_claims() -> None
 
     assert Later().model_dump_json() == Rules().model_dump_json()
     assert Later(studied_by="us").model_dump()["studied_by"] == "us"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_toml_is_read_as_windows_writes_it(tmp_path: Path, encoding: str, end: str) -> None:
+    """Notepad sets a byte order mark, PowerShell's `>` makes UTF-16."""
+    path = tmp_path / "file.toml"
+    path.write_bytes(f'# µ{end}word = """a{end}b"""{end}'.encode(encoding))
+    assert read_toml(path) == {"word": "a\nb"}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"word = '\xe4'", "word = 1".encode("utf-16-le")])
+def test_toml_that_is_no_text_is_a_mistake_in_its_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file.toml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"file\.toml: (cannot be read|not valid TOML)"):
+        read_toml(path)

@@ -21,7 +21,7 @@ from sound import begun, write_sound
 
 from senet_ablate.execution.worker import attempt
 from senet_ablate.files import write_atomic
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.build import build_network
 from senet_ablate.models.weights import of_file
 from senet_ablate.report.write import fill
 from senet_ablate.results.lease import Holder, Watch
@@ -153,7 +153,7 @@ def answer_source(typed_in: tuple[tuple[str, bytes], bool]) -> str | None:
         write_sound(study, SE, 0)
         spoil(study, name, content, vouched=vouched)
         without_merge = [place for place in WORK if place not in ("results.merge.merge", "results.store.Study.begin")]
-        words = ("merge", str(study.root), "--into", "new", "--results", str(folder / "ours"))
+        words = ("merge", str(study.root), "--into", "new", "--new", "--results", str(folder / "ours"))
         return named(shell(*words, work=without_merge), name, str(study.root))
 
 
@@ -176,7 +176,7 @@ def answer_notes(typed_in: tuple[str, bytes]) -> str | None:
 # --- weights and checkpoints ---
 
 TINY = Network(backbone="resnet14", width=16, stem="small")
-STATE = ResNet(TINY, SE, in_channels=1, classes=10).state_dict()
+STATE = build_network(TINY, SE, in_channels=1, classes=10, resolution=8).state_dict()
 
 
 def saved(content: object) -> bytes:

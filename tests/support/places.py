@@ -44,6 +44,7 @@ WORK = (
     "analysis.calibration.calibrate",
     "models.survey.count_complexity",
     "models.latency.measure_latency",
+    "blocks.contract.check_block",
     "execution.machine.alone",
     "results.merge.merge",
     "report.write.write_report",
@@ -256,6 +257,7 @@ USUAL = {
     "run": ("ratio", "--protocol", "cifar10-folder", "--data", "images", "--set", "recipe.batch_size=2"),
     "report": ("--study", "first"),
     "count": ("ratio", "--protocol", "digits"),
+    "try": ("constant",),
     "merge": ("results/first", "--into", "second"),
 }
 """What makes a call of a command right, before something wrong is added."""
@@ -364,6 +366,7 @@ TYPED = (
         ),
         answer_arguments,
     ),
+    Place("a block to try", 3, st.tuples(st.just("try"), st.lists(typed, min_size=1, max_size=1)), answer_arguments),
     Place("--set KEY=VALUE", 10, pairs(PROTOCOL_KEYS), answer_set),
     Place("--rule KEY=VALUE", 4, pairs(RULE_KEYS), answer_rule),
     Place(

@@ -16,7 +16,8 @@ from senet_ablate.blocks.se import SqueezeExcitation
 from senet_ablate.data.module import ImageDataModule
 from senet_ablate.errors import UserError
 from senet_ablate.models.build import build_model
-from senet_ablate.models.weights import read_weights
+from senet_ablate.models.pretrained import read_weights
+from senet_ablate.models.sites import inserts
 from senet_ablate.spec.network import SEConfig
 from senet_ablate.training.checkpoint import read_checkpoint
 from senet_ablate.training.module import AblationModule
@@ -230,11 +231,13 @@ def test_images_need_a_trainer_and_a_folder_its_resolution():
 
 def test_a_network_from_plain_settings_has_the_blocks_that_they_name():
     model = build_model("resnet50", se={"gate": "tanh"}, stages=(3, 4), position="pre", num_classes=10)
-    blocks = model.se_blocks()
-    assert {name[:4] for name in blocks} == {"SE_3", "SE_4"}
-    assert {(block.site, block.se.config.gate) for block in blocks.values()} == {("pre", "tanh")}
+    found = inserts(model)
+    assert {name[:4] for name in found} == {"SE_3", "SE_4"}
+    units = [f"layer{number}.{index}" for number, depth in ((2, 4), (3, 6)) for index in range(depth)]
+    before_the_first = [(f"{unit}.conv1", "before", "tanh") for unit in units]
+    assert [(each.site.module, each.site.side, each.block.config.gate) for each in found.values()] == before_the_first
     assert model.fc.out_features == 10
-    assert not build_model("resnet18", se=None).se_blocks()
+    assert not inserts(build_model("resnet18", se=None))
 
 
 def test_a_checkpoint_and_weights_are_read_whatever_the_warning_filter_is(

@@ -9,7 +9,7 @@ import torch
 from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler
 from senet_ablate.errors import UserError
-from senet_ablate.models.resnet import ResNet
+from senet_ablate.models.build import build_network
 from senet_ablate.results.records import Predictions
 from senet_ablate.results.store import RunFolder
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
@@ -139,7 +139,7 @@ def test_weights_are_kept_when_asked_for_and_are_no_part_of_the_run(tmp_path):
     assert not list(folder.path.glob("*.ckpt"))
 
     state = torch.load(folder.weights_file, weights_only=True)
-    model = ResNet(NETWORK, SE, in_channels=1, classes=10)
+    model = build_network(NETWORK, SE, in_channels=1, classes=10, resolution=8)
     model.load_state_dict(state)
     test = load_data(spec().data, None).test
     loader = test.loader(EpochSampler(len(test), seed=None, batch_size=128), None, torch.device("cpu"), 0)

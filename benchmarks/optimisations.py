@@ -1,9 +1,9 @@
-"""Do the levers change what is learnt? Compare two studies of the same arms and seeds by the suite's own statistics.
+"""Do the optimisations change what is learnt? Compare two studies of the same variants and seeds.
 
-    python benchmarks/unharmed.py results/digits-reference results/digits
+    python benchmarks/optimisations.py results/digits-reference results/digits
 
-Each network of one study is an arm beside itself in the other; runs of one seed are pairs. Prints the difference of
-each with its simultaneous 95 % interval, and that of their average.
+Each variant is compared with itself in the other study, by the suite's own statistics; runs of one seed are pairs.
+Prints each difference with its simultaneous 95 % interval, and the average difference.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ def scores(outcomes: Outcomes, arm: Arm) -> dict[int, np.ndarray]:
 
 
 def described(outcomes: Outcomes) -> str:
-    """A study in words: runs, levers, precision, where."""
+    """A study in words: runs, optimisations, precision, hardware."""
     made = [record.provenance for record in outcomes.records]
-    levers = {"not noted" if each.levers is None else ", ".join(each.levers) or "none" for each in made}
+    optimisations = {"not recorded" if each.levers is None else ", ".join(each.levers) or "none" for each in made}
     facts = (
-        levers,
+        optimisations,
         {each.precision for each in made},
         {each.hardware for each in made},
     )
     words = [" and ".join(sorted(values)) for values in facts]
     hours = sum(each.wall_s for each in made) / 60
-    return f"{len(made)} runs, levers {words[0]}, {words[1]}, on {words[2]}, {hours:.1f} minutes of one worker"
+    return f"{len(made)} runs, optimisations: {words[0]}, {words[1]}, on {words[2]}, {hours:.1f} minutes of one worker"
 
 
 def compare(first: Path, second: Path) -> str:
@@ -62,7 +62,7 @@ def compare(first: Path, second: Path) -> str:
     sample = Sample.of([scores(study, arm) for arm in arms for study in (one, other)])
     noise = fit_noise(sample, Rules())
     if noise is None:
-        raise SystemExit("two seeds of some network are needed")
+        raise SystemExit("at least one variant needs two seeds")
     contrasts = np.kron(np.eye(len(arms)), [-1.0, 1.0])
     covariance = noise.covariance_of_means(range(2 * len(arms)), paired=True)
     differences = [noise.contrast({2 * place: -1.0, 2 * place + 1: 1.0}) for place in range(len(arms))]
@@ -79,16 +79,16 @@ def compare(first: Path, second: Path) -> str:
         clear += abs(each.estimate) > own
         lines.append(f"| {arm.slug} | {each.estimate:+.2f} ± {own:.2f} |")
     page = [
-        "# Do the levers change what is learnt?",
+        "# Do the optimisations change what is learnt?",
         "",
         f"- `{first.name}`: {described(one)}.",
         f"- `{second.name}`: {described(other)}.",
-        f"- Average difference of {len(stable)} networks, the second less the first: {average.estimate:+.2f} ± "
+        f"- Average difference of {len(stable)} variants, the second study less the first: {average.estimate:+.2f} ± "
         f"{half:.2f} points of test error (95 % interval)"
-        + (f"; not of unstable ones: {', '.join(unstable)}." if unstable else "."),
-        f"- Networks whose own difference is outside the noise: {clear} of {len(arms)} (simultaneous 95 % intervals).",
+        + (f"; without the unstable {', '.join(unstable)}." if unstable else "."),
+        f"- Variants whose simultaneous 95 % interval excludes 0: {clear} of {len(arms)}.",
         "",
-        "| network | difference, points |",
+        "| variant | difference, points |",
         "|:--|--:|",
         *lines,
     ]

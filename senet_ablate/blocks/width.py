@@ -1,0 +1,25 @@
+"""Settings that several blocks have, checked: counts, and the hidden width C // r that most take from SE."""
+
+from __future__ import annotations
+
+
+def check_count(name: str, value: object, paper: int) -> None:
+    """Refuse what is no number of things.
+
+    Raises:
+        ValueError: it is no integer of 1 or more; the message has the paper's own.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} = {value!r}: expected an integer of 1 or more; the paper has {paper}")
+
+
+def hidden_width(channels: int, reduction: int) -> int:
+    """C // r.
+
+    Raises:
+        ValueError: r is no such integer, or leaves no channel.
+    """
+    check_count("reduction", reduction, 16)
+    if reduction > channels:
+        raise ValueError(f"reduction = {reduction} leaves no hidden channel of {channels}: expected 1 to {channels}")
+    return channels // reduction

@@ -1,0 +1,319 @@
+"""Put blocks into a plain network at declared edges of its module tree: the one mechanism for all networks.
+
+A site is an edge, (module, before | after). The block becomes a child of its unit, and a hook runs it on that edge; the
+network's own code stays as it is, so variants differ in their inserts and in nothing else. A `replace` site puts the
+block in the place of a module.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from senet_ablate.seeding import stream_seed
+from senet_ablate.spec.backbones import FAMILIES, OURS, Family, Side
+from senet_ablate.spec.network import Placement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """An edge of the module tree, the unit it belongs to, and the map that passes there.
+
+    A block that replaces a module makes those in `dropped` identities.
+    """
+
+    unit: str
+    module: str
+    side: Side
+    stage: int
+    index: int
+    channels: int
+    size: int
+    child: str
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As the paper calls its blocks: SE_stage_index (section 7.2)."""
+        return f"SE_{self.stage}_{self.index}"
+
+    @property
+    def path(self) -> str:
+        """Name of the block's place, from which its first weights are keyed."""
+        return self.module if self.side == "replace" else f"{self.unit}.{self.child}"
+
+
+class Insert:
+    """A block on its edge: called by torch as a hook of the site's module. `block` may be exchanged for a while."""
+
+    def __init__(self, site: Site, block: nn.Module) -> None:
+        self.site = site
+        self.block = block
+
+    def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Run the block on what the module is given."""
+        return (self.block(inputs[0]), *inputs[1:])
+
+    def after(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Run the block on what the module gives."""
+        return self.block(output)
+
+    def instead(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """The block is the module itself; nothing is left to do."""
+
+
+@dataclass
+class _Seen:
+    """What one image showed of a module: sizes of its maps, and how often it was called."""
+
+    calls: int = 0
+    given: tuple[int, ...] = ()
+    gives: tuple[int, ...] = ()
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[dict[str, _Seen]]:
+    seen = {name: _Seen() for name, _ in model.named_modules()}
+
+    def listener(name: str) -> Callable[..., None]:
+        def listen(module: nn.Module, inputs: Any, output: Any) -> None:
+            found = seen[name]
+            found.calls += 1
+            if inputs and isinstance(inputs[0], Tensor):
+                found.given = tuple(inputs[0].shape)
+            if isinstance(output, Tensor):
+                found.gives = tuple(output.shape)
+
+        return listen
+
+    handles = [module.register_forward_hook(listener(name)) for name, module in model.named_modules()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run_once(model: nn.Module, *, in_channels: int, resolution: int) -> dict[str, _Seen]:
+    """Run one image through a copy of a network without memory and note the maps at every module.
+
+    Raises:
+        ValueError: the network does not take images of this size.
+    """
+    try:
+        return _run(copy.deepcopy(model).to("meta"), in_channels, resolution)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        if not any(tensor.is_meta for tensor in model.parameters()):
+            with suppress(RuntimeError, ValueError):
+                return _run(copy.deepcopy(model), in_channels, resolution)  # code that makes tensors of its own
+        raise ValueError(
+            f"the network does not take images of {resolution}x{resolution} ({error}); use "
+            f"{_smallest(model, in_channels, resolution)}, or keep its maps larger with network.unstrided"
+        ) from error
+
+
+SIDES = (8, 12, 16, 24, 32, 48, 64, 75, 96, 128, 160, 192, 224, 299)
+"""Sides of images that are tried where one is too small."""
+
+
+def _smallest(model: nn.Module, in_channels: int, above: int) -> str:
+    """The smallest side of images above one that a network takes, as a setting."""
+    bare = copy.deepcopy(model).to("meta")
+    for side in SIDES:
+        if side > above:
+            with suppress(RuntimeError, ValueError, NotImplementedError):
+                _run(bare, in_channels, side)
+                return f"data.resolution = {side}, the smallest of those tried that it takes"
+    return "a larger data.resolution"
+
+
+def _run(model: nn.Module, in_channels: int, resolution: int) -> dict[str, _Seen]:
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    with _watched(model.eval()) as seen, torch.no_grad():
+        model(torch.zeros(1, in_channels, resolution, resolution, device=device))
+    return seen
+
+
+def fitting_family(model: nn.Module) -> Family:
+    """The known family whose units and places a network has.
+
+    Raises:
+        ValueError: none fits.
+    """
+    known = OURS if type(model).__module__.startswith(f"{__package__}.") else FAMILIES
+    for family in reversed(known.values()):
+        units = [unit for unit, _ in _units(model, family)]
+        pattern, _ = family.places["standard"]
+        if units and all(any(re.fullmatch(pattern, inner) for inner in _inside(model, unit)) for unit in units):
+            return family
+    raise ValueError(
+        "the network has the structure of no known family; build it with build_model from package.module:function, "
+        "with units and places"
+    )
+
+
+def _units(model: nn.Module, family: Family) -> list[tuple[str, nn.Module]]:
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if re.fullmatch(family.units, name) and family.of_class in (None, type(module).__name__)
+    ]
+
+
+def _inside(model: nn.Module, unit: str) -> list[str]:
+    """Names of the unit (empty) and of its modules relative to it."""
+    return [name for name, _ in model.get_submodule(unit).named_modules()]
+
+
+def find_sites(
+    model: nn.Module,
+    family: Family,
+    placement: Placement,
+    *,
+    in_channels: int,
+    resolution: int,
+    stages: tuple[int, ...] = (),
+) -> list[Site]:
+    """The sites of a plain network that a placement names, first to last.
+
+    `stages` says the stage of each unit where neither its name nor the side of its map tells.
+
+    Raises:
+        ValueError: the network has no such place, stage or unit; the message says what it has.
+    """
+    position = "post" if placement.position == "stage-end" else placement.position
+    places = {"post": ("", "after"), **family.places}
+    if position not in places:
+        why = ""
+        if position == "inner-3x3":
+            why = "; units without a 1x1 convolution after a 3x3 have no such place, use a bottleneck network"
+        raise ValueError(f"placement.position = {position!r}: this network has {', '.join(family.places)}{why}")
+    pattern, side = places[position]
+    units = [name for name, _ in _units(model, family)]
+    if not units:
+        raise ValueError(f"network.units = {family.units!r} matches no module of {type(model).__name__}")
+    if stages and len(stages) != len(units):
+        raise ValueError(
+            f"network.unit_stages has {len(stages)} numbers for {len(units)} units, {', '.join(units[:4])}, …"
+        )
+    seen = run_once(model, in_channels=in_channels, resolution=resolution)
+    counts: dict[int, int] = {}
+    sites: list[Site] = []
+    for number, unit in enumerate(units):
+        stage = stages[number] if stages else _stage(family, unit, seen[unit], resolution)
+        counts[stage] = counts.get(stage, 0) + 1
+        if not placement.covers(stage):
+            continue
+        inside = [inner for inner in _inside(model, unit) if re.fullmatch(pattern, inner)]
+        names = [f"{unit}.{inner}" if inner else unit for inner in inside]
+        if isinstance(model.get_submodule(unit), nn.Sequential):
+            names = [_leaf(model, name, side) for name in names]
+        if not names:
+            raise ValueError(f"placement.position = {position!r}: unit {unit} has no module {pattern!r}")
+        dropped = tuple(names[1:]) if side == "replace" else ()
+        for each, name in enumerate(names[:1] if dropped else names):
+            found = seen[name]
+            shape = found.given if side in ("before", "replace") else found.gives
+            if found.calls != 1:
+                raise ValueError(
+                    f"{name} is called {found.calls} times for one image; a block needs a module called once"
+                )
+            if len(shape) != 4 or shape[2] != shape[3]:
+                raise ValueError(f"{side} {name} is no square map (N, C, H, W), but {shape}")
+            child = family.child if len(names) == 1 else f"{family.child}{each + 1}"
+            sites.append(
+                Site(
+                    unit=unit,
+                    module=name,
+                    side=side,
+                    stage=stage,
+                    index=counts[stage],
+                    channels=shape[1],
+                    size=shape[2],
+                    child=child,
+                    dropped=dropped,
+                )
+            )
+    placement.check_stages(counts)
+    if placement.position == "stage-end":
+        last = {site.stage: site for site in sites}
+        sites = list(last.values())
+    return sites
+
+
+def _leaf(model: nn.Module, name: str, side: Side) -> str:
+    """The layer at that end of a sequence: a sequence itself would run a block as one more layer."""
+    while isinstance(found := model.get_submodule(name), nn.Sequential) and len(found):
+        names = list(dict(found.named_children()))
+        name = f"{name}.{names[0] if side == 'before' else names[-1]}"
+    return name
+
+
+def _stage(family: Family, unit: str, seen: _Seen, resolution: int) -> int:
+    found = re.fullmatch(family.units, unit)
+    assert found is not None
+    if "stage" in found.groupdict() and found["stage"] is not None:
+        return int(found["stage"]) + family.offset
+    if len(seen.gives) != 4:
+        raise ValueError(f"unit {unit} gives no map (N, C, H, W), but {seen.gives}; declare network.unit_stages")
+    return round(math.log2(resolution / seen.gives[-1]))
+
+
+def insert(model: nn.Module, sites: list[Site], build: Callable[[Site], nn.Module], seed: int | None = None) -> None:
+    """Put a block at each site, built under a fork of the random generator that is keyed by `seed` and its place.
+
+    A block with a method `draw(seed, name)` draws its first weights by it; others have them from their constructor.
+    """
+    for site in sites:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(seed or 0, "block", site.path))
+            block = build(site)
+        if seed is not None and hasattr(block, "draw"):
+            block.draw(seed, site.path)  # type: ignore[operator]  # seen above
+        unit, target = model.get_submodule(site.unit), model.get_submodule(site.module)
+        if isinstance(unit, nn.Sequential):  # would run the block as one more layer
+            unit = target
+        hook = Insert(site, block)
+        if site.side == "replace":
+            _exchange(model, site.module, block)
+            for name in site.dropped:
+                _exchange(model, name, nn.Identity())
+            block.register_forward_hook(hook.instead)
+            continue
+        if hasattr(unit, site.child):
+            raise ValueError(f"{site.unit} has an attribute {site.child!r} of its own; a block cannot be called so")
+        unit.add_module(site.child, block)
+        if site.side == "before":
+            target.register_forward_pre_hook(hook.before)
+        else:
+            target.register_forward_hook(hook.after)
+
+
+def _exchange(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def inserts(model: nn.Module) -> dict[str, Insert]:
+    """The blocks of a network by the paper's names, SE_stage_index (section 7.2), first to last."""
+    found: list[Insert] = []
+    for module in model.modules():
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+            owner = getattr(hook, "__self__", None)
+            if isinstance(owner, Insert):
+                found.append(owner)
+    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
+    found.sort(key=lambda each: order[each.site.unit])
+    names = [each.site.name for each in found]
+    return {
+        each.site.name if names.count(each.site.name) == 1 else f"{each.site.name}_{each.site.child[-1]}": each
+        for each in found
+    }
