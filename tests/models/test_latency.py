@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -136,50 +135,6 @@ def test_nobody_measures_while_a_study_trains(tmp_path: Path, monkeypatch: pytes
             pass
         study.communicate("\n")
     with machine.alone():
-        pass
-
-
-MEASURE = """
-from senet_ablate.execution import machine
-with machine.alone():
-    print("alone", flush=True)
-    input()
-"""
-
-
-def test_who_waits_for_a_measurement_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    said: list[str] = []
-    with subprocess.Popen(
-        [sys.executable, "-c", MEASURE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as measurement:
-        assert measurement.stdout is not None
-        assert measurement.stdin is not None
-        assert measurement.stdout.readline() == "alone\n"
-
-        def end(text: str) -> None:
-            said.append(text)
-            measurement.communicate("\n")
-
-        with machine.shared(end):
-            pass
-    assert said == ["waiting for `latency`, which measures on this machine, to end"]
-    with machine.shared(said.append):
-        pass
-    assert len(said) == 1
-
-
-def test_the_lock_follows_no_link_and_waits_for_no_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its place is a folder of everybody's."""
-    monkeypatch.setattr(machine, "_lock_file", lambda: tmp_path / "lock")
-    (tmp_path / "lock").symlink_to(tmp_path / "theirs")
-    with pytest.raises(OSError, match="lock"), machine.shared():
-        pass
-    assert not (tmp_path / "theirs").exists()
-    (tmp_path / "lock").unlink()
-    os.mkfifo(tmp_path / "lock")
-    with machine.shared():
         pass
 
 
