@@ -110,7 +110,7 @@ report: $(VENV)/installed ## Write the report again
 docs: $(VENV)/installed ## Write the generated parts of README.md and docs/ again
 	@$(PY) docs/generate.py
 
-bad-inputs: $(VENV)/installed-dev ## Try 10,000 generated bad inputs on every option and file (minutes)
+bad-inputs: $(VENV)/installed-dev ## Try 11,000 generated bad inputs on every option and file (minutes)
 	@$(PY) tests/stress/bad_inputs.py $(ARGS)
 
 check: lint test ## Run lint, format, types and tests

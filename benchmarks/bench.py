@@ -87,7 +87,7 @@ def main() -> None:
         parser.error(f"--parts {','.join(sorted(unknown))}: expected some of {','.join(PARTS)}")
     chosen.output.mkdir(parents=True, exist_ok=True)
     file = chosen.output / "bench.json"
-    result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
         some = Path(folder) / "images"
         if chosen.data:
@@ -106,8 +106,8 @@ def main() -> None:
                 "commits": result.get("commits", {}) | {part: environment.code_state()[0]},
                 "images": f"{IMAGES:,} of {source}",
             }
-            file.write_text(json.dumps(result, indent=1) + "\n")
-            (chosen.output / "bench.md").write_text(page(result))
+            file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            (chosen.output / "bench.md").write_text(page(result), encoding="utf-8")
             draw(result, chosen.output)
     print(page(result))
 

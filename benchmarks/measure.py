@@ -127,7 +127,7 @@ def run_study_in(results: Path, study: str, arguments: Sequence[str]) -> StudyRu
 
 def _ticks() -> tuple[int, int]:
     """Ticks that all cores of a Linux machine spent at work, and all their ticks."""
-    ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    ticks = [int(field) for field in Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:9]]
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # idle, iowait
 
 
@@ -136,7 +136,7 @@ def _largest_worker(driver: int) -> float:
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+            parents[int(stat.parent.name)] = int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
         except (OSError, ValueError):  # it ended meanwhile
             continue
 
@@ -144,7 +144,7 @@ def _largest_worker(driver: int) -> float:
     for pid, parent in parents.items():
         if parents.get(parent) == driver:
             try:
-                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
             except OSError:
                 continue
             largest = max(

@@ -156,7 +156,8 @@ def ablate(page: Path) -> dict[str, Any]:
         results = Path(folder)
         tuned_study = run_study_in(results, "with-optimisations", [])
         without = run_study_in(results, "without-optimisations", ["--without", "all"])
-        page.write_text(compare(results / "without-optimisations", results / "with-optimisations"))
+        compared = compare(results / "without-optimisations", results / "with-optimisations")
+        page.write_text(compared, encoding="utf-8")
     return {
         "cores_busy_ablate": tuned_study.busy,
         "ablate_s": tuned_study.wall_s,

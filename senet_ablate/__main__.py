@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import os
 import sys
 from contextlib import suppress
+from typing import Any
 
 from senet_ablate.environment import settle
 
@@ -18,9 +20,23 @@ RARELY = 10_000
 """Objects that a command makes between two collections; Python's own number is one or two thousand at most."""
 
 
+class Heedless(io.FileIO):
+    """Standard error on which writing never fails: a full disk or a reader that is gone ends no training."""
+
+    def write(self, data: Any) -> int:
+        """Write what can be written."""
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
 def start() -> None:
     """The console command `senet-ablate`, in a process of its own."""
     status = 1  # of a traceback
+    with suppress(AttributeError, OSError, ValueError):  # there is none, or none that is a file
+        raw = io.BufferedWriter(Heedless(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, "replace", line_buffering=True)
 
     def leave() -> None:
         for stream in (sys.stdout, sys.stderr):

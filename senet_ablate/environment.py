@@ -16,6 +16,7 @@ import stat
 import subprocess
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
@@ -215,8 +216,8 @@ def code_state() -> tuple[str | None, bool | None]:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *(word for setting in settings for word in ("-c", setting)), *arguments]
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=variables)
-        return answer.stdout.strip()
+        answer = subprocess.run(command, capture_output=True, check=True, timeout=60, env=variables)
+        return os.fsdecode(answer.stdout).strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
@@ -236,7 +237,7 @@ def other_checkout() -> Path | None:
 def cpu_model() -> str:
     """The processor's name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -258,7 +259,7 @@ def _quota(groups: Path, mine: Path) -> float:
     """
     least = float(2**20)
     try:
-        lines = [line.split(":", 2) for line in mine.read_text().splitlines()]
+        lines = [line.split(":", 2) for line in mine.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError):
         return least
     for number, controllers, path in (line for line in lines if len(line) == 3):
@@ -271,7 +272,9 @@ def _quota(groups: Path, mine: Path) -> float:
         group = root / path.strip("/")
         for place in (group, *(above for above in group.parents if above.is_relative_to(root))):
             with suppress(OSError, ValueError, IndexError, ZeroDivisionError):  # "max" and -1 are no limit
-                quota, period = (int(word) for name in files for word in (place / name).read_text().split())
+                quota, period = (
+                    int(word) for name in files for word in (place / name).read_text(encoding="ascii").split()
+                )
                 if quota > 0:
                     least = min(least, quota / period)
     return least
@@ -287,6 +290,17 @@ def _watch_driver() -> None:
     assert driver is not None
     wait([driver.sentinel])
     os._exit(1)
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Read data in here: what is data must not depend on the warning filter, under which a warning may be an error.
+
+    Filters are the process's, so enter it before threads begin.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

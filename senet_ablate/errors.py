@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import pickle
 import unicodedata
 from collections.abc import Iterable
 
@@ -12,6 +13,14 @@ class UserError(Exception):
 
     The message names the value, its place and what would be right.
     """
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, in one line; never a library's advice to load whatever is in it."""
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in text or "pickle" in text:
+        return "it holds Python objects other than tensors and numbers, or is cut off; nothing of it was executed"
+    return text.splitlines()[0]
 
 
 def is_plain(text: str) -> bool:

@@ -169,6 +169,7 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
     from senet_ablate.analysis.calibration import calibrate as simulate
     from senet_ablate.files import write_atomic
     from senet_ablate.report.calibration import to_markdown
+    from senet_ablate.report.escape import csv_text
 
     try:
         counts = [int(count) for count in seeds.split(",")]
@@ -184,10 +185,7 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
         )
     page = to_markdown(frame)
     write_atomic(reports / "calibration" / "calibration.md", page)
-    write_atomic(
-        reports / "calibration" / "calibration.csv",
-        frame.to_csv(index=False, lineterminator="\n", float_format="%.10g"),
-    )
+    write_atomic(reports / "calibration" / "calibration.csv", csv_text(frame))
     show_calibration(frame)
     say(f"wrote 2 files to {reports / 'calibration'}")
     sys.exit(0 if (frame["holds"] | ~frame["promised"]).all() else 1)
@@ -235,6 +233,7 @@ def count(
 
     from senet_ablate.files import write_atomic
     from senet_ablate.models.survey import CONVENTION
+    from senet_ablate.report.escape import csv_text
     from senet_ablate.spec.printed import load_network_tables, network_tables
 
     directory = ablations or declarations_dir()
@@ -251,7 +250,7 @@ def count(
         show_counts(frame, CONVENTION)
     if csv_file:
         frame = pd.concat(frames, ignore_index=True)
-        write_atomic(csv_file, frame.to_csv(index=False, lineterminator="\n"))
+        write_atomic(csv_file, csv_text(frame))
         say(f"wrote {len(frame)} rows to {csv_file}")
 
 

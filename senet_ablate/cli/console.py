@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -46,9 +47,23 @@ def make_grid(title: str = "") -> SafeGrid:
     )
 
 
+class Screen(Console):
+    """Standard output or error."""
+
+    def on_broken_pipe(self) -> None:
+        """End as a program does whose reader has seen enough (`| head -1`), and not as one whose runs failed.
+
+        Raises:
+            SystemExit: with 141, which a shell gives for SIGPIPE.
+        """
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+        raise SystemExit(128 + 13)
+
+
 def show_grid(grid: Grid) -> None:
     """Print a grid to standard output."""
-    Console(markup=False).print(grid)  # a user's text may hold brackets
+    Screen(markup=False).print(grid)  # a user's text may hold brackets
 
 
 def tell(text: str) -> None:
@@ -61,7 +76,7 @@ def say(text: str, *, error: bool = False) -> None:
 
     What a stranger's file brings into it cannot command the terminal.
     """
-    Console(stderr=error).print(CONTROL.sub("\ufffd", text), highlight=False, markup=False, soft_wrap=True)
+    Screen(stderr=error).print(CONTROL.sub("\ufffd", text), highlight=False, markup=False, soft_wrap=True)
 
 
 def show_declarations(tables: Sequence[Ablation], protocols: Sequence[Protocol]) -> None:

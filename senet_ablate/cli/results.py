@@ -29,7 +29,7 @@ from senet_ablate.cli.options import (
     survey_networks,
 )
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.files import decode, rewrite
+from senet_ablate.files import decode, read_file, rewrite
 from senet_ablate.results.plan import Selection
 from senet_ablate.results.store import Study
 
@@ -70,7 +70,7 @@ def report(reports: Path, filled: Path | None, columns: str | None, **choice: An
     chosen = choose(**choice)
     _report(chosen, reports, choice["tables"], columns)
     if filled:
-        old = filled.read_bytes()
+        old = read_file(filled)
         try:
             text = fill(decode(old)[0], reports, chosen.study.name)
         except (UserError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -309,8 +310,11 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
         tell(f"{done}; nothing to train")
         return 0
     tell(f"{done}; training {len(todo)} on {resources.device}, {engine.where(len(todo))}")
+    pin = chosen.study.pin()
     try:
-        summary = driver.execute(engine.start, todo, planned, Console(stderr=True), ends_at)
+        summary = driver.execute(
+            engine.start, todo, planned, Console(stderr=True), ends_at, partial(chosen.study.keep, pin)
+        )
     except KeyboardInterrupt:
         tell("stopped; finished runs are kept, the same command continues the others")
         return INTERRUPTED

@@ -9,7 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-KINDS = re.compile(r"(folder-[0-9a-f]{32})|(headers-[0-9a-f]{32}\.json)|(\.decoding-\w+)")
+from senet_ablate.files import read_file
+
+KINDS = re.compile(r"(folder-[0-9a-f]{32})|((?:headers|checked)-[0-9a-f]{32}\.json)|(\.decoding-\w+)")
 """Names of what this program keeps: decoded images, lists of files that are none, and what a killed process left."""
 
 UNDER_WAY_S = 86_400.0
@@ -50,7 +52,7 @@ def _copy(path: Path) -> Copy:
         images = UNFINISHED
     elif path.is_dir():
         try:
-            images = str(json.loads((path / "complete.json").read_bytes())["root"])
+            images = str(json.loads(read_file(path / "complete.json", 2**30))["root"])
         except (OSError, ValueError, LookupError, TypeError):
             images = ""
     return Copy(path, images, sum(file.stat().st_size for file in files), path.stat().st_mtime)

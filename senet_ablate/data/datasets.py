@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +18,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from senet_ablate.data.folders import check_headers, decode, describe_skipped, list_folder
+from senet_ablate.data.folders import OTHER, check_files, decode, describe_skipped, list_folder
 from senet_ablate.data.loaders import FileSplit, ResidentSplit, Split
 from senet_ablate.data.transforms import Normalisation, evaluation_view
 from senet_ablate.environment import cache_dir
@@ -38,13 +38,18 @@ DOWNLOADS = Path("data")
 
 @dataclass(frozen=True)
 class LoadedData:
-    """Three splits, what is known of them, and notices for the user (skipped files)."""
+    """Three splits, what is known of them, notices for the user, and all skipped files with the reason.
+
+    `former_fingerprint` is the one of studies begun before contents of streamed files entered it.
+    """
 
     facts: DataFacts
     train: Split
     validation: Split
     test: Split
     notices: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    former_fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ def load_data(
     *,
     stream: bool = False,
     announce: Callable[[str], None] = lambda text: None,
+    known: str | None = None,
 ) -> LoadedData:
     """Load the data set that `config` names.
 
@@ -70,17 +76,21 @@ def load_data(
             default); the embedded digits need none.
         stream: read a folder's images from their files even if they would fit into memory.
         announce: told what takes long, such as decoding.
+        known: fingerprint of the images that a study was begun with; kept if it is a former one of these.
 
     Raises:
         UserError: the data is not there, cannot be read or does not fit the protocol.
     """
-    return DATASETS[config.dataset](config, path, stream, announce)
+    data = DATASETS[config.dataset](config, path, stream, announce)
+    if known is not None and known == data.former_fingerprint:
+        return replace(data, facts=data.facts.model_copy(update={"fingerprint": known}))
+    return data
 
 
 @functools.lru_cache(maxsize=2)
-def load_data_once(config: DataConfig, path: Path | None, stream: bool) -> LoadedData:
+def load_data_once(config: DataConfig, path: Path | None, stream: bool, known: str | None) -> LoadedData:
     """`load_data`, kept for the next run of the same process."""
-    return load_data(config, path, stream=stream)
+    return load_data(config, path, stream=stream, known=known)
 
 
 def validation_indices(labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
@@ -231,13 +241,16 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Calla
         raise UserError('data.dataset = "folder": say which folder with --data PATH (make: DATA=PATH)')
     folder = list_folder(path)
     decoded_size = (len(folder.train.paths) + len(folder.test.paths)) * 3 * config.resolution**2
+    former = None
     if stream or decoded_size > RESIDENT_LIMIT:
-        train, test = check_headers(folder, cache_dir(), announce)
+        former = folder.fingerprint("names and sizes")
+        used, fingerprint = check_files(folder, cache_dir(), announce)
+        train, test = used.train, used.test
         whole = FileSplit(train.paths, torch.tensor(train.labels), config)
         kept, held = validation_indices(whole.labels, config.validation)
         loaded = LoadedData(
             facts=DataFacts(
-                fingerprint=folder.fingerprint("names and sizes"),
+                fingerprint=fingerprint,
                 channels=3,
                 class_names=folder.class_names,
                 n_train=len(kept),
@@ -254,6 +267,7 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Calla
         arrays = [Part(torch.from_numpy(part.images), torch.from_numpy(part.labels)) for part in parts]
         loaded = _resident(config, arrays[0], arrays[1], folder.class_names, _pixel_fingerprint(*arrays))
         skipped, grey = parts[0].skipped + parts[1].skipped, parts[0].grey + parts[1].grey
+    skipped = tuple(sorted(skipped, key=lambda text: text.endswith(OTHER)))  # what is broken first
     notices = [describe_skipped(skipped), f"{grey} grey images were given three equal channels" if grey else None]
     return LoadedData(
         facts=loaded.facts.model_copy(update={"skipped": len(skipped), "grey": grey}),
@@ -261,6 +275,8 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Calla
         validation=loaded.validation,
         test=loaded.test,
         notices=tuple(notice for notice in notices if notice),
+        skipped=skipped,
+        former_fingerprint=former,
     )
 
 

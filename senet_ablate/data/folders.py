@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,18 @@ import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from senet_ablate.data.transforms import evaluation_view, open_image, read_image
-from senet_ablate.errors import UserError, did_you_mean, is_plain
-from senet_ablate.files import write_atomic
+from senet_ablate.environment import unwarned
+from senet_ablate.errors import UserError, did_you_mean, is_plain, reason
+from senet_ablate.files import read_file, write_atomic
 from senet_ablate.spec.protocol import DataConfig
 
 LAYOUT = "expected train/ and test/ (or val/), each with one folder of images per class"
+LIST_LIMIT = 2**30
+"""Bytes of the largest list of images that is kept: ten million of them, all unreadable."""
+
+OTHER = "not an image type, or a link to nowhere"
+"""Why a file is no matter, other than one that should be an image and is broken."""
+
 GREY_MODES = {"1", "L", "LA", "I", "I;16", "F"}
 
 
@@ -84,7 +91,7 @@ def list_folder(root: Path) -> Folder:
         raise UserError(f"{inside / name}: this class has no folder in {outside}; {did_you_mean(name, others)}")
     return Folder(
         root=root,
-        class_names=train_names,
+        class_names=tuple(map(_in_utf8, train_names)),
         train=_list_part(parts["train"], train_names),
         test=_list_part(test, train_names),
     )
@@ -93,11 +100,16 @@ def list_folder(root: Path) -> Folder:
 def _class_names(part: Path) -> tuple[str, ...]:
     names = tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir() and entry.name[0] != "."))
     for name in names:
-        if not is_plain(name):  # records and reports could not tell it
+        if not is_plain(_in_utf8(name)):  # records and reports could not tell it
             raise UserError(f"{part}: class folder {name!r}: expected a name in UTF-8, without control characters")
     if len(names) < 2:
         raise UserError(f"{part}: {len(names)} class folders; at least two are needed to classify")
     return names
+
+
+def _in_utf8(name: str) -> str:
+    """A file's name as text, whatever encoding the locale says that it has; what is none stays unprintable."""
+    return os.fsencode(name).decode(errors="surrogateescape")
 
 
 def _list_part(part: Path, class_names: tuple[str, ...]) -> Listing:
@@ -114,7 +126,7 @@ def _list_part(part: Path, class_names: tuple[str, ...]) -> Listing:
             raise UserError(f"{part / name}: empty class, no image among its {len(others)} files")
         paths += map(Path, sorted(images))
         labels += [label] * len(images)
-        skipped += [f"{file}: not an image type, or a link to nowhere" for file in sorted(others)]
+        skipped += [f"{file}: {OTHER}" for file in sorted(others)]
     return Listing(tuple(paths), tuple(labels), tuple(skipped))
 
 
@@ -172,21 +184,22 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
                 "SENET_ABLATE_CACHE=FOLDER"
             ) from None
         try:
-            notes = {
+            notes: dict[str, Any] = {
                 name: _decode_part(listing, folder.class_names, config, scratch / name)
                 for name, listing in (("train", folder.train), ("test", folder.test))
             }
-            (scratch / "complete.json").write_text(json.dumps(notes | {"root": str(folder.root.resolve())}))
+            notes["root"] = str(folder.root.resolve())
+            (scratch / "complete.json").write_text(json.dumps(notes), encoding="utf-8")
             if not place.exists():
                 scratch.replace(place)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     try:
-        notes = json.loads((place / "complete.json").read_text())
+        notes = json.loads(read_file(place / "complete.json", LIST_LIMIT))
         return _decoded(place / "train", notes["train"], config), _decoded(place / "test", notes["test"], config)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{place}: damaged copy of decoded images ({error}); remove it, they are decoded anew"
+            f"{place}: damaged copy of decoded images ({reason(error)}); remove it, they are decoded anew"
         ) from None
 
 
@@ -214,9 +227,9 @@ def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataCon
 
     images = np.empty((len(listing.paths), 3, config.resolution, config.resolution), np.uint8)
     kept: list[int] = []
-    skipped = list(listing.skipped)
+    skipped: list[str] = []
     grey = 0
-    with ThreadPoolExecutor() as threads:
+    with unwarned(), ThreadPoolExecutor() as threads:
         for number, result in enumerate(threads.map(decoded, listing.paths)):
             if isinstance(result, str):
                 skipped.append(result)
@@ -224,6 +237,7 @@ def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataCon
             images[len(kept)] = result[0].transpose(2, 0, 1)
             grey += result[1]
             kept.append(number)
+    skipped += listing.skipped
     labels = np.array([listing.labels[number] for number in kept], np.int64)
     _check_classes(labels.tolist(), class_names, skipped)
     np.save(f"{stem}-images.npy", images[: len(kept)])
@@ -231,25 +245,38 @@ def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataCon
     return {"skipped": skipped, "grey": grey}
 
 
-def check_headers(folder: Folder, cache: Path, announce: Callable[[str], None]) -> tuple[Listing, Listing]:
-    """Drop files whose header is no image's, for a folder that is streamed and never decoded as a whole.
+def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) -> tuple[Folder, str]:
+    """Drop files that cannot be decoded, for a folder that is streamed: else a run would meet them after hours.
 
     Looked at once per machine; what was found is kept under `cache`.
+
+    Returns:
+        The folder as it is used, and its fingerprint: names, labels and sizes of these files, and samples of each.
+
+    Raises:
+        UserError: every file of a class is unreadable.
     """
-    place = cache / f"headers-{folder.state('headers')}.json"
-    if not place.is_file():
-        announce(f"checking {len(folder.train.paths) + len(folder.test.paths):,} image files of {folder.root} (once)")
-        write_atomic(place, json.dumps([_bad_headers(listing) for listing in (folder.train, folder.test)]))
+    place = cache / f"checked-{folder.state('checked')}.json"
+    if not place.exists():
+        total = len(folder.train.paths) + len(folder.test.paths)
+        announce(
+            f"decoding {total:,} image files of {folder.root} once, to find those that are broken; "
+            f"{3 * SAMPLE:,} bytes of each enter the fingerprint"
+        )
+        write_atomic(place, json.dumps([_check(folder.train, small=True), _check(folder.test, small=False)]))
     try:
+        found = json.loads(read_file(place, LIST_LIMIT))
         train, test = (
             _without(listing, {int(number): str(why) for number, why in bad.items()}, int(grey))
-            for listing, (bad, grey) in zip((folder.train, folder.test), json.loads(place.read_text()), strict=True)
+            for listing, (bad, grey, _) in zip((folder.train, folder.test), found, strict=True)
         )
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        samples = [str(digest) for *_, digest in found]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{place}: damaged list of images ({error}); remove it, it is made anew") from None
     for part in (train, test):
         _check_classes(part.labels, folder.class_names, part.skipped)
-    return train, test
+    used = replace(folder, train=train, test=test)
+    return used, used.fingerprint("names, sizes and samples", *samples)
 
 
 def _without(listing: Listing, bad: dict[int, str], grey: int) -> Listing:
@@ -257,7 +284,7 @@ def _without(listing: Listing, bad: dict[int, str], grey: int) -> Listing:
     return Listing(
         paths=tuple(listing.paths[number] for number in good),
         labels=tuple(listing.labels[number] for number in good),
-        skipped=(*listing.skipped, *(f"{listing.paths[number]}: {why}" for number, why in bad.items())),
+        skipped=(*(f"{listing.paths[number]}: {why}" for number, why in bad.items()), *listing.skipped),
         grey=grey,
     )
 
@@ -267,25 +294,41 @@ def _check_classes(labels: Iterable[int], class_names: tuple[str, ...], skipped:
         raise UserError(f"class {class_names[label]!r}: none of its files can be read, for example {skipped[0]}")
 
 
-def _bad_headers(listing: Listing) -> tuple[dict[int, str], int]:
-    """Numbers of the files that are no images, with the reason, and how many of the others are grey."""
+def _check(listing: Listing, *, small: bool) -> tuple[dict[int, str], int, str]:
+    """Numbers of the files that are no images, with the reason; of the others, how many are grey, and their samples."""
 
-    def header(path: Path) -> bool | str:
+    def look(path: Path) -> tuple[bool, bytes] | str:
         try:
             with open_image(path) as image:
-                return image.mode in GREY_MODES
-        except OSError as error:
-            return str(error)
+                grey = image.mode in GREY_MODES
+            read_image(path, small=small)
+            return grey, _sample(path)
+        except (OSError, MemoryError) as error:
+            return f"{str(error) or 'too large for the memory'}"
 
-    with ThreadPoolExecutor() as threads:
-        found = list(threads.map(header, listing.paths))
+    with unwarned(), ThreadPoolExecutor() as threads:
+        found = list(threads.map(look, listing.paths))
     bad = {number: result for number, result in enumerate(found) if isinstance(result, str)}
-    return bad, sum(result is True for result in found)
+    good = [result for result in found if not isinstance(result, str)]
+    samples = hashlib.blake2b(b"".join(sample for _, sample in good), digest_size=16).hexdigest()
+    return bad, sum(grey for grey, _ in good), samples
 
 
-def describe_skipped(skipped: Iterable[str]) -> str | None:
+SAMPLE = 1024
+"""Bytes at the beginning, in the middle and at the end of a streamed file that enter its folder's fingerprint."""
+
+
+def _sample(path: Path) -> bytes:
+    size, digest = path.stat().st_size, hashlib.blake2b(digest_size=8)
+    with path.open("rb") as file:
+        for place in (0, max(0, size - SAMPLE) // 2, max(0, size - SAMPLE)):
+            file.seek(place)
+            digest.update(file.read(SAMPLE))
+    return digest.digest()
+
+
+def describe_skipped(names: Sequence[str]) -> str | None:
     """One notice that counts the skipped files and names the first of them, or None."""
-    names = list(skipped)
     if not names:
         return None
     more = f"\n  … and {len(names) - 5} more" if len(names) > 5 else ""

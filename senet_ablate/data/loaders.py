@@ -27,6 +27,7 @@ from senet_ablate.data.transforms import (
     read_image,
     training_view,
 )
+from senet_ablate.environment import unwarned
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import generator, stream_seed
 from senet_ablate.spec.protocol import Augmentation, DataConfig
@@ -237,7 +238,8 @@ class _Files(Dataset[tuple[Tensor, Tensor]]):
         epoch, index = key
         path = self.split.paths[index]
         try:
-            image = read_image(path)
+            with unwarned():
+                image = read_image(path)
         except OSError as error:
             raise UserError(f"{path}: cannot be decoded ({error}); replace or remove the file") from None
         with torch.random.fork_rng(devices=[]):

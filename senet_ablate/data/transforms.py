@@ -99,13 +99,17 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise OSError(str(error) or type(error).__name__) from error
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, *, small: bool = False) -> Image.Image:
     """Decode an image file as RGB with 8 bits; a grey one gets three equal channels.
+
+    With `small` a JPEG is decoded at an eighth of its size, which reads all of it in a fraction of the time.
 
     Raises:
         OSError: the file is no image, is cut off, or has floating-point levels, whose white is not known.
     """
     with open_image(path) as image:
+        if small:
+            image.draft(None, (1, 1))
         if image.mode == "F":
             raise OSError("floating-point levels; save it with 8 or 16 bits")
         if image.mode.startswith("I"):  # 16 bits: Pillow would cut them off at 255

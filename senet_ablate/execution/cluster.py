@@ -219,6 +219,8 @@ class Watch:
                 for request, outcome in queue.ended():
                     del given[request.spec.run_id]
                     begun.discard(request.spec.run_id)
+                    if isinstance(outcome, Event) and outcome.kind == "lost":
+                        outcome = outcome.cause
                     if isinstance(outcome, Event):
                         yield outcome
                     elif request.folder.record_file.exists():

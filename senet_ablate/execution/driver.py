@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from senet_ablate.execution.machine import ALLOCATOR, Resources, find_machine, s
 from senet_ablate.execution.progress import ProgressLog
 from senet_ablate.execution.ray import RayOptions, ray_executor
 from senet_ablate.execution.slurm import SlurmOptions, slurm_executor
-from senet_ablate.results.store import Study
+from senet_ablate.files import write_atomic
+from senet_ablate.results.store import SKIPPED, Study
 from senet_ablate.results.worklist import Plan
 from senet_ablate.spec.protocol import Protocol, check_fit
 from senet_ablate.training.request import RunRequest, TrackerKind
@@ -106,12 +107,17 @@ def prepare(protocol: Protocol, study: Study, data_path: Path | None, devices: i
     from senet_ablate.data.datasets import load_data  # imports torch
 
     study.check_protocol(protocol)  # before a long download
-    stream = protocol.recipe.augmentation.resized_crop
-    data = load_data(protocol.data, data_path, stream=stream, announce=say)
+    stream, pin = protocol.recipe.augmentation.resized_crop, study.pin()
+    known = pin.data.fingerprint if pin else None
+    data = load_data(protocol.data, data_path, stream=stream, announce=say, known=known)
     for notice in data.notices:
         say(notice)
     check_fit(protocol.recipe, protocol.data, data.facts, devices)
     study.begin(protocol, data.facts)
+    if data.skipped:
+        text = "\n".join(data.skipped).encode(errors="backslashreplace")  # names of files are bytes
+        write_atomic(study.root / SKIPPED, text + b"\n", inside=study.root)
+        say(f"all {len(data.skipped)} are named in {study.root / SKIPPED}")
     return data.facts.fingerprint
 
 
@@ -153,10 +159,12 @@ def execute(
     plan: Plan,
     console: Console,
     ends_at: float = math.inf,
+    keep: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Do the runs, beside other drivers, and tell of each as it ends.
 
-    When it is `ends_at` by the monotonic clock, what is under way stops; its checkpoint stays.
+    When it is `ends_at` by the monotonic clock, what is under way stops; its checkpoint stays. `keep` is called at
+    least every half second.
     """
     began = time.monotonic()
     work = {run.run_id: float(arm.complexity.macs * run.recipe.epochs) for arm in plan.arms for run in arm.runs}
@@ -165,6 +173,8 @@ def execute(
     open_work = {request.spec.run_id: work[request.spec.run_id] for request in todo}
     with ProgressLog(console, open_work) as log, closing(share(start(limit.fits), todo)) as events:
         for event in events:
+            with suppress(OSError):  # of a full disk
+                keep()
             if event is not None:
                 trained += event.kind == "finished"
                 found += event.kind == "found"

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter, deque
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -32,6 +34,9 @@ from senet_ablate.training.request import Event, RunRequest, note_failure
 
 TRIES = 3
 """How often a run is begun or continued when its worker dies under it (killed, out of memory)."""
+
+PATIENCE_S = 1.0
+"""How long a worker has to end the processes that it shares a run with."""
 
 TICK_S = 0.5
 """How often `execute` returns to its caller while nothing happens, so that a display can be kept."""
@@ -99,7 +104,14 @@ class LocalPool:
         """
         queue = deque(requests)
         deaths: Counter[str] = Counter()
-        workers = [self._start(environment) for environment in self.environments[: len(queue)]]
+        with TemporaryDirectory(prefix="senet-", ignore_cleanup_errors=True) as scratch:
+            # torch leaves files in the temporary folder when a process of a run fails, and so does one that is killed.
+            yield from self._execute(queue, deaths, [{**each, "TMPDIR": scratch} for each in self.environments])
+
+    def _execute(
+        self, queue: deque[RunRequest], deaths: Counter[str], environments: Sequence[Mapping[str, str]]
+    ) -> Iterator[Event | None]:
+        workers = [self._start(environment) for environment in environments[: len(queue)]]
         try:
             while queue or any(worker.request for worker in workers):
                 for number, worker in enumerate(workers):
@@ -123,32 +135,34 @@ class LocalPool:
                         event = worker.connection.recv()
                     except (EOFError, OSError):  # the worker died with its run
                         worker.process.join()
-                        run_id = worker.request.spec.run_id
-                        deaths[run_id] += 1
-                        cause = f"worker died {_how(worker.process.exitcode)}"
-                        if deaths[run_id] < TRIES:
-                            queue.appendleft(worker.request)
-                        else:
-                            cause += f", {TRIES} times"
-                            note_failure(worker.request, Failure(cause=cause, traceback=""))
-                            yield Event("failed", worker.request, cause)
+                        event = Event("lost", worker.request, f"worker died {_how(worker.process.exitcode)}")
+                    if isinstance(event, UserError):  # what one cannot import no other can
+                        raise event
+                    worker.request = None
+                    if event.kind in ("failed", "lost"):  # it may have broken more than itself, a CUDA context for one
+                        self._stop([worker])
                         workers[number] = self._start(worker.environment)
-                    else:
-                        if isinstance(event, UserError):  # what one cannot import no other can
-                            raise event
-                        worker.request = None
-                        if event.kind == "failed":  # it may have broken more than itself, a CUDA context for one
-                            self._stop([worker])
-                            workers[number] = self._start(worker.environment)
-                        yield event
+                    if event.kind == "lost":
+                        run_id = event.request.spec.run_id
+                        deaths[run_id] += 1
+                        if deaths[run_id] < TRIES:
+                            queue.appendleft(event.request)
+                            continue
+                        cause = f"{event.cause}, {TRIES} times"
+                        note_failure(event.request, Failure(cause=cause, traceback=""))
+                        event = Event("failed", event.request, cause)
+                    yield event
         finally:
             # Files are written whole or not at all, so killing loses nothing but the epoch under way.
             self._stop(workers)
 
     def _stop(self, workers: Sequence[_Worker]) -> None:
         for worker in workers:
-            worker.process.kill()
+            worker.process.terminate()
+        deadline = time.monotonic() + PATIENCE_S
         for worker in workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            worker.process.kill()  # one that is stopped, or computes something long
             worker.process.join()
             worker.connection.close()
 
@@ -182,6 +196,7 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     # several devices end by SIGINT when their parent dies.
     signal.signal(signal.SIGINT, lambda number, frame: None)
     os.environ.update(environment)
+    tempfile.tempdir = None  # the server may have asked for it
     die_with_driver()
     try:
         from senet_ablate.execution.worker import attempt  # torch, which the driver's process can do without

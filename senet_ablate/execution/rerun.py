@@ -20,7 +20,7 @@ from senet_ablate.data.loaders import EpochSampler, Loader, Split
 from senet_ablate.errors import UserError
 from senet_ablate.execution import driver
 from senet_ablate.execution.machine import OPTIMISATIONS, Machine, share_out
-from senet_ablate.files import write_atomic
+from senet_ablate.files import ARRAY_LIMIT, WEIGHTS_LIMIT, write_atomic
 from senet_ablate.models.pretrained import State, read_weights
 from senet_ablate.models.weights import Subject, build, check_channels
 from senet_ablate.results.records import Predictions, RunRecord
@@ -58,13 +58,13 @@ def of_run(
         raise UserError(f"{record.run_id} in {study.root} diverged; another seed may not have (--seed)")
     words = [f"{arm.slug}, seed {seed}, study {study.name}", f"Run `{record.run_id}`: {protocol.description}."]
     folder = study.run(record.run_id)
-    if folder.weights_file.is_file():
-        state = read_weights(folder.weights_file)
+    if folder.weights_file.exists():
+        state = read_weights(folder.weights_file, inside=study.root)
     else:
         say(f"{record.run_id} kept no weights; training it again")
         state, outcome = train_again(record, arm, folder, data_path, machine)
         say(f"trained again: {outcome}")
-        if not folder.weights_file.is_file():
+        if not folder.weights_file.exists():
             words.append(f"It kept no weights and was trained again: {outcome}.")
     model = build(protocol.network, arm.variant, state, str(folder.weights_file), protocol.data.resolution)
     check_channels(model, pin.data)
@@ -97,11 +97,11 @@ def train_again(
             raise UserError(f"{record.run_id} could not be trained again: {summary.failed[record.run_id]}")
         again = study.run(record.run_id)
         name = "predictions.npz"
-        if not (again.path / name).is_file():
+        if not (again.path / name).exists():
             raise UserError(f"{record.run_id} did not diverge when it was recorded, but does here; use another --seed")
         state = read_weights(again.weights_file)
-        if (again.path / name).read_bytes() == (folder.path / name).read_bytes():
-            write_atomic(folder.weights_file, again.weights_file.read_bytes())
+        if again.read(name, ARRAY_LIMIT) == folder.read(name, ARRAY_LIMIT):
+            write_atomic(folder.weights_file, again.read(again.weights_file.name, WEIGHTS_LIMIT))
             return state, f"its predictions equal the recorded ones; the weights are kept in {folder.weights_file}"
         here, there = (Predictions.from_file(place.path / name) for place in (again, folder))
     differing = int(np.count_nonzero(here.wrong != there.wrong))
@@ -126,7 +126,8 @@ def find_images(
     Raises:
         UserError: they are not there, or not those of the study.
     """
-    data = load_data(protocol.data, data_path, stream=protocol.recipe.augmentation.resized_crop, announce=say)
+    stream = protocol.recipe.augmentation.resized_crop
+    data = load_data(protocol.data, data_path, stream=stream, announce=say, known=fingerprint)
     if fingerprint not in (None, data.facts.fingerprint):
         raise UserError(f"{data_path or protocol.data.dataset}: other images than those that the study was begun with")
     split: Split = data.validation if part == "validation" else data.test

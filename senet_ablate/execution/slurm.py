@@ -24,6 +24,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.execution import local
 from senet_ablate.execution.cluster import NodeOptions, Watch, checkpoint_mark, do, failed, run_cpus, run_gpus
 from senet_ablate.execution.machine import Resources
+from senet_ablate.files import refuse_links
 from senet_ablate.training.request import Event, RunRequest
 
 LOOK_S = 1.0
@@ -161,6 +162,7 @@ class SlurmQueue:
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+        refuse_links(self._folder, self._folder.parents[1])
         self._folder.mkdir(parents=True, exist_ok=True)
         for start in range(0, len(requests), ARRAY):
             part = requests[start : start + ARRAY]
@@ -232,7 +234,7 @@ class SlurmQueue:
         """State and reason of each job that Slurm knows, those that ended lately among them; None without an answer."""
         command = ["squeue", "--noheader", "--array", "--states=all", f"--name={self._name}", "--format=%i|%T|%r"]
         try:
-            told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+            told = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout.decode(errors="replace")
         except (subprocess.SubprocessError, OSError):
             return None
         rows = [line.strip().split("|", 2) for line in told.splitlines()]

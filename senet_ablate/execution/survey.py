@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from senet_ablate.errors import UserError
-from senet_ablate.files import write_atomic
+from senet_ablate.files import read_file, write_atomic
 from senet_ablate.results.networks import Networks
 from senet_ablate.spec.ablation import Ablation, arms
 from senet_ablate.spec.cost import has_closed_form
@@ -58,8 +58,7 @@ def keep_sources(ablations: Iterable[Ablation], network: Network, study: Path) -
         for module, path in source_files(name).items():
             kept = study / "sources" / digest / f"{module}.py.txt"
             if not kept.exists():
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(kept, path.read_bytes())
+                write_atomic(kept, read_file(path), inside=study)
 
 
 def try_variants(ablations: Iterable[Ablation], network: Network, shape: tuple[int, int, int], batch: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import re
 import sys
 import traceback
 
@@ -17,7 +18,11 @@ from senet_ablate.training.request import Event, RunRequest, is_done, note_failu
 
 settle()
 with uncollected():
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
     from senet_ablate.training.train import train_run  # torch and Lightning
+
+PEER_LOST = re.compile(r"Connection (?:reset|closed) by peer")
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -26,7 +31,8 @@ def attempt(request: RunRequest) -> Event:
     """Do one run here, unless another process does it; whatever goes wrong is noted in its folder and stops no other.
 
     Returns:
-        `finished` or `failed`; `busy` if another process does it (or took it over), `found` if one had finished it.
+        `finished` or `failed`; `lost` if a process of the run died; `busy` if another driver's does it (or took it
+        over), `found` if one had finished it.
     """
     settle()  # Lightning leaves a run's port to the next one
     try:
@@ -47,8 +53,18 @@ def _attempt(request: RunRequest, lease: Lease) -> Event:
     except Exception as error:
         if isinstance(error, Taken) or not lease.held():  # from another process of the run it has another type
             raise Taken("the run was taken over, or its folder deleted") from None
+        if how := _how_it_died(error):
+            return Event("lost", request, how)
         return _failed(request, error)
     return Event("finished", request)
+
+
+def _how_it_died(error: Exception) -> str:
+    """What ended one of several processes of a run, seen from their parent or by a process that lost it."""
+    if isinstance(error, ProcessExitedException):
+        return f"{error.msg} (out of memory?)" if error.signal_name == "SIGKILL" else str(error.msg)
+    lost = isinstance(error, ProcessRaisedException) and PEER_LOST.search(str(error))
+    return "a process of the run lost the others" if lost else ""
 
 
 def check_pin(request: RunRequest) -> None:

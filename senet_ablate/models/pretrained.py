@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.errors import UserError
+from senet_ablate.environment import unwarned
+from senet_ablate.errors import UserError, reason
+from senet_ablate.files import WEIGHTS_LIMIT, open_file
 from senet_ablate.spec.backbones import library
 from senet_ablate.spec.network import Network
 from senet_ablate.spec.sources import check_weights
@@ -15,17 +17,17 @@ from senet_ablate.spec.sources import check_weights
 State = dict[str, Tensor]
 
 
-def read_weights(path: Path) -> State:
-    """A state dict from a file, on the processor; never executes what it reads.
+def read_weights(path: Path, *, inside: Path | None = None) -> State:
+    """A state dict from a file, on the processor; never executes what it reads, follows no link below `inside`.
 
     Raises:
         UserError: the file cannot be read or is no state dict.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with unwarned(), open_file(path, WEIGHTS_LIMIT, inside=inside) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that is none makes torch raise
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: cannot be read as weights: {first_line}") from None
+        raise UserError(f"{path}: cannot be read as weights: {reason(error)}") from None
     if not isinstance(state, dict) or not all(isinstance(name, str) and _is_whole(state[name]) for name in state):
         raise UserError(
             f"{path}: expected a state dict, tensors by name, as `torch.save(model.state_dict(), …)` writes it"

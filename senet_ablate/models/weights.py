@@ -181,9 +181,7 @@ def load_model(folder: str | Path) -> nn.Module:
     record = run.record()
     if record is None:
         raise UserError(f"{run.path}: no finished run in this folder")
-    if not run.weights_file.is_file():
+    if not run.weights_file.exists():
         raise UserError(f"{run.path}: the run kept no weights; train it with --keep-weights")
-    spec = record.spec
-    return build(
-        spec.network, spec.variant, read_weights(run.weights_file), str(run.weights_file), spec.data.resolution
-    )
+    spec, state = record.spec, read_weights(run.weights_file, inside=run.path.parent)
+    return build(spec.network, spec.variant, state, str(run.weights_file), spec.data.resolution)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from senet_ablate.errors import UserError
-from senet_ablate.files import write_atomic
+from senet_ablate.files import ARRAY_LIMIT, read_file, write_atomic
+from senet_ablate.report.escape import csv_text, markdown, visible
 from senet_ablate.report.figures.gates import CLASS_LABELS, heat_frame, plot_heat, plot_lines
 from senet_ablate.report.figures.style import COLUMN, PAGE, save
 from senet_ablate.report.render import render
@@ -104,10 +106,10 @@ def write_excitation(
     }
     files: dict[str, str | bytes] = {
         "excitation.md": to_markdown(subject, blocks, numbers, list(classes), pair),
-        "blocks.csv": numbers.to_csv(index=False, lineterminator="\n", float_format="%.10g"),
+        "blocks.csv": csv_text(numbers),
     }
     for name, (frame, draw) in figures.items():
-        files[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n", float_format="%.10g")
+        files[f"{name}.csv"] = csv_text(frame)
         for form, width in (("", PAGE), ("_column", COLUMN)):
             figure = draw(width=width)
             files |= {f"{name}{form}.{kind}": save(figure, kind) for kind in ("svg", "png")}
@@ -117,10 +119,7 @@ def write_excitation(
 def write_pruning(folder: Path, subject: Sequence[str], table: pd.DataFrame) -> list[Path]:
     """Write the page of a pruned network and its CSV into `folder`."""
     page = render("pruning.md.j2", subject=subject, text=printed_pruning(table), identity=IDENTITY, mean_gate=MEAN_GATE)
-    return _write(
-        folder,
-        {"pruning.md": page, "pruning.csv": table.to_csv(index=False, lineterminator="\n", float_format="%.10g")},
-    )
+    return _write(folder, {"pruning.md": page, "pruning.csv": csv_text(table)})
 
 
 def printed_pruning(table: pd.DataFrame) -> pd.DataFrame:
@@ -185,8 +184,36 @@ def last_stage(numbers: pd.DataFrame) -> str:
 
 def _write(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
     for name, content in files.items():
-        write_atomic(folder / name, content)
+        text = markdown(content) if isinstance(content, str) and name.endswith(".md") else content
+        write_atomic(folder / name, text, inside=folder.parents[2])
     return [folder / name for name in files]
+
+
+MOST_LINES, MOST_BLOCKS, MOST_CLASSES, MOST_GATE = 200_000, 200, 50, 1e6
+"""Of a figure that is drawn from a CSV file."""
+
+
+def read_heat(path: Path, inside: Path) -> pd.DataFrame:
+    """What a heat map was drawn from, out of the CSV beside it; texts are made harmless.
+
+    Raises:
+        ValueError, LookupError: it is not what `write_excitation` writes, or is too much for a figure.
+        OSError: it cannot be read, or is a link below `inside`.
+    """
+    content = io.BytesIO(read_file(path, ARRAY_LIMIT, inside=inside))
+    frame = pd.read_csv(content, dtype={"block": str, "class": str}, nrows=MOST_LINES)
+    frame = frame[["block", "class", "channel", "rank", "mean"]]
+    for name, most in (("block", MOST_BLOCKS), ("class", MOST_CLASSES)):
+        frame[name] = [visible(str(text))[:60] for text in frame[name]]
+        if not 0 < frame[name].nunique() <= most:
+            raise ValueError(f"{frame[name].nunique()} different values of {name}, expected 1 to {most}")
+    frame["mean"] = frame["mean"].astype(float)
+    if not (frame["mean"].abs() <= MOST_GATE).all():  # infinity and NaN, too
+        raise ValueError("mean: a number that no figure can show")
+    lines = pd.crosstab(frame["block"], frame["class"])
+    if (lines.max(axis=1) > lines.min(axis=1)).any():
+        raise ValueError("a block has other channels for one class than for another")
+    return frame
 
 
 PAPER_CLASSES = {"goldfish": "n01443537", "pug": "n02110958", "plane": "n03954731", "cliff": "n09246464"}

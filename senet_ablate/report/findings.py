@@ -18,6 +18,7 @@ from senet_ablate.analysis.verdicts import (
     FindingVerdict,
     Reason,
 )
+from senet_ablate.report.escape import csv_text
 from senet_ablate.spec.claims import Equivalent, Fewer, Metric, NoDifference, Retains, Superior
 
 MARK = {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
@@ -297,7 +298,7 @@ def findings_frame(assessment: Assessment) -> pd.DataFrame:
 
 def to_csv(assessment: Assessment) -> str:
     """The frame with ten significant digits, in which processors agree; missing numbers empty."""
-    return findings_frame(assessment).to_csv(index=False, lineterminator="\n", float_format="%.10g")
+    return csv_text(findings_frame(assessment))
 
 
 def to_markdown(assessment: Assessment) -> str:

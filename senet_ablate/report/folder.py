@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from senet_ablate.files import write_atomic
+from senet_ablate.report.escape import csv_text, markdown, visible
 from senet_ablate.report.figures.style import COLUMN, PAGE, save
 
 
@@ -32,7 +33,7 @@ class Picture:
         svg = re.sub(r'\b(id="|url\(#|href="#)', rf"\1{self.name}-{form}-", svg[svg.index("<svg") :])
         svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
         svg = re.sub(r"\s*\n\s*", " ", svg)
-        label = f'<svg class="{form}" role="img" aria-label="{escape(self.alt)}"'
+        label = f'<svg class="{form}" role="img" aria-label="{escape(visible(self.alt))}"'
         return Markup(svg.replace("<svg", label, 1).strip())
 
 
@@ -45,8 +46,10 @@ class ReportFolder:
         self.pictures: dict[str, Picture] = {}
 
     def write(self, name: str, content: str | bytes) -> None:
-        """Write one file as a whole."""
-        write_atomic(self.home / name, content)
+        """Write one file as a whole; Markdown without raw HTML."""
+        if isinstance(content, str) and name.startswith("tables/") and name.endswith(".md"):
+            content = markdown(content)
+        write_atomic(self.home / name, content, inside=self.home.parent)
         self.files.append(self.home / name)
 
     def picture(self, name: str, shown: pd.DataFrame, alt: str, draw: Callable[[float], Figure]) -> None:
@@ -59,6 +62,6 @@ class ReportFolder:
             svgs.append(save(figure, "svg"))
             self.write(f"figures/{name}{form}.svg", svgs[-1])
             self.write(f"figures/{name}{form}.png", save(figure, "png"))
-        data = shown.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        data = csv_text(shown, "%.6g")
         self.write(f"figures/{name}.csv", data)
         self.pictures[name] = Picture(name, svgs[0].decode(), svgs[1].decode(), data, alt)

@@ -5,6 +5,7 @@ Both are filled from the same content; the HTML page is a single file that asks 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections import Counter
@@ -22,9 +23,14 @@ from senet_ablate.analysis.evidence import survey
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.errors import UserError
+from senet_ablate.files import read_file
 from senet_ablate.report import findings
 from senet_ablate.report.departures import SettingLine, same_in_words, setting_lines
+from senet_ablate.report.escape import csv_text, visible
+from senet_ablate.report.excitation import MOST_BLOCKS, read_heat
 from senet_ablate.report.figures.forest import equivalence_margin
+from senet_ablate.report.figures.gates import plot_heat
+from senet_ablate.report.figures.style import COLUMN, PAGE, save
 from senet_ablate.report.findings import MARK, WORDS, in_words, to_decide
 from senet_ablate.report.folder import Picture
 from senet_ablate.report.render import render
@@ -199,18 +205,20 @@ class Page:
     def gates(self) -> list[dict[str, Any]]:
         """What the gates of some networks learnt, as far as `excitation` was asked: numbers by block, and a figure."""
         found = []
-        for numbers in sorted((self.here / "excitation").glob("*/blocks.csv")):
-            home = numbers.parent
+        for number, numbers in enumerate(sorted((self.here / "excitation").glob("*/blocks.csv"))):
+            home, inside = numbers.parent, self.here.parent
+            heat, alt = home / "gates.csv", f"Mean gate of each class and channel, block by block: {home.name}"
             try:
-                frame = pd.read_csv(numbers).map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
-                more = (home / "excitation.md").read_text(encoding="utf-8")
-                picture = _heat_map(home) if (home / "gates.svg").is_file() else None  # of earlier versions
-            except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
+                frame = pd.read_csv(io.BytesIO(read_file(numbers, inside=inside)), nrows=MOST_BLOCKS)
+                frame = frame.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
+                more = read_file(home / "excitation.md", inside=inside).decode()
+                picture = _heat_map(number, heat, inside, alt) if heat.exists() else None  # of earlier versions
+            except (OSError, ValueError, LookupError) as error:  # pandas' errors of parsing are ValueErrors, too
                 raise UserError(f"{home}: damaged ({error}); remove it, or give `excitation` again") from None
             found.append(
                 {
                     "name": home.name,
-                    "folder": home.relative_to(self.here).as_posix(),
+                    "folder": quote(home.relative_to(self.here).as_posix()),
                     "columns": [name.replace("_", " ") for name in frame.columns],
                     "rows": frame.replace("nan", "–").to_numpy().tolist(),
                     "picture": picture,
@@ -301,12 +309,12 @@ class Page:
         }
 
 
-def _heat_map(home: Path) -> Picture:
-    svg, column, data = (
-        (home / name).read_text(encoding="utf-8") for name in ("gates.svg", "gates_column.svg", "gates.csv")
-    )
-    alt = f"Mean gate of each class and channel, block by block: {home.name}"
-    return Picture(f"gates-{home.name}", svg, column, data, alt)
+def _heat_map(number: int, heat: Path, inside: Path, alt: str) -> Picture:
+    """Drawn anew from its CSV: a stranger's SVG may hold a script."""
+    frame = read_heat(heat, inside)
+    limits = (0.0, 1.0) if frame["mean"].between(0, 1).all() else None
+    page, column = (save(plot_heat(frame, limits=limits, width=width), "svg").decode() for width in (PAGE, COLUMN))
+    return Picture(f"gates-{number}", page, column, csv_text(frame), visible(alt))
 
 
 def _anchor(arm: Arm) -> str:

@@ -12,6 +12,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from senet_ablate.report.escape import finalize, finalize_markdown, visible
+
 
 def render(template: str, **content: Any) -> str:
     """Fill a template of `templates/` by its file name; what goes into HTML is escaped."""
@@ -39,6 +41,7 @@ def _environment(*, html: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=html,
         keep_trailing_newline=True,
+        finalize=finalize if html else finalize_markdown,
     )
     environment.filters["inline"] = _inline_markdown
     environment.filters["slug"] = lambda text: str(text).replace(" ", "-")
@@ -52,6 +55,6 @@ def _environment(*, html: bool) -> Environment:
 
 def _inline_markdown(text: str) -> Markup:
     """Bold, code and links; a link leads to a file beside the page or to the web, never runs anything."""
-    bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text)))
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(visible(text))))
     linked = re.sub(r"\[([^]]+)\]\(((?:https?://)?[\w./#-]+)\)", r'<a href="\2">\1</a>', bold)
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", linked))

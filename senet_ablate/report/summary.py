@@ -9,6 +9,7 @@ import pandas as pd
 
 from senet_ablate.analysis.summary import ALPHA, StudyEffect, Summary
 from senet_ablate.errors import UserError
+from senet_ablate.report.escape import csv_text
 from senet_ablate.report.figures.forest import COLUMNS, NUMBERS, difference_of, forest_in_words, plot_forest
 from senet_ablate.report.figures.trend import plot_trend
 from senet_ablate.report.findings import WORDS, percent
@@ -152,7 +153,7 @@ def write_summary(summary: Summary, home: Path) -> list[Path]:
         "pictures": folder.pictures,
         "field": field,
     }
-    data = summary_frame(summary).to_csv(index=False, lineterminator="\n", float_format="%.10g")
+    data = csv_text(summary_frame(summary))
     folder.write("tables/summary.csv", data)
     markdown = render("summary.md.j2", **content)
     folder.write("tables/summary.md", markdown)

@@ -18,6 +18,7 @@ from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.summary import seed_values
 from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.report.escape import csv_text, visible
 from senet_ablate.report.findings import METRIC_NAMES, in_words, percent
 from senet_ablate.report.render import render
 from senet_ablate.results.arms import Outcomes
@@ -357,7 +358,7 @@ LATEX = str.maketrans(
 
 def latex(text: str) -> str:
     """Escape what LaTeX would take for commands."""
-    return text.translate(LATEX)
+    return visible(text).translate(LATEX)
 
 
 def to_latex(table: Table, columns: Collection[str] = COLUMNS) -> str:
@@ -382,4 +383,4 @@ def to_latex(table: Table, columns: Collection[str] = COLUMNS) -> str:
 
 def to_csv(table: Table) -> str:
     """The frame with ten significant digits, in which processors agree; missing numbers empty."""
-    return table.frame.to_csv(index=False, lineterminator="\n", float_format="%.10g")
+    return csv_text(table.frame)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.files import read_file
 from senet_ablate.report import findings, page
+from senet_ablate.report.escape import markdown
 from senet_ablate.report.figures.curves import curves_frame, plot_curves
 from senet_ablate.report.figures.forest import difference_of, forest_frame, forest_in_words, plot_forest
 from senet_ablate.report.figures.pareto import pareto_frame, plot_pareto
@@ -97,7 +99,7 @@ def fill(text: str, reports: Path, study: str) -> str:
     def first_part(name: str) -> str:
         if name not in written:
             raise UserError(f"a block wants {name!r}; {did_you_mean(name, written)}")
-        content = written[name].read_text(encoding="utf-8")
+        content = markdown(read_file(written[name], inside=reports).decode())
         return content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
 
     def block(match: re.Match[str]) -> str:

@@ -39,7 +39,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from senet_ablate.files import sync
+from senet_ablate.files import read_file, refuse_links, sync
 from senet_ablate.spec.schema import Spec
 
 BEAT_S = 10.0
@@ -102,7 +102,7 @@ def leased(folder: Path, overdue: bytes | None = None) -> Iterator[Lease]:
 
     Raises:
         Taken: another process holds it.
-        OSError: it cannot be written.
+        OSError: it cannot be written, or the folder is a link.
     """
     holder, path, handle = _take(folder, overdue)
     stop = threading.Event()
@@ -132,12 +132,13 @@ def current(folder: Path) -> Current:
     """The lease on a folder, as it is now."""
     for number in _numbers(folder):
         with suppress(FileNotFoundError):  # released just now
-            return Current(number, _file(folder, number).read_bytes())
+            return Current(number, _content(folder, number))
     return Current(0, None)
 
 
 def discard_dead(folder: Path) -> None:
     """Remove a lease whose process is known to be gone."""
+    refuse_links(folder, folder.parent)
     number, state = current(folder)
     if state is not None and is_dead(state):
         _file(folder, number).unlink(missing_ok=True)
@@ -194,7 +195,7 @@ def this_node() -> str:
     """One boot of this machine, and on Linux the namespace of its process ids: containers may share a host's name."""
     parts = [platform.node()]
     with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(parts)
 
@@ -209,6 +210,7 @@ def _take(folder: Path, overdue: bytes | None) -> tuple[Holder, Path, int]:
         beat="",
         born=_process(os.getpid())[1],
     )
+    refuse_links(folder, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
     before = current(folder)
     if before.state is not None and before.state != overdue and not is_dead(before.state):
@@ -221,7 +223,7 @@ def _take(folder: Path, overdue: bytes | None) -> tuple[Holder, Path, int]:
     try:
         _write(handle, holder.content(0))
         # The holder before may have beaten again or released it, and others may have come and gone.
-        if before.number and _file(folder, before.number).read_bytes() != before.state:
+        if before.number and _content(folder, before.number) != before.state:
             raise Taken("its holder came back at the same moment")
         if current(folder).number != before.number + 1:
             raise Taken("another process took it over at the same moment")
@@ -239,6 +241,10 @@ def _take(folder: Path, overdue: bytes | None) -> tuple[Holder, Path, int]:
 
 def _file(folder: Path, number: int) -> Path:
     return folder / f"lease-{number}.json"
+
+
+def _content(folder: Path, number: int) -> bytes:
+    return read_file(_file(folder, number), inside=folder.parent)
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from senet_ablate.errors import UserError
-from senet_ablate.files import write_atomic
+from senet_ablate.files import ARRAY_LIMIT, refuse_links, write_atomic
 from senet_ablate.results.arms import facts
 from senet_ablate.results.lease import Taken, leased
 from senet_ablate.results.plan import PLAN_FILE, read_plan
@@ -79,7 +79,7 @@ def merge(sources: Sequence[Path], target: Study) -> Merged:
             merged.refused += problems
             record = None if problems else folder.record()
             if record is not None:
-                files = {name: (folder.path / name).read_bytes() for name in record.files}
+                files = {name: folder.read(name, ARRAY_LIMIT) for name in record.files}
                 _join(target, record, files, merged)
             elif not problems:
                 merged.unfinished += 1
@@ -94,7 +94,7 @@ def find_study(source: Path, target: Study) -> Study:
         UserError: neither, or it is the target itself.
     """
     for place in (source, source / target.name):
-        if (place / "study.json").is_file():
+        if (place / "study.json").exists():
             if place.resolve() == target.root.resolve():
                 raise UserError(f"{source}: that is study {target.name!r} itself; name the folder of another's results")
             return Study(place)
@@ -111,7 +111,7 @@ def _take_plan(studies: Iterable[Study], target: Study, merged: Merged) -> None:
         if plan is None:
             continue
         if read_plan(target) is None and target.pin() is None:
-            write_atomic(target.root / PLAN_FILE, (study.root / PLAN_FILE).read_bytes())
+            write_atomic(target.root / PLAN_FILE, study.read(PLAN_FILE))
         elif read_plan(target) != plan:
             merged.cautions.append(f"{study.root / PLAN_FILE} is not the study's plan, by which findings are judged")
 
@@ -140,7 +140,8 @@ def _join(target: Study, record: RunRecord, files: dict[str, bytes], merged: Mer
         merged.same += 1
         return
     beside = RunFolder(target.root / CONFLICTS / f"{record.run_id}-{outcome_digest(record)}")
-    if not beside.record_file.is_file():
+    refuse_links(beside.path, target.root)
+    if not beside.record_file.exists():
         beside.finish(record, files)
     images = None
     if ours.metrics and record.metrics:

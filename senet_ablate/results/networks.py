@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
-from senet_ablate.files import write_atomic
+from senet_ablate.files import read_file, write_atomic
 from senet_ablate.spec.cost import added_cost, has_closed_form, total_cost
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import Complexity
@@ -60,7 +60,8 @@ class Networks:
             total = total_cost(network, variant, in_channels=channels, classes=classes, resolution=resolution)
             return Survey(total=total, added=added_cost(network, variant, resolution))
         try:
-            return Survey.model_validate_json(self._file(network, variant, shape).read_bytes())
+            kept = read_file(self._file(network, variant, shape), inside=self.folder.parent)
+            return Survey.model_validate_json(kept)
         except (OSError, ValidationError):
             return None
 
@@ -81,7 +82,7 @@ class Networks:
     def keep(self, network: Network, variant: Variant, shape: tuple[int, int, int], found: Survey) -> None:
         """Keep a survey; a folder that cannot be written to costs the next command a second, nothing else."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._file(network, variant, shape), found.model_dump_json())
+            place = self._file(network, variant, shape)
+            write_atomic(place, found.model_dump_json(), inside=self.folder.parent)
         except OSError:
             return

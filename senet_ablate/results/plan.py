@@ -86,7 +86,7 @@ def read_plan(study: Study) -> StudyPlan | None:
     """
     path = study.root / PLAN_FILE
     try:
-        return StudyPlan.model_validate_json(path.read_bytes())
+        return StudyPlan.model_validate_json(study.read(PLAN_FILE))
     except FileNotFoundError:
         return None
     except OSError as error:

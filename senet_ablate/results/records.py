@@ -18,7 +18,9 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
-from senet_ablate.errors import UserError
+from senet_ablate.environment import unwarned
+from senet_ablate.errors import UserError, reason
+from senet_ablate.files import ARRAY_LIMIT, read_file
 from senet_ablate.spec.protocol import MOST_EPOCHS, Complexity, DataFacts, Protocol, RunSpec
 from senet_ablate.spec.schema import Spec
 
@@ -166,16 +168,18 @@ class Predictions:
             UserError: the file is damaged, or is none of ours.
         """
         try:
-            return cls._read(path)
+            return cls._read(read_file(path, ARRAY_LIMIT, inside=path.parents[1]))
         except Exception as error:  # whatever a garbled file makes zipfile and NumPy raise
-            raise UserError(f"{path}: damaged predictions: {error}; remove the folder to run it again") from None
+            raise UserError(
+                f"{path}: damaged predictions: {reason(error)}; remove the folder to run it again"
+            ) from None
 
     @classmethod
-    def _read(cls, path: Path) -> Predictions:
-        with zipfile.ZipFile(path) as archive:
+    def _read(cls, content: bytes) -> Predictions:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("compressed")  # by us never; by others perhaps to fill the memory
-        with np.load(path, allow_pickle=False) as arrays:
+        with unwarned(), np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             losses, n = arrays["ce"], int(arrays["n"])
             if losses.dtype != np.float16 or losses.shape != (n,):
                 raise ValueError(f"losses of {n} images expected, {losses.dtype} of shape {losses.shape} found")
@@ -205,7 +209,8 @@ def read_curve(path: Path) -> list[CurvePoint]:
         UserError: the file is damaged.
     """
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
+        text = read_file(path, inside=path.parents[1]).decode()
+        rows = list(csv.DictReader(io.StringIO(text, newline=None), strict=True))
         return [CurvePoint.model_validate_strings(row) for row in rows]
     except Exception as error:  # whatever a garbled file makes csv and pydantic raise
         why = next(iter(str(error).splitlines()), "")

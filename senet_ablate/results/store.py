@@ -3,13 +3,15 @@
 `record.json` is written last and means finished. `curve.csv` has a line per epoch, `predictions.npz` the
 outcome of every test image, `weights.pt` (if asked for) the trained weights. `last.ckpt`, the one before it,
 `progress.json` and `progress.csv` exist while a run is under way, `lease-N.json` while a process does it,
-`failure.json` after one that failed. `study.json` pins what all runs of the study share. `conflicts/` has
+`failure.json` after one that failed. What else lies there is left alone.
+`study.json` pins what all runs of the study share. `conflicts/` has
 results that `merge` found to differ from those that are there; no reader of runs looks into it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,14 +22,27 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
-from senet_ablate.files import decode, write_atomic
-from senet_ablate.results.lease import seems_held
+from senet_ablate.files import (
+    ARRAY_LIMIT,
+    TEMPORARY,
+    TEXT_LIMIT,
+    check_place,
+    decode,
+    open_file,
+    read_file,
+    refuse_links,
+    write_atomic,
+)
+from senet_ablate.results.lease import LEASE, seems_held
 from senet_ablate.results.records import Failure, Latency, Progress, RunRecord, StudyPin
 from senet_ablate.spec.protocol import DataFacts, Protocol, RunSpec
 from senet_ablate.spec.schema import Spec
 
 NOTES = "notes.md"
 """File in a study with what whoever ran it wants read beside it."""
+
+SKIPPED = "skipped.txt"
+"""File in a study that names the files of its image folder that are left out, and why."""
 
 CONFLICTS = "conflicts"
 """Folder in a study for results of runs that have another one (see `results.merge.py`)."""
@@ -37,12 +52,21 @@ MEND = "take it from a copy, or move it away and give `run` again"
 
 RUN_NAME = re.compile(r"(.+)-s(\d+)-[0-9a-f]{10}")
 
+KEPT = ("record.json", "curve.csv", "predictions.npz", "weights.pt")
+UNFINISHED = ("last.ckpt", "previous.ckpt", "failure.json", "progress.json", "progress.csv")
+"""Names of the files in a run's folder: those of a result, and those that are removed when there is one."""
+
+HALF_WRITTEN = re.compile(TEMPORARY.format("|".join(map(re.escape, KEPT + UNFINISHED))))
+
 SpecT = TypeVar("SpecT", bound=Spec)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run."""
+    """The folder of one run.
+
+    A link in its place, or in that of one of its files, is refused and not followed.
+    """
 
     path: Path
 
@@ -87,8 +111,17 @@ class RunFolder:
         """
         return self.path / "progress.csv"
 
+    def read(self, name: str, limit: int = TEXT_LIMIT) -> bytes:
+        """The content of one of its files.
+
+        Raises:
+            FileNotFoundError, OSError: see `files.open_file`.
+        """
+        return read_file(self.path / name, limit, inside=self.path.parent)
+
     def finish(self, record: RunRecord, files: Mapping[str, bytes]) -> None:
         """Write the result, the record last, then remove what only an unfinished run needs."""
+        refuse_links(self.path, self.path.parent)
         for name, content in files.items():
             write_atomic(self.path / name, content)
         if self.weights_file.name not in files:
@@ -100,18 +133,20 @@ class RunFolder:
         """Remove from a finished run what only an unfinished one needs; its owner may have been killed before it could.
 
         Raises:
-            OSError: a file cannot be removed.
+            OSError: a file cannot be removed, or the folder is a link.
         """
-        checkpoints = (self.checkpoint_file, self.previous_file)
-        hidden = self.path.glob(".*")  # half written by a process that was killed
-        leases = self.path.glob("lease-*.json")  # last: while they are there nobody else looks at the run
-        notes = (self.failure_file, self.progress_file, self.live_curve_file)
-        for leftover in (*checkpoints, *notes, *hidden, *leases):
-            leftover.unlink(missing_ok=True)
+        refuse_links(self.path, self.path.parent)
+        with os.scandir(self.path) as entries:
+            files = sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+        leases = [name for name in files if LEASE.fullmatch(name)]  # last: while they are there nobody else looks at it
+        for name in (*(name for name in files if name in UNFINISHED or HALF_WRITTEN.fullmatch(name)), *leases):
+            (self.path / name).unlink(missing_ok=True)
 
     def fail(self, failure: Failure) -> None:
         """Note why a run ended without a result; a checkpoint stays for the next try."""
+        refuse_links(self.path, self.path.parent)
         write_atomic(self.failure_file, failure.model_dump_json(indent=1) + "\n")
+        check_place(self.progress_file)
         self.progress_file.unlink(missing_ok=True)
 
     def record(self) -> RunRecord | None:
@@ -121,7 +156,7 @@ class RunFolder:
             UserError: there is a record but it cannot be read or is not of this folder.
         """
         try:
-            record = RunRecord.model_validate_json(self.record_file.read_bytes())
+            record = RunRecord.model_validate_json(self.read(self.record_file.name))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -156,28 +191,31 @@ def first_mistake(error: ValidationError) -> str:
 
 
 def _digest_of(path: Path) -> str | None:
-    if not path.is_file():
-        return None
     try:
-        with path.open("rb") as file:
+        with open_file(path, ARRAY_LIMIT, inside=path.parents[1]) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
 
 
+LINE_ENDS = (
+    "sound but for its line ends, which git turns under core.autocrlf; turn them back (dos2unix), or say "
+    "`git config core.autocrlf false` and check the files out again"
+)
+
+
 def _what_changed(path: Path, digest: str) -> str:
     """What became of a file that had another checksum when it was written, and what to do."""
-    if path.is_file() and hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == digest:
-        return (
-            "sound but for its line ends, which git turns under core.autocrlf; turn them back (dos2unix), or say "
-            "`git config core.autocrlf false` and check the files out again"
-        )
+    with suppress(OSError):
+        content = read_file(path, ARRAY_LIMIT, inside=path.parents[1])
+        if hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest() == digest:
+            return LINE_ENDS
     return "not what its record says; remove the folder to run it again"
 
 
 def _read(model: type[SpecT], path: Path) -> SpecT | None:
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(read_file(path, inside=path.parents[1]))
     except (OSError, ValidationError):
         return None
 
@@ -192,6 +230,14 @@ class Study:
     def name(self) -> str:
         """The study's name, its folder's."""
         return self.root.name
+
+    def read(self, name: str) -> bytes:
+        """The content of one of its own files.
+
+        Raises:
+            FileNotFoundError, OSError: see `files.open_file`; no link is followed.
+        """
+        return read_file(self.root / name, inside=self.root)
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of the run with this identity, whether it exists or not."""
@@ -213,7 +259,7 @@ class Study:
         """
         path = self.root / NOTES
         try:
-            text, _, _ = decode(path.read_bytes())
+            text, _, _ = decode(self.read(NOTES))
         except FileNotFoundError:
             return []
         except (OSError, UnicodeDecodeError) as error:
@@ -243,10 +289,9 @@ class Study:
             UserError: a record is damaged.
         """
         pin = self.pin()
-        found = (RunFolder(file.parent).record() for file in sorted(self.root.glob("*/record.json")))
         return [
             record
-            for record in found
+            for record in (folder.record() for folder in self.folders())
             if pin is not None
             and record is not None
             and record.spec == pin.protocol.run_spec(record.spec.variant, record.spec.seed)
@@ -261,7 +306,7 @@ class Study:
         """
         path = self.root / "study.json"
         try:
-            return StudyPin.model_validate_json(path.read_bytes())
+            return StudyPin.model_validate_json(self.read(path.name))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -299,6 +344,11 @@ class Study:
         changed = changes(_images(old.data), _images(data), "data")
         if changed:
             raise UserError(self._other_study("other images", changed))
+
+    def keep(self, pin: StudyPin | None) -> None:
+        """Write study.json again if it was removed under way: without it no run belongs to anything."""
+        if pin is not None and not (self.root / "study.json").exists():
+            write_atomic(self.root / "study.json", pin.model_dump_json(indent=1) + "\n")
 
     def check_protocol(self, protocol: Protocol) -> None:
         """Refuse a protocol under which this study's runs were not made (nothing to check before the first).
@@ -378,7 +428,7 @@ def read_latency(study: Study) -> Latency | None:
     """
     path = study.root / LATENCY_FILE
     try:
-        return Latency.model_validate_json(path.read_bytes())
+        return Latency.model_validate_json(study.read(LATENCY_FILE))
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:

@@ -13,7 +13,7 @@ import numpy as np
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import refuse_twins
 from senet_ablate.results.networks import Networks
-from senet_ablate.results.plan import read_plan
+from senet_ablate.results.plan import PLAN_FILE, read_plan
 from senet_ablate.results.records import (
     CURVE_FILE,
     PREDICTIONS_FILE,
@@ -45,6 +45,9 @@ class Verdict:
 def verify(study: Study, now: datetime | None = None) -> Verdict:
     """Check all that lies in a study's folder."""
     found = Verdict(conflicts=sum(1 for _ in (study.root / CONFLICTS).glob("*/record.json")))
+    told = {study.root / "study.json", study.root / PLAN_FILE, *(folder.path for folder in study.folders())}  # below
+    links = sorted(path for path in study.root.glob("*") if path.is_symlink() and path not in told)
+    found.problems += [f"{path}: a link, and inside a study none is followed" for path in links]
     pin = None
     try:
         pin = study.pin()

@@ -14,6 +14,9 @@ from senet_ablate.spec.protocol import Protocol
 from senet_ablate.spec.schema import parse_value, read_toml, validate
 from senet_ablate.spec.sources import with_source
 
+MOST_PARTS = 16
+"""Tables above a value that `--set` may name."""
+
 
 def declarations_dir() -> Path:
     """The `ablations/` folder: of the working directory, else of the checkout, else inside the installed package."""
@@ -162,6 +165,8 @@ def load_protocol(directory: Path, name: str, overrides: Sequence[str] = ()) -> 
     for override in overrides:
         key, equals, value = override.partition("=")
         *tables, last = key.strip().split(".")
+        if len(tables) > MOST_PARTS:
+            raise UserError(f"--set {override[:20]!r}…: a key of {len(tables) + 1:,} parts, nested too deeply")
         if not equals or not all((*tables, last)):
             raise UserError(f"--set {override!r}: expected KEY=VALUE, for example recipe.epochs=60")
         target = raw

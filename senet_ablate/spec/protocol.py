@@ -193,8 +193,8 @@ class Protocol(Spec):
 class DataFacts(Spec):
     """What the images turned out to be, found when they were read.
 
-    `fingerprint` covers pixels and labels of train and test in order (for folders too large for memory: names
-    and sizes of the files). `skipped` counts files that could not be read, `grey` those that were turned into RGB.
+    `fingerprint` covers pixels and labels of train and test in order (for folders too large for memory: names, sizes
+    and samples of the files). `skipped` counts files that could not be read, `grey` those that were turned into RGB.
     """
 
     fingerprint: str

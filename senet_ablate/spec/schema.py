@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.files import decode
+from senet_ablate.files import decode, read_file
 
 
 class Spec(BaseModel):
@@ -45,6 +45,20 @@ class Digested(Spec):
 SpecT = TypeVar("SpecT", bound=BaseModel)
 
 
+MOST_BYTES = 2**20
+"""Of a declaration; the longest here has six thousand."""
+
+DEEP = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){16}""")
+"""A key of more parts than any declaration has: tomllib's time and memory grow with the square of their number."""
+
+
+def _parse(text: str) -> dict[str, Any]:
+    if deep := DEEP.search(text):
+        line = text.count("\n", 0, deep.start()) + 1
+        raise ValueError(f"a key of more than 16 parts, {deep[0][:20]}… (at line {line})")
+    return tomllib.loads(text)
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file: in UTF-8, with a byte order mark or without, or in UTF-16 with one.
 
@@ -52,10 +66,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         UserError: it cannot be read or is not TOML; the message has the line and column.
     """
     try:
-        text, _, _ = decode(path.read_bytes())
-        return tomllib.loads(text.replace("\r\n", "\n").replace("\r", "\n"))
+        text, _, _ = decode(read_file(path, MOST_BYTES))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+    try:
+        return _parse(text.replace("\r\n", "\n").replace("\r", "\n"))
     except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: of a number with thousands of digits
         raise UserError(f"{path}: not valid TOML: {error}") from None
 
@@ -63,7 +78,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 def parse_value(text: str) -> Any:
     """Read one value as TOML would (`3`, `0.1`, `true`, `[1, 2]`); bare words are strings."""
     try:
-        found = tomllib.loads(f"value = {text}")
+        found = _parse(f"value = {text}")
     except (ValueError, RecursionError):
         return text
     return found["value"] if len(found) == 1 else text  # a second line would be another key

@@ -17,7 +17,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import nn
 
-from senet_ablate.files import write_atomic
+from senet_ablate.environment import unwarned
+from senet_ablate.files import WEIGHTS_LIMIT, check_place, read_file, write_atomic
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.records import Progress, curve_csv
 from senet_ablate.results.store import RunFolder
@@ -60,9 +61,11 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
+    previous = RunFolder(path.parent).previous_file
+    check_place(previous)
     if path.is_file():
-        path.replace(RunFolder(path.parent).previous_file)
-    write_atomic(path, buffer.getvalue())
+        path.replace(previous)
+    write_atomic(path, buffer.getvalue(), inside=path.parents[1])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -72,12 +75,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         OSError, MemoryError: it cannot be read, which says nothing against it.
         Exception: whatever a file that was cut off or overwritten makes torch raise.
     """
-    content = io.BytesIO(path.read_bytes())  # read before it is understood, which would raise OSError, too
+    # Read before it is understood, which would raise OSError, too.
+    content = io.BytesIO(read_file(path, WEIGHTS_LIMIT, inside=path.parents[1]))
     with zipfile.ZipFile(content) as archive:  # torch writes checksums but does not compare them
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} is not what was written")
     content.seek(0)
-    return torch.load(content, map_location="cpu", weights_only=True)
+    with unwarned():  # else a warning could make it a damaged file
+        return torch.load(content, map_location="cpu", weights_only=True)
 
 
 def weights_bytes(model: nn.Module) -> bytes:
@@ -127,9 +132,7 @@ class EpochFiles(Checkpoint):
         if trainer.is_global_zero:
             progress = Progress(epoch=done, epochs=epochs).model_dump_json()
             for path, text in ((self.folder.live_curve_file, curve_csv(curve)), (self.folder.progress_file, progress)):
-                scratch = path.with_name(f".{path.name}")
-                scratch.write_text(text)
-                scratch.replace(path)
+                write_atomic(path, text, durable=False, inside=self.folder.path.parent)
             self.trackers.epoch(curve[-1])
         due = time.monotonic() - self.saved_at >= self.cost_s / CHECKPOINT_SHARE
         last = done == epochs or trainer.should_stop

@@ -25,8 +25,8 @@ from senet_ablate.spec.network import Gate, Position, Squeeze
 from senet_ablate.spec.protocol import Recipe, RunSpec, Schedule
 from senet_ablate.training.schedule import ProgressLR
 
-# Lightning announces devices, ranks and itself; its processes import this file before they do so.
-for _name in ("pytorch_lightning", "lightning_fabric"):
+# Lightning announces devices, ranks and itself, torch whom it ends; their processes import this file before they do so.
+for _name in ("pytorch_lightning", "lightning_fabric", "torch.multiprocessing.spawn"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 TOP5_FROM_CLASSES = 20
@@ -217,7 +217,12 @@ class AblationModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
-        """Let the schedule see the last epoch's validation loss."""
+        """Let the schedule see the last epoch's validation loss.
+
+        The sums begin anew here and not where they were read: the processes of a run are started with copies of the
+        module whose weights are their own, but the sums of its metrics lie in memory that all of them share.
+        """
+        self.train_loss.reset()
         self._validated = (math.nan, math.nan)  # where nothing is validated
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, ProgressLR)
@@ -269,7 +274,11 @@ class AblationModule(pl.LightningModule):
         self.curve.append(point)
         self.val_losses.append(point.val_loss)
         self.log("train_loss", point.train_loss)
-        self.train_loss.reset()
+
+    def on_test_start(self) -> None:
+        """Begin the sums anew, see `on_train_epoch_start`."""
+        self.test_loss.reset()
+        self.test_accuracy.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Cross-entropy and accuracy of test images."""
@@ -282,8 +291,6 @@ class AblationModule(pl.LightningModule):
         """Log `test_cross_entropy` in nats, and `test_top1_err` (from 20 classes on `test_top5_err`) in percent."""
         errors = {f"test_{rank}_err": 100 * (1 - share) for rank, share in self.test_accuracy.compute().items()}
         self.log_dict({"test_cross_entropy": self.test_loss.compute(), **errors})
-        self.test_loss.reset()
-        self.test_accuracy.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The curve travels with the weights, for the plateau rule reads it."""

@@ -43,10 +43,11 @@ class Event:
     """What happened to a run. A failure has its cause in one line.
 
     `busy`: another driver does it, and nothing was done here. `found`: another driver has finished it. `left`: it
-    would not end in the time of this call.
+    would not end in the time of this call. `lost`: a process of the run died, as its worker may, and it can be tried
+    again.
     """
 
-    kind: Literal["started", "finished", "failed", "busy", "found", "left"]
+    kind: Literal["started", "finished", "failed", "busy", "found", "left", "lost"]
     request: RunRequest
     cause: str = ""
 

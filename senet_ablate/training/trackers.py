@@ -11,10 +11,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_ablate.errors import UserError
+from senet_ablate.files import refuse_links
 from senet_ablate.results.records import CurvePoint, RunRecord
 from senet_ablate.training.request import RunRequest, TrackerKind
 
@@ -132,6 +134,7 @@ class Trackers:
             try:
                 if kind not in self.open:
                     folder = self.run.folder.path.parent / FOLDER
+                    refuse_links(folder, folder.parent)
                     folder.mkdir(exist_ok=True)
                     self.open[kind] = MAKERS[kind](self.run, folder, self.done)
                     self.open[kind].log_hyperparams(self.run.spec.model_dump(mode="json"))
@@ -139,7 +142,8 @@ class Trackers:
             except Exception as error:  # a training is not lost to a server that does not answer
                 self.kinds.remove(kind)
                 cause = f"{type(error).__name__}: {error}"
-                print(f"{self.run.spec.run_id}: no longer told to {kind}: {cause}", file=sys.stderr)
+                with suppress(OSError):
+                    print(f"{self.run.spec.run_id}: no longer told to {kind}: {cause}", file=sys.stderr)
 
 
 def _finish(logger: Logger, status: str) -> None:

@@ -6,11 +6,16 @@ Nothing here knows of tables; how a network is trained is in `training/module.py
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import signal
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -22,6 +27,7 @@ from senet_ablate import environment
 from senet_ablate.data.loaders import EpochSampler, FileSplit
 from senet_ablate.data.module import ImageDataModule
 from senet_ablate.errors import UserError
+from senet_ablate.files import check_place
 from senet_ablate.models.fastconv import speed_up
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.networks import Networks
@@ -52,6 +58,7 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
     spec, folder = request.spec, request.folder
     commit, dirty = environment.code_state()  # as it is now, when this code was imported
     folder.path.mkdir(parents=True, exist_ok=True)
+    check_place(folder.failure_file)
     folder.failure_file.unlink(missing_ok=True)
     torch.set_num_threads(request.threads)
     # fp32 means fp32, not TF32. By the older name: a newer one set here would make whoever reads the older fail.
@@ -69,8 +76,9 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
     speed_up(module.model, history.levers)  # after it was counted: products leave out what meets the padding
     with Trackers(request, len(module.curve)) as trackers:
         if not _ended(module.curve, spec.recipe.epochs):
-            trainer = make_trainer(request, precision, [EpochFiles(folder, history, lease, trackers)])
-            with warnings.catch_warnings():
+            several = [EndsQuietly()] if request.devices > 1 else []
+            trainer = make_trainer(request, precision, [EpochFiles(folder, history, lease, trackers), *several])
+            with warnings.catch_warnings(), uninterrupted(request.devices > 1):
                 warnings.simplefilter("ignore")  # Lightning's advice on DataLoader workers and the like
                 trainer.fit(module, datamodule=images, ckpt_path=resumed_from, weights_only=True)
             # One way for one and for several processes: what was trained is what the checkpoint holds.
@@ -121,6 +129,65 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
     return record
 
 
+class EndsQuietly(pl.Callback):
+    """Lets one of several processes of a run end at once and without a word when it is told to.
+
+    By Ctrl-C, by its parent's death, or by the end of another one, which its parent tells. Files are whole or absent,
+    so nothing is to be tidied up; Python's own answer is a traceback, Lightning's a message to the others.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[], EndsQuietly], tuple[()]]:
+        return _where_it_arrives, ()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning has put its own handlers there meanwhile."""
+        if multiprocessing.parent_process() is not None and trainer.world_size > 1:
+            _end_by_signals()
+
+
+def _where_it_arrives() -> EndsQuietly:
+    """Called in each process of a run as soon as it has imported what it needs."""
+    _end_by_signals()
+    return EndsQuietly()
+
+
+def _end_by_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: os._exit(128 + number))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def uninterrupted(several: bool) -> Iterator[None]:
+    """Start processes in here that keep Ctrl-C until they can answer it: importing, it would be a traceback."""
+    if not several or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    main = threading.current_thread() is threading.main_thread()
+    default = signal.signal(signal.SIGTERM, lambda number, frame: _end_with_processes()) if main else None
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if main:
+            signal.signal(signal.SIGTERM, default)
+
+
+def _end_with_processes() -> NoReturn:
+    """End this worker and the processes that it has started, also those that are still waiting for what they shall do.
+
+    Without their parent these would tell of a pipe that ended.
+    """
+    for place in Path("/proc/self/task").glob("*/children"):
+        for pid in place.read_text(encoding="ascii").split():
+            with suppress(OSError):
+                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(int(pid), signal.SIGKILL)
+    os._exit(128 + signal.SIGTERM)
+
+
 def _ended(curve: Sequence[CurvePoint], epochs: int) -> bool:
     return len(curve) == epochs or bool(curve and not math.isfinite(curve[-1].train_loss))
 
@@ -163,7 +230,7 @@ def begin_or_resume(request: RunRequest, facts: DataFacts, now: History) -> tupl
         return AblationModule.of_run(request.spec, in_channels=facts.channels, num_classes=facts.classes)
 
     for path in (request.folder.checkpoint_file, request.folder.previous_file):
-        if not path.is_file():
+        if not path.exists():
             continue
         module = new()
         try:

@@ -57,7 +57,7 @@ def test_run_trains_the_planned_seeds(call: Call, monkeypatch: pytest.MonkeyPatc
     call("plan", "squeeze", "--runs", "20", "--write")
     asked: list[tuple[str, int]] = []
 
-    def execute(start: Any, todo: Any, plan: Any, console: Any, ends_at: float) -> driver.Summary:
+    def execute(start: Any, todo: Any, plan: Any, console: Any, ends_at: float, keep: Any) -> driver.Summary:
         asked.extend((request.spec.variant.slug, request.spec.seed) for request in todo)
         assert ends_at == math.inf, "no time was given"
         return driver.Summary(trained=len(todo), found=0, failed={}, left=0, wall_s=1.0)

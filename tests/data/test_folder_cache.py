@@ -11,9 +11,10 @@ import torch
 from helpers import all_pixels, image_folder, random_image, spoil_header
 from PIL import Image
 
-import senet_ablate.data.datasets
 import senet_ablate.data.folders
 from senet_ablate.data.datasets import load_data
+from senet_ablate.data.folders import list_folder
+from senet_ablate.data.module import ImageDataModule
 from senet_ablate.errors import UserError
 from senet_ablate.spec.protocol import DataConfig
 
@@ -100,6 +101,42 @@ def test_a_streamed_folders_fingerprint_depends_on_its_files(tmp_path: Path) -> 
     larger = fingerprint()
     (root / "test" / "cat" / "0.png").rename(root / "test" / "cat" / "00.png")
     assert len({first, larger, fingerprint()}) == 3
+
+
+def test_images_of_equal_size_that_change_places_change_a_streamed_folders_fingerprint(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", suffix="bmp")
+    first = load_data(CONFIG, root, stream=True).facts
+    cat, dog = root / "test" / "cat" / "0.bmp", root / "test" / "dog" / "0.bmp"
+    assert cat.stat().st_size == dog.stat().st_size
+    cat.rename(root / "aside")
+    dog.rename(cat)
+    (root / "aside").rename(dog)
+    assert load_data(CONFIG, root, stream=True).facts.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_byte_at_either_end_or_in_the_middle_of_a_streamed_file_counts(tmp_path: Path, share: float) -> None:
+    """As much as is said when the files are looked at."""
+    root, said = image_folder(tmp_path / "images", side=64, suffix="bmp"), list[str]()
+    first = load_data(CONFIG, root, stream=True, announce=said.append).facts
+    assert "3,072 bytes of each" in said[0]
+    path = root / "train" / "cat" / "0.bmp"
+    content = bytearray(path.read_bytes())
+    content[max(60, round(share * (len(content) - 1)))] ^= 1  # behind the header
+    path.write_bytes(content)
+    os.utime(path, ns=(10**18, 10**18))
+    assert load_data(CONFIG, root, stream=True).facts.fingerprint != first.fingerprint
+
+
+def test_a_study_of_before_contents_counted_goes_on_and_only_on_its_own_files(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    former = list_folder(root).fingerprint("names and sizes")
+    data = load_data(CONFIG, root, stream=True, known=former)
+    assert data.facts.fingerprint == former
+    assert load_data(CONFIG, root, stream=True, known="another").facts.fingerprint not in (former, "another")
+    assert ImageDataModule(CONFIG, path=root, stream=True, fingerprint=former).num_classes == 2
+    random_image(0, 9, 9).save(root / "test" / "cat" / "0.png")
+    assert load_data(CONFIG, root, stream=True, known=former).facts.fingerprint != former
 
 
 def test_a_failed_decode_leaves_nothing_and_the_next_one_succeeds(

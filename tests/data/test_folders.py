@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import image_folder, random_image, spoil_header
+from helpers import PROTOCOL, image_folder, random_image, spoil_header
 from PIL import Image
 
 import senet_ablate.data.datasets
@@ -19,6 +20,8 @@ from senet_ablate.data.datasets import LoadedData, load_data
 from senet_ablate.data.folders import list_folder
 from senet_ablate.data.loaders import EpochSampler, FileSplit, ResidentSplit
 from senet_ablate.errors import UserError
+from senet_ablate.execution.driver import prepare
+from senet_ablate.results.store import Study
 from senet_ablate.spec.protocol import DataConfig
 
 CONFIG = DataConfig(dataset="folder", resolution=8, validation=0.25)
@@ -172,20 +175,69 @@ BROKEN_PIXELS = b"P3\n32 32\n255\n1 2 three"
         ("png", break_checksum),
         ("png", lambda path: path.write_bytes(b"")),
         ("ppm", lambda path: path.write_bytes(BROKEN_PPM)),
+        ("ppm", lambda path: path.write_bytes(BROKEN_PIXELS)),
     ],
-    ids=["png-header", "jpg-header", "jpg-cut", "png-cut", "png-checksum", "png-empty", "ppm-header"],
+    ids=["png-header", "jpg-header", "jpg-cut", "png-cut", "png-checksum", "png-empty", "ppm-header", "ppm-pixels"],
 )
+@pytest.mark.parametrize("part", ["train", "test"])
 def test_an_unreadable_file_is_skipped_counted_and_named(
-    suffix: str, spoil: Callable[[Path], object], tmp_path: Path
+    suffix: str, spoil: Callable[[Path], object], part: str, tmp_path: Path, load: Callable[[Path], LoadedData]
 ) -> None:
+    """Before the first run: what is found in the last epoch fails a study that took days."""
     root = image_folder(tmp_path / "images", suffix=suffix, side=32)
-    spoil(root / "train" / "cat" / f"1.{suffix}")
-    data = load_data(CONFIG, root)
-    assert data.facts.skipped == 1
-    assert data.facts.n_train + data.facts.n_validation == 7
-    assert torch.bincount(torch.cat([data.train.labels, data.validation.labels])).tolist() == [3, 4]
+    spoil(root / part / "cat" / f"1.{suffix}")
+    data = load(root)
+    assert (data.facts.skipped, read_all(data)) == (1, 11)
+    labels = {"train": torch.cat([data.train.labels, data.validation.labels]), "test": data.test.labels}
+    assert torch.bincount(labels["train"]).tolist() == ([3, 4] if part == "train" else [4, 4])
+    assert torch.bincount(labels["test"]).tolist() == ([1, 2] if part == "test" else [2, 2])
     assert "skipped 1 files" in data.notices[0]
-    assert str(root / "train" / "cat" / f"1.{suffix}") in data.notices[0]
+    assert str(root / part / "cat" / f"1.{suffix}") in data.notices[0]
+
+
+def test_an_unreadable_file_may_be_removed_while_a_study_goes_on(
+    tmp_path: Path, load: Callable[[Path], LoadedData]
+) -> None:
+    root = image_folder(tmp_path / "images", side=32)
+    truncate(root / "test" / "cat" / "1.png")
+    study = Study(tmp_path / "results" / "first")
+    begun = load(root)
+    study.begin(PROTOCOL, begun.facts)
+    study.run("a").checkpoint_file.parent.mkdir()
+    study.run("a").checkpoint_file.touch()  # from now on the images are held
+    (root / "test" / "cat" / "1.png").unlink()
+    study.begin(PROTOCOL, load(root).facts)
+    (root / "test" / "cat" / "0.png").unlink()
+    with pytest.raises(UserError, match="other images"):
+        study.begin(PROTOCOL, load_data(CONFIG, image_folder(tmp_path / "others"), stream=True).facts)
+
+
+def test_the_whole_of_a_jpeg_is_looked_at(tmp_path: Path) -> None:
+    """Though it is decoded at an eighth of its size: Pillow has to read on to the end of what a scan encodes."""
+    root = image_folder(tmp_path / "images", side=256, suffix="jpg")
+    path = root / "train" / "cat" / "1.jpg"
+    path.write_bytes(path.read_bytes()[:-300])
+    assert load_data(CONFIG, root, stream=True).facts.skipped == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_is_data_does_not_depend_on_the_warning_filter(
+    stream: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_folder(tmp_path / "images")
+    palette = random_image(0).convert("P")
+    palette.info["transparency"] = bytes(range(256))
+    palette.save(root / "train" / "cat" / "1.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 63)  # of 64, of which Pillow warns; at twice as many it refuses
+    found = []
+    for action in ("ignore", "error"):
+        with warnings.catch_warnings():
+            warnings.simplefilter(action)
+            monkeypatch.setenv("SENET_ABLATE_CACHE", str(tmp_path / action))
+            data = load_data(CONFIG, root, stream=stream)
+            found.append((data.facts, read_all(data)))
+    assert found[0] == found[1]
+    assert (found[0][0].skipped, found[0][1]) == (0, 12)
 
 
 def test_a_file_of_another_kind_is_skipped_counted_and_named(
@@ -208,6 +260,38 @@ def test_many_skipped_files_are_counted_and_five_named(tmp_path: Path) -> None:
     assert "and 3 more" in notice
 
 
+def test_broken_images_are_named_before_files_that_are_no_images(
+    tmp_path: Path, load: Callable[[Path], LoadedData]
+) -> None:
+    root = image_folder(tmp_path / "images", side=32)
+    for number in range(4):
+        for part in ("train", "test"):
+            (root / part / "cat" / f"Thumbs{number}.db").write_text("")
+    truncate(root / "test" / "dog" / "1.png")
+    truncate(root / "train" / "dog" / "1.png")
+    data = load(root)
+    assert data.notices[0].count("1.png") == 2
+    assert [name.partition(": ")[0].rpartition("/")[2] for name in data.skipped[:2]] == ["1.png", "1.png"]
+    assert len(data.skipped) == data.facts.skipped == 10
+
+
+def test_all_skipped_files_are_named_in_a_file_beside_the_study(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    for number in range(8):
+        (root / "train" / "cat" / f"{number}.txt").write_text("")
+    (root / "train" / "cat" / os.fsdecode(b"\xff.txt")).write_text("")
+    protocol = PROTOCOL.model_copy(
+        update={"data": CONFIG, "recipe": PROTOCOL.recipe.model_copy(update={"batch_size": 2})}
+    )
+    said: list[str] = []
+    study = Study(tmp_path / "results" / "first")
+    prepare(protocol, study, root, 1, said.append)
+    named = (study.root / "skipped.txt").read_text(encoding="utf-8")
+    assert named.count(".txt: not an image type") == 9
+    assert "\\udcff.txt" in named
+    assert said[-1] == f"all 9 are named in {study.root / 'skipped.txt'}"
+
+
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_a_class_without_a_readable_file_is_an_error(
     part: str, tmp_path: Path, load: Callable[[Path], LoadedData]
@@ -224,13 +308,12 @@ def test_a_class_without_a_readable_file_is_an_error(
     [("jpg", truncate), ("png", truncate), ("ppm", lambda path: path.write_bytes(BROKEN_PIXELS))],
     ids=["jpg-cut", "png-cut", "ppm-pixels"],
 )
-def test_a_streamed_file_that_cannot_be_decoded_is_an_error_that_names_it(
+def test_a_streamed_file_that_breaks_later_is_an_error_that_names_it(
     suffix: str, spoil: Callable[[Path], object], tmp_path: Path
 ) -> None:
     root = image_folder(tmp_path / "images", side=32, suffix=suffix)
-    spoil(root / "test" / "dog" / f"1.{suffix}")
     data = load_data(CONFIG, root, stream=True)
-    assert data.facts.skipped == 0, "its header is whole"
+    spoil(root / "test" / "dog" / f"1.{suffix}")
     with pytest.raises(UserError, match=f"^{root / 'test' / 'dog' / '1'}.{suffix}: cannot be decoded"):
         read_all(data)
 
@@ -238,8 +321,8 @@ def test_a_streamed_file_that_cannot_be_decoded_is_an_error_that_names_it(
 @pytest.mark.slow
 def test_the_error_of_a_worker_process_is_as_short_as_our_own(tmp_path: Path) -> None:
     root = image_folder(tmp_path / "images", side=32)
-    truncate(root / "test" / "dog" / "1.png")
     split = load_data(CONFIG, root, stream=True).test
+    truncate(root / "test" / "dog" / "1.png")
     with pytest.raises(UserError) as caught:
         list(split.loader(EpochSampler(len(split), seed=None, batch_size=2), None, torch.device("cpu"), 1))
     assert f"{root / 'test' / 'dog' / '1.png'}: cannot be decoded" in str(caught.value)
@@ -256,7 +339,7 @@ def test_a_streamed_file_without_an_images_header_is_skipped_and_named(content: 
     assert read_all(data) == 11
 
 
-def test_headers_are_read_once_and_again_when_a_file_was_mended(
+def test_files_are_checked_once_and_again_when_a_file_was_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = image_folder(tmp_path / "images")
@@ -274,7 +357,7 @@ def test_headers_are_read_once_and_again_when_a_file_was_mended(
     assert (data.facts.skipped, read_all(data)) == (0, 12)
 
 
-def test_bad_headers_are_remembered_however_the_folder_is_spelt(
+def test_broken_files_are_remembered_however_the_folder_is_spelt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = image_folder(tmp_path / "images")

@@ -5,11 +5,15 @@ import io
 import os
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 
 import pytest
 from helpers import PROTOCOL, SE, make_record, request, write_record
 from rich.console import Console
+from sound import begun
 
 from senet_ablate.errors import UserError
 from senet_ablate.execution import driver, machine
@@ -17,9 +21,10 @@ from senet_ablate.execution.machine import Machine, share_out
 from senet_ablate.execution.progress import ProgressLog
 from senet_ablate.results.records import Progress
 from senet_ablate.results.store import Study
-from senet_ablate.results.worklist import make_plan
-from senet_ablate.spec.ablation import arms
+from senet_ablate.results.worklist import ArmPlan, Plan, make_plan
+from senet_ablate.spec.ablation import Arm, arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
+from senet_ablate.spec.protocol import Complexity
 from senet_ablate.training.request import Event, RunRequest
 
 
@@ -157,6 +162,30 @@ def test_a_failure_is_told_and_counted_and_progress_is_for_terminals_only(small_
     assert list(summary.failed.values()) == ["out of luck"]
     assert "out of luck" in text.getvalue()
     assert ("━━━━" in text.getvalue()) == terminal
+
+
+def test_a_pin_that_is_removed_under_way_is_written_again(tmp_path: Path) -> None:
+    """Without it the finished runs would belong to no study, and none would be shown."""
+    study = begun(Study(tmp_path / "results" / "first"))
+    pin, pin_file = study.pin(), study.root / "study.json"
+    before = pin_file.read_bytes()
+
+    class Removing:
+        def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
+            for one in requests:
+                pin_file.unlink()
+                yield None
+                assert pin_file.read_bytes() == before, "at once"
+                yield Event("started", one)
+                pin_file.unlink()
+                yield Event("finished", one)
+
+    todo = [request(study.root, 0)]
+    spec, cost = todo[0].spec, Complexity(params=1, params_with_bn_stats=1, macs=1)
+    arm = ArmPlan(Arm(variant=spec.variant), (), cost, (spec,))
+    plan = Plan((arm,), frozenset())
+    driver.execute(lambda fits: Removing(), todo, plan, Console(file=io.StringIO()), keep=partial(study.keep, pin))
+    assert pin_file.read_bytes() == before
 
 
 @pytest.fixture

@@ -293,15 +293,15 @@ def test_a_checkpoint_that_cannot_be_read_now_is_kept_for_the_next_try(
     interrupted: RunRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Out of file handles, or of a server's patience: that is no damage, and days of training may be in it."""
-    read = Path.read_bytes
+    read = os.open
 
-    def refuse(path: Path) -> bytes:
-        if path.suffix == ".ckpt":
+    def refuse(path: str | Path, *flags: int, **more: int) -> int:
+        if str(path).endswith(".ckpt"):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
-        return read(path)
+        return read(path, *flags, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refuse)
+        patch.setattr(os, "open", refuse)
         event = attempt(interrupted)
     assert event.kind == "failed"
     assert "last.ckpt" in event.cause

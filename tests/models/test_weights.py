@@ -1,13 +1,18 @@
 """Under test: `legacy`, against timm's own networks of that layout with random weights."""
 
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 from helpers import layout, scrambled
 from torch import nn
 
-from senet_ablate.errors import UserError
+from senet_ablate.errors import UserError, reason
 from senet_ablate.models.build import build_network
+from senet_ablate.models.pretrained import read_weights
 from senet_ablate.models.weights import LEGACY_VARIANT, from_legacy, is_legacy, legacy_network, to_legacy
 from senet_ablate.spec.network import Network, Variant
 
@@ -68,3 +73,46 @@ def test_the_layout_is_told_apart_from_ours_and_timms_present_one():
 def test_networks_of_basic_blocks_are_refused():
     with pytest.raises(UserError, match="resnet18: released SE-ResNets are resnet50"):
         legacy_network("resnet18")
+
+
+class Hostile:
+    """Executed where it is loaded without protection."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: torch.save({"conv1.weight": Hostile()}, path),
+        lambda path: torch.save({"conv1.weight": Hostile()}, path, _use_new_zipfile_serialization=False),
+        lambda path: path.write_bytes(pickle.dumps({"conv1.weight": Hostile()})),
+        lambda path: path.write_bytes(pickle.dumps(Hostile(), protocol=0)),
+    ],
+    ids=["archive", "legacy", "pickle", "old pickle"],
+)
+def test_malicious_weights_are_refused_without_advice_to_load_them_all_the_same(
+    write: Callable[[Path], object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "theirs.pt")
+    with pytest.raises(UserError) as refused:
+        read_weights(tmp_path / "theirs.pt")
+    assert capsys.readouterr().out == ""
+    told = str(refused.value)
+    assert told.startswith(f"{tmp_path / 'theirs.pt'}: cannot be read as weights: it holds Python objects")
+    assert "nothing of it was executed" in told
+    for advice in ("weights_only", "allowlist", "trust", "safe_globals", "pickle"):
+        assert advice not in told
+
+
+def test_no_message_of_a_library_about_protection_reaches_the_user() -> None:
+    for error in (
+        ValueError("Object arrays cannot be loaded when allow_pickle=False"),
+        pickle.UnpicklingError("anything"),
+        RuntimeError("set `weights_only=False`"),
+    ):
+        assert "never" not in reason(error)
+        assert reason(error).startswith("it holds Python objects")
+    assert reason(ValueError("first\nsecond")) == "first"
+    assert reason(EOFError()) == "EOFError"

@@ -136,7 +136,7 @@ def test_notes_and_departures_are_on_the_page_in_both_forms(full: Study, tmp_pat
     html, markdown = ((tmp_path / "first" / name).read_text() for name in ("index.html", "REPORT.md"))
     assert "<p>The images were scanned <strong>twice</strong>.</p>\n<p>A second &lt;paragraph&gt;, " in html
     assert '<a href="../x.md">here</a> and [not](javascript:alert(1)).</p>' in html
-    assert "\n\nThe images were scanned **twice**.\n\nA second <paragraph>, [here](../x.md) and" in markdown
+    assert "\n\nThe images were scanned **twice**.\n\nA second &lt;paragraph>, [here](../x.md) and" in markdown
     assert "| network | ResNet-50 | resnet14, width 16, small stem, stride in the 1x1 |" in markdown
     assert Reader(html).open == []
     assert "resnet14, width 16, small stem, stride in the 1x1" in Reader(html).text
@@ -156,13 +156,15 @@ def test_what_the_gates_learnt_is_on_the_page_once_it_was_asked(full: Study, tmp
         place.mkdir(parents=True)
         (place / "blocks.csv").write_text("block,channels,dead\nSE_2_1,64,0.25\nSE_3_1,128,\n")
         (place / "excitation.md").write_text("more")
-    for name in ("gates.svg", "gates_column.svg", "gates.csv"):
-        (home / "excitation" / "se-r16" / name).write_text('<svg viewBox="0 0 1 1"><g id="a"/></svg>')
+    gates = "block,class,channel,rank,mean\nSE_2_1,cat,1,1,0.5\nSE_2_1,dog,1,1,0.25\n"
+    (home / "excitation" / "se-r16" / "gates.csv").write_text(gates)
+    (home / "excitation" / "se-r16" / "gates.svg").write_text("<svg><script>alert(1)</script></svg>")
     write_report(assess([ABLATION], full), tmp_path)
     html, markdown = (home / "index.html").read_text(), (home / "REPORT.md").read_text()
     assert html.count('<tr><th scope="row">SE_3_1</th><td>128</td><td>–</td></tr>') == 2
-    assert '<g id="gates-se-r16-page-a"/>' in html
-    assert '<g id="gates-se-r16-column-a"/>' in html
+    assert '<g id="gates-0-page-axes_1">' in html
+    assert '<g id="gates-0-column-axes_1">' in html
+    assert "alert(1)" not in html, "figures are drawn from their CSV"
     assert "| SE_2_1 | 64 | 0.25 |" in markdown
     assert re.findall(r"\]\((excitation/.*png)\)", markdown) == ["excitation/se-r16/gates.png"]
     assert Reader(html).open == []

@@ -21,6 +21,12 @@ TOLD = re.compile(
 """A run of which the user is told to remove the folder, or to move it away."""
 
 PIN_TOLD = re.compile(r"/study\.json: (?:damaged: .*; take it from a copy, or move it away|missing)")
+STRANGE = re.compile(
+    r"(?:a link, and inside a study none is followed|not a regular file(?:, and so not replaced)?"
+    r"|[\d,]+ bytes, expected at most [\d,]+): '([^'\n]+)'"
+)
+"""What is no file of the suite's, and is named so that its user can remove it."""
+
 FAILED = re.compile(r"^failed (\S+): (.*)$", re.M)
 
 

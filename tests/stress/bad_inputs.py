@@ -1,6 +1,6 @@
 """Try so many generated bad inputs, wherever a person types or a file is read, and write what became of them.
 
-    python tests/stress/bad_inputs.py [--inputs 10000] [--seed 0]
+    python tests/stress/bad_inputs.py [--inputs 11000] [--seed 0]
 
 Counted are different inputs that have something wrong with them: refused with a message, or set aside where a damaged
 file is as good as none. Generated inputs that happen to be right are not. Ends with 1 if one of them was answered in
@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, Phase, given, settings  # noqa: E402
 from image_places import IMAGES  # noqa: E402
 from lives import say  # noqa: E402
 from places import SET_ASIDE, TYPED, Place, desk  # noqa: E402
+from stranger_places import STRANGERS  # noqa: E402
 
 from senet_ablate.environment import code_state  # noqa: E402
 from senet_ablate.files import write_atomic  # noqa: E402
@@ -111,7 +112,7 @@ read: {len(defects) or "no"} traceback or other end that is not documented.
 - Refused: exit code 2 (1 where `verify` and `merge` tell what they found) and a message that names the option, the
   value or the file; a call that ended with 2 changed nothing in the results.
 - Set aside: a damaged file that is as good as none, such as a note on a run's progress, or a checkpoint, after which
-  the run begins anew.
+  the run begins anew; or a text that is a command elsewhere, which is shown in a spelling that nothing obeys.
 - Nothing that was read was executed: hostile pickles among weights, checkpoints and predictions left no
   trace.
 - By `make bad-inputs`, seed {seed}, {code}, Python {platform.python_version()}, {versions}.
@@ -120,12 +121,12 @@ read: {len(defects) or "no"} traceback or other end that is not documented.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=10_000, help="bad inputs in all, at least")
+    parser.add_argument("--inputs", type=int, default=11_000, help="bad inputs in all, at least")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reports", type=Path, default=ROOT / "reports")
     parser.add_argument("--only", default="", help="places with this in their name")
     given_options = parser.parse_args()
-    places = [place for place in (*TYPED, *FILES, *IMAGES) if given_options.only in place.name]
+    places = [place for place in (*TYPED, *FILES, *IMAGES, *STRANGERS) if given_options.only in place.name]
     parts = sum(place.parts for place in places)
     with desk():
         found = [

@@ -31,6 +31,7 @@ from typing import Any
 from aftermath import (
     FAILED,
     PIN_TOLD,
+    STRANGE,
     STUDY,
     TOLD,
     differences,
@@ -40,7 +41,7 @@ from aftermath import (
     outcome,
     repeated,
 )
-from faults import AT_A_STEP, FAULTS, Arena, Schedule
+from faults import AT_A_STEP, FAULTS, OF_A_RECORD, SHARED, Arena, Schedule
 from lives import BEAT_S, STALE_S, Life, Stable, say
 
 from senet_ablate import environment
@@ -54,6 +55,7 @@ CHECKS = {
     "once": "nothing was trained to the end twice",
     "gone": "no process is left",
     "sound": "`verify` finds nothing, and a finished run's folder has its three files alone",
+    "outside": "nothing outside of the study was touched",
     "plain": "the user was told what happened and what to do, without a traceback",
 }
 
@@ -98,6 +100,7 @@ class Task:
     seeds: int
     epochs: int
     jobs: int
+    devices: int = 1
 
     @property
     def runs(self) -> int:
@@ -108,6 +111,7 @@ class Task:
         """The arguments that train it."""
         words = ["run", "ratio", "--rows", "original", "--seeds", str(self.seeds), "--study", STUDY]
         words += ["--set", f"recipe.epochs={self.epochs}", "--set", "recipe.schedule.warmup_epochs=0"]
+        words += ["--devices-per-run", str(self.devices)]
         return [*words, "--device", "cpu", "--jobs", str(self.jobs), "--results", str(results)]
 
 
@@ -134,7 +138,7 @@ def attend(arena: Arena, life: Life, found: Found) -> None:
     if "Traceback" in text:
         found.problems["plain"].append(f"a traceback, {life.output.name}: {last_line(text)}")
     obey(arena, text, life.begun, found)
-    if code == 2 and not (TOLD.search(text) or PIN_TOLD.search(text)):
+    if code == 2 and not (TOLD.search(text) or PIN_TOLD.search(text) or STRANGE.search(text)):
         found.causes[generalised(last_line(text))] += 1
         if "No space left" not in text:
             found.problems["plain"].append(f"an error that no fault explains, {life.output.name}: {last_line(text)}")
@@ -150,10 +154,25 @@ def obey(arena: Arena, text: str, begun: float, found: Found) -> None:
             found.problems["plain"].append(f"a run was called damaged that nobody harmed: {folder.name}")
         found.asked += 1
         arena.forget(folder)
+    for path in map(Path, STRANGE.findall(text)):
+        if path not in arena.strange:
+            found.problems["plain"].append(f"something was called strange that nobody put there: {path}")
+        elif path.is_symlink() or (path.exists() and not path.is_file()) or _is_huge(path):
+            found.asked += 1
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     if PIN_TOLD.search(text) and arena.removed_at.get("study.json", 0.0) <= begun:
         found.asked += 1
         arena.removed_at["study.json"] = time.monotonic()
         (arena.study / "study.json").unlink(missing_ok=True)
+
+
+def _is_huge(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 2**33
+
+
+def contents(place: Path) -> dict[str, tuple[bytes, int]]:
+    """The files of a folder with their times."""
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(place.iterdir())}
 
 
 def disturb(arena: Arena, task: Task, schedule: Schedule, every_s: float, quota: int, end: float, found: Found) -> None:
@@ -195,7 +214,7 @@ def calm(arena: Arena, limit_s: float, found: Found) -> None:
         if ended_well and arena.stable.lives[-1].process.returncode == 0:
             begun = time.monotonic()
             told = call("verify", STUDY, "--results", str(arena.study.parent))
-            if told.returncode == 0 or not TOLD.search(told.stdout):
+            if told.returncode == 0 or not (TOLD.search(told.stdout) or STRANGE.search(told.stdout)):
                 found.problems["sound"] += [] if told.returncode == 0 else told.stdout.splitlines()
                 return
             obey(arena, told.stdout, begun, found)
@@ -233,7 +252,12 @@ def one_study(
     with small_disk(place / "disk") as disk:
         results = place / "disk" / "results"
         stable = Stable(f"{os.getpid()}-{secrets.token_hex(4)}", task.run(results), place / "drivers")
-        arena = Arena(schedule.rng, results / STUDY, stable, disk)
+        outside = place / "disk" / "outside"
+        outside.mkdir()
+        for name in (".hidden", "weights.pt", "plan.json", "last.ckpt", "progress.json", *OF_A_RECORD):
+            (outside / name).write_text("nobody's business")
+        arena = Arena(schedule.rng, results / STUDY, stable, disk, outside)
+        before = contents(outside)
         try:
             disturb(arena, task, schedule, every_s, quota, end, found)
             calm(arena, GRACE_S + 4 * STALE_S + 5 * task.runs * task.epochs / environment.cores(), found)
@@ -248,7 +272,9 @@ def one_study(
         finished = stable.noted("finished")
         found.completions, found.taken_over = len(finished), len(stable.noted("taken-over"))
         found.problems["once"] += repeated(finished, arena.removed)
-        found.problems["sound"] += leftovers(arena.study)
+        strange = {f"{path.parent.name}/{path.name}: left over" for path in arena.strange}
+        found.problems["sound"] += [problem for problem in leftovers(arena.study) if problem not in strange]
+        found.problems["outside"] += [] if contents(outside) == before else ["files outside of the study changed"]
     ends = (life.gone - life.ended for life in stable.lives if life.ended and life.gone)
     found.slowest_end_s = max(ends, default=0.0)
     found.wall_s = time.monotonic() - begun
@@ -324,6 +350,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the order of faults and of what they hit [%(default)s]")
     parser.add_argument("--seeds", type=int, default=4, help="runs of each of the study's two networks [%(default)s]")
     parser.add_argument("--epochs", type=int, default=8, help="of each run [%(default)s]")
+    parser.add_argument(
+        "--shared",
+        type=int,
+        nargs="*",
+        default=[2, 3],
+        metavar="N",
+        help="numbers of the studies whose runs are shared by two devices; they have one seed [2 3]",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="workers of each driver [%(default)s]")
     parser.add_argument("--output", type=Path, default=Path("reports/chaos"))
     chosen = parser.parse_args()
@@ -337,14 +371,17 @@ def main() -> None:
         here = kinds_here(place / "try")
         for kind in FAULTS.keys() - here:
             say(f"left out, for a file system cannot be mounted here: {kind}")
-        whole = undisturbed(task, place / "undisturbed")
+        shared = Task(seeds=1, epochs=chosen.epochs, jobs=1, devices=2)
+        whole = {each: undisturbed(each, place / f"undisturbed-{each.devices}") for each in (task, shared)}
         say(f"undisturbed study of {task.runs} runs: {time.monotonic() - begun:.0f} s")
         schedule = Schedule(random.Random(chosen.seed), [kind for kind in chosen.kinds or here if kind in here])
         end = time.monotonic() + 60 * chosen.minutes
         while found.faults.total() < chosen.faults and time.monotonic() < end and not found.failed:
             studies += 1
             quota = chosen.faults - found.faults.total()
-            one = one_study(task, place / str(studies), whole, schedule, chosen.every, quota, end)
+            this = shared if studies in chosen.shared else task
+            schedule.possible = lambda kind, this=this: kind != SHARED or this.devices > 1
+            one = one_study(this, place / str(studies), whole[this], schedule, chosen.every, quota, end)
             verdict = ", ".join(one.failed) or "all checks hold"
             say(f"study {studies}: {one.faults.total()} faults, {one.wall_s:.0f} s, {verdict}")
             found.add(one)

@@ -34,6 +34,9 @@ STEPS = (
 """Where a worker may be killed: before it puts a file in its place or removes one."""
 
 AT_A_STEP = "worker killed at a step"
+LINKED = "link in the place of an unfinished run"
+SHARED = "process of a shared run killed"
+"""A fault of studies with two devices for each run, and of no others."""
 
 
 @dataclass
@@ -41,13 +44,16 @@ class Arena:
     """A study and its drivers, what was done to them, and what is to be undone when its time has come.
 
     `suspects` are runs of which a user may be told to remove the folder; `removed` counts finished runs whose folder
-    was removed, because the suite said so or as a fault: these alone may finish once more.
+    was removed, because the suite said so or as a fault: these alone may finish once more. `outside` is a folder that
+    is nobody's business, to which links lead; `strange` is what was put in the place of files.
     """
 
     rng: random.Random
     study: Path
     stable: Stable
     disk: Path | None
+    outside: Path
+    strange: list[Path] = field(default_factory=list)
     suspects: set[str] = field(default_factory=set)
     removed: Counter[str] = field(default_factory=Counter)
     removed_at: dict[str, float] = field(default_factory=dict)
@@ -301,6 +307,69 @@ def harm(arena: Arena, pattern: str, finished: bool | None, ways: tuple[str, ...
     return f"{path.parent.name}/{path.name} {way}"
 
 
+def _pipe(path: Path, another: Path) -> None:
+    os.mkfifo(path)
+
+
+def _huge(path: Path, another: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(10 * 2**30)  # of no blocks
+
+
+STRANGE: dict[str, Callable[[Path, Path], None]] = {
+    "a pipe": _pipe,
+    "ten empty gigabytes": _huge,
+    "a link to another's file": lambda path, another: path.symlink_to(another),
+    "a link to an endless device": lambda path, another: path.symlink_to("/dev/zero"),
+    "a link to nowhere": lambda path, another: path.symlink_to("nowhere"),
+    "a folder": lambda path, another: path.mkdir(),
+}
+
+
+def put_strange(arena: Arena, names: tuple[str, ...], of_the_study: bool = False) -> str | None:
+    """As a stranger's archive has it that is unpacked over a study: something else in the place of a file."""
+    folders = [arena.study] if of_the_study else arena.folders(finished=False)
+    if not folders or not arena.study.exists():
+        return None
+    path = arena.rng.choice(folders) / arena.rng.choice(names)
+    what = arena.rng.choice(list(STRANGE))
+    aside = arena.outside.parent / f"strange-{len(arena.strange)}"
+    try:
+        STRANGE[what](aside, arena.outside / path.name)
+        if what == "a folder":
+            path.unlink(missing_ok=True)
+        aside.rename(path)
+    except OSError:  # the run was finished, or its folder removed
+        return None
+    arena.strange.append(path)
+    return f"{path.parent.name}/{path.name} is {what}"
+
+
+def link_a_run(arena: Arena) -> str | None:
+    """The folder of a run under way is somebody's link to a folder with files of the same names."""
+    folders = arena.folders(finished=False)
+    if not folders:
+        return None
+    folder = arena.rng.choice(folders)
+    arena.suspects.add(folder.name)
+    arena.forget(folder)
+    with suppress(OSError):
+        folder.symlink_to(arena.outside, target_is_directory=True)
+        arena.strange.append(folder)
+        return f"{folder.name} is a link"
+    return None
+
+
+def kill_process_of_a_run(arena: Arena) -> str | None:
+    """One of several that share a run: the run goes on as if its worker had died."""
+    pids = sorted(pid for life in arena.stable.living() for pid in life.of_runs())
+    if not pids:
+        return None
+    pid = arena.rng.choice(pids)
+    send(pid, signal.SIGKILL)
+    return f"process {pid}"
+
+
 FAULTS: dict[str, Fault] = {
     "worker killed": kill_worker,
     AT_A_STEP: kill_worker_at_a_step,
@@ -321,6 +390,13 @@ FAULTS: dict[str, Fault] = {
     "progress.csv harmed": partial(harm, pattern="progress.csv", finished=False),
     "unfinished run's curve.csv harmed": partial(harm, pattern="curve.csv", finished=False),
     "unfinished run removed": remove_unfinished,
+    LINKED: link_a_run,
+    "strange thing for a checkpoint": partial(put_strange, names=("last.ckpt", "previous.ckpt")),
+    "strange thing for a lease": partial(put_strange, names=("lease-1.json", "lease-9.json")),
+    "strange thing for a note of a run": partial(put_strange, names=("progress.json", "progress.csv", "failure.json")),
+    "strange thing for a result": partial(put_strange, names=OF_A_RECORD),
+    "strange thing for a plan": partial(put_strange, names=("plan.json",), of_the_study=True),
+    SHARED: kill_process_of_a_run,
     "study.json harmed": partial(harm, pattern="study.json", finished=None, ways=BREAKING),
     "record.json harmed": partial(harm, pattern="record.json", finished=True),
     "curve.csv harmed": partial(harm, pattern="curve.csv", finished=True),
@@ -340,6 +416,7 @@ class Schedule:
 
     def __init__(self, rng: random.Random, kinds: list[str]) -> None:
         self.rng, self.kinds = rng, [kind for kind in kinds for _ in range(WEIGHTS[kind] or 1)]
+        self.possible: Callable[[str], bool] = lambda kind: True
         self._next: list[str] = []
         self._last = time.monotonic()
 
@@ -350,7 +427,7 @@ class Schedule:
             self._next += self.rng.sample(self.kinds, len(self.kinds))
             self._last = time.monotonic()
         for place, kind in enumerate(self._next):
-            if done := FAULTS[kind](arena):
+            if self.possible(kind) and (done := FAULTS[kind](arena)):
                 del self._next[place]
                 self._last = time.monotonic()
                 return kind, done

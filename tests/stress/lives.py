@@ -94,6 +94,10 @@ class Life:
         """Its workers, as long as it is alive."""
         return [pid for pid in marked(self.mark) if _is_server(pid) and parent(pid) != self.process.pid]
 
+    def of_runs(self) -> list[int]:
+        """The processes among which its runs are shared, if they are."""
+        return [pid for pid in marked(self.mark) if _has(pid, b"multiprocessing.spawn")]
+
 
 def marked(mark: str) -> dict[int, str]:
     """The living processes whose mark is this or begins with it and a dot, by id."""
@@ -213,8 +217,12 @@ def _stat(pid: int) -> list[str]:
 
 def _is_server(pid: int) -> bool:
     """Whether it is the workers' server or one of the workers, which have its command line."""
+    return _has(pid, SERVER)
+
+
+def _has(pid: int, words: bytes) -> bool:
     try:
-        return SERVER in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return words in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -12,8 +12,9 @@ from file_places import FILES
 from hypothesis import HealthCheck, given, settings
 from image_places import IMAGES
 from places import TYPED, Place, desk
+from stranger_places import STRANGERS
 
-PLACES = (*TYPED, *FILES, *IMAGES)
+PLACES = (*TYPED, *FILES, *IMAGES, *STRANGERS)
 
 
 @pytest.fixture(scope="module", autouse=True)

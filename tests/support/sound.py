@@ -22,22 +22,24 @@ def sound_run(
     protocol: Protocol = PROTOCOL,
     curve: list[CurvePoint] = CURVE,
     fingerprint: str = FACTS.fingerprint,
+    n_test: int = FACTS.n_test,
     draw: int = 0,
     **provenance: Any,
 ) -> tuple[RunRecord, dict[str, bytes]]:
-    """A record and its files; `wrong` of 200 images are, None is a run that diverged; another `draw` has others."""
+    """A record and its files; `wrong` of the images are, None is a run that diverged; another `draw` has others."""
     record = make_record(variant, seed, None, protocol=protocol, fingerprint=fingerprint, **provenance)
     files = {"curve.csv": curve_csv(curve).encode()}
     metrics = None
     if wrong is not None:
         rng = np.random.default_rng([sum(map(ord, record.run_id)), draw])
-        missed = rng.permutation(np.arange(FACTS.n_test) < wrong)
-        losses = np.where(missed, 1.0, 0.0) + rng.random(FACTS.n_test)
+        missed = rng.permutation(np.arange(n_test) < wrong)
+        losses = np.where(missed, 1.0, 0.0) + rng.random(n_test)
         files["predictions.npz"] = Predictions(missed, losses, None).to_bytes()
-        metrics = Metrics(top1_err=100 * wrong / FACTS.n_test, top5_err=None, cross_entropy=float(losses.mean()))
+        metrics = Metrics(top1_err=100 * wrong / n_test, top5_err=None, cross_entropy=float(losses.mean()))
     shape = {"in_channels": FACTS.channels, "classes": FACTS.classes, "resolution": protocol.data.resolution}
     cost = total_cost(protocol.network, variant, **shape)
     made = {
+        "n_test": n_test,
         "status": "diverged" if metrics is None else "ok",
         "metrics": metrics,
         "complexity": cost,

@@ -3,6 +3,8 @@
 import copy
 import math
 import warnings
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -14,8 +16,10 @@ from senet_ablate.blocks.se import SqueezeExcitation
 from senet_ablate.data.module import ImageDataModule
 from senet_ablate.errors import UserError
 from senet_ablate.models.build import build_model
+from senet_ablate.models.pretrained import read_weights
 from senet_ablate.models.sites import inserts
 from senet_ablate.spec.network import SEConfig
+from senet_ablate.training.checkpoint import read_checkpoint
 from senet_ablate.training.module import AblationModule
 
 SMALL = {"width": 16, "stem": "small", "in_channels": 1, "num_classes": 10}
@@ -234,3 +238,22 @@ def test_a_network_from_plain_settings_has_the_blocks_that_they_name():
     assert [(each.site.module, each.site.side, each.block.config.gate) for each in found.values()] == before_the_first
     assert model.fc.out_features == 10
     assert not inserts(build_model("resnet18", se=None))
+
+
+def test_a_checkpoint_and_weights_are_read_whatever_the_warning_filter_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that begins to warn would else make every checkpoint a damaged one, which is removed."""
+    path, load = tmp_path / "run" / "last.ckpt", torch.load
+    path.parent.mkdir()
+    torch.save({"conv1.weight": torch.ones(2)}, path)
+
+    def warning(*args: Any, **kwargs: Any) -> Any:
+        warnings.warn("deprecated", FutureWarning, stacklevel=2)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", warning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_checkpoint(path)["conv1.weight"].sum() == 2
+        assert read_weights(path)["conv1.weight"].sum() == 2

@@ -308,6 +308,10 @@ class WeightsOfEachProcess(pl.Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object) -> None:
+        sums = pl_module.train_loss.metric_state.values()
+        assert not any(value.is_shared() for value in sums), "both would add to the same number"
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         weights = {name: value.detach() for name, value in pl_module.named_parameters()}
         torch.save(weights, self.folder / f"{trainer.global_rank}.pt")
