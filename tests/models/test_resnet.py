@@ -198,10 +198,11 @@ def test_every_position_on_every_backbone_trains(backbone, position):
     torch.manual_seed(3)
     variant = Variant(se=SEConfig(reduction=2), placement=Placement(position=position))
     small = {"stem": "small"} if len(BACKBONES[backbone].depths) == 4 else {}
-    model = build(backbone, variant, width=16, resolution=8, **small)
+    side = 32 if backbone.startswith("vgg") else 8  # five poolings
+    model = build(backbone, variant, width=16, resolution=side, **small)
     blocks = [module for module in model.modules() if isinstance(module, SqueezeExcitation)]
     assert len(blocks) == (sum(BACKBONES[backbone].depths) or 1)
-    logits = model(torch.randn(4, 3, 8, 8))
+    logits = model(torch.randn(4, 3, side, side))
     assert logits.shape == (4, 10)
     nn.functional.cross_entropy(logits, torch.arange(4)).backward()
     gradients = [parameter.grad for parameter in model.parameters()]

@@ -195,7 +195,7 @@ def test_a_name_that_the_unit_has_already_is_refused():
 
 def test_a_side_that_a_network_does_not_take_is_told_with_what_helps():
     with pytest.raises(
-        ValueError, match=r"does not take images of 1x1 .*larger data.resolution, or keep its maps larger"
+        ValueError, match=r"does not take images of 1x1 .*use data.resolution = 8, .* or keep its maps larger"
     ):
         run_once(Halves(), in_channels=1, resolution=1)
 
