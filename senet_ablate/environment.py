@@ -199,9 +199,9 @@ def python_version() -> str:
 
 
 @functools.cache
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that can change a number."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+def library_versions(also: str | None = None) -> dict[str, str]:
+    """Versions of the libraries that can change a number, and of one more that a network comes from."""
+    return {name: importlib.metadata.version(name) for name in (*LIBRARIES, *([also] if also else []))}
 
 
 @functools.cache

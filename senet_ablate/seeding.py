@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # also for processes that never train
@@ -26,6 +29,24 @@ def generator(seed: int, *key: object) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(stream_seed(seed, *key))
+
+
+@contextmanager
+def forked(seed: int) -> Iterator[None]:
+    """Within this context torch, NumPy and `random` draw from `seed`; afterwards they go on where they were."""
+    import numpy as np
+    import torch
+
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - somebody's constructor may use it
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def initialise(model: nn.Module, seed: int, prefix: str = "") -> None:

@@ -31,6 +31,7 @@ from senet_ablate.cli.options import (
     Word,
     choose,
     options,
+    refuse_undeclared_code,
 )
 from senet_ablate.environment import cores
 from senet_ablate.errors import UserError
@@ -78,6 +79,7 @@ def audit(classes: int | None, **choice: Any) -> None:
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
     found = audit_declarations(chosen.ablations, chosen.protocol)
     variants = [arm.variant for pair in comparisons(chosen.ablations) for arm in (pair.arm, pair.reference)]
+    refuse_undeclared_code(chosen)
     task = {"in_channels": shape[0], "classes": shape[1], "resolution": chosen.protocol.data.resolution}
     found += audit_networks(chosen.ablations, compare_to_plain(chosen.protocol.network, variants, **task))
     pin = chosen.study.pin()
@@ -122,6 +124,7 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
     from senet_ablate.training.evaluation import resolve_precision
 
     chosen = choose(**choice)
+    refuse_undeclared_code(chosen)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
     variants = list(dict.fromkeys(arm.variant for arm in arms(chosen.ablations)))
     kind = find_machine(device).device

@@ -27,6 +27,7 @@ from senet_ablate.cli.options import (
     Word,
     choose,
     options,
+    refuse_undeclared_code,
 )
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.spec.ablation import Ablation, Arm, arms
@@ -173,6 +174,7 @@ def _look(
     """
     found = find_arms(names or USUAL, all_ablations(ablations or declarations_dir()))
     chosen = choose(tables=list(dict.fromkeys(found.values())), ablations=ablations, **choice)
+    refuse_undeclared_code(chosen)
     if weights and len(found) > 1:
         raise UserError(f"--weights {weights}: one file has the weights of one variant, and {len(found)} are named")
     from senet_ablate.execution import rerun

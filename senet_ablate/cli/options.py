@@ -26,7 +26,7 @@ from senet_ablate.spec.loading import (
     load_protocol,
 )
 from senet_ablate.spec.network import Variant
-from senet_ablate.spec.sources import with_source
+from senet_ablate.spec.sources import is_users, with_source
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C (as shells have it) or SIGTERM; 1 is a failed run, 2 a mistake in the call or its files."""
@@ -126,7 +126,7 @@ BLOCKS = click.option(
     "blocks",
     multiple=True,
     metavar="NAME",
-    help="Add a block to the table `attention`: your own as package.module:Class, or one of `list`. Repeatable.",
+    help="Add your own block, package.module:Class, to the table `attention`. Repeatable.",
 )
 PRECISION = click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Short for --set precision=…")
 CLASSES = click.option(
@@ -196,7 +196,9 @@ def choose(
     name = study or loaded.name
     if changes and not study:
         name += "-" + hashlib.blake2b(" ".join(sorted(changes)).encode(), digest_size=3).hexdigest()
-    chosen = Selection(named, declared_tables(directory, named, Study(results / name)), loaded, Study(results / name))
+    recorded = loaded.network.backbone if pin and is_users(loaded.network.backbone) else ""
+    here = Study(results / name)
+    chosen = Selection(named, declared_tables(directory, named, here), loaded, here, recorded)
     chosen.study.check_protocol(loaded)
     return chosen
 
@@ -212,6 +214,19 @@ def plain_name(option: str, name: str) -> str:
     return name
 
 
+def refuse_undeclared_code(chosen: Selection) -> None:
+    """Refuse to run code that a study names and the caller does not, for the study may be a stranger's.
+
+    Raises:
+        UserError: the network is code of somebody's, and the call names no protocol.
+    """
+    if chosen.undeclared_code:
+        raise UserError(
+            f"study {chosen.study.name}: its network is the code {chosen.undeclared_code!r}, which only its record "
+            "names; name your protocol's file with --protocol if that code may run"
+        )
+
+
 def survey_networks(chosen: Selection, shape: tuple[int, int], tables: Sequence[Ablation] | None = None) -> None:
     """Count the networks of a call that no formula knows, once for all later calls; `shape` is (channels, classes).
 
@@ -220,6 +235,7 @@ def survey_networks(chosen: Selection, shape: tuple[int, int], tables: Sequence[
     """
     from senet_ablate.execution.survey import survey_variants
 
+    refuse_undeclared_code(chosen)
     protocol = chosen.protocol
     survey_variants(
         tables or chosen.ablations,

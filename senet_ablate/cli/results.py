@@ -30,8 +30,9 @@ from senet_ablate.cli.options import (
 )
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.files import decode, read_file, rewrite
-from senet_ablate.results.plan import Selection
+from senet_ablate.results.plan import Selection, earlier_blocks
 from senet_ablate.results.store import Study
+from senet_ablate.spec.ablation import Ablation
 
 
 @click.command()
@@ -78,6 +79,15 @@ def report(reports: Path, filled: Path | None, columns: str | None, **choice: An
         rewrite(filled, old, text)
 
 
+def _declared_by_the_caller(chosen: Selection) -> list[Ablation]:
+    """The tables without blocks that records alone name: code comes from declarations, never from a record."""
+    recorded = {row.id for row in earlier_blocks(chosen)}
+    return [
+        table.model_copy(update={"rows": tuple(row for row in table.rows if row.id not in recorded), "claims": ()})
+        for table in chosen.declared
+    ]
+
+
 def _report(chosen: Selection, reports: Path, slugs: Sequence[str], columns: str | None = None) -> None:
     from senet_ablate.analysis.study import assess
     from senet_ablate.report.tables import COLUMNS, check_columns
@@ -87,7 +97,7 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str], columns: str
     pin = chosen.study.pin()
     if pin is not None:
         with suppress(UserError):  # a library or a file that is not here; what is unknown is left out
-            survey_networks(chosen, (pin.data.channels, pin.data.classes), chosen.declared)
+            survey_networks(chosen, (pin.data.channels, pin.data.classes), _declared_by_the_caller(chosen))
     # --rows chooses what is trained; a table always has all its rows, and says which have no runs.
     written = write_report(assess(chosen.declared, chosen.study), reports, slugs, kept)
     for table in written.tables:

@@ -42,6 +42,8 @@ def survey_variants(
             found = survey(network, arm.variant, in_channels=channels, classes=classes, resolution=resolution)
         except (ValueError, UserError) as error:
             mistakes.append(f"{', '.join(rows)}, under {place}: {error}")
+        except Exception as error:  # whatever a constructor or a forward of somebody's raises
+            mistakes.append(f"{', '.join(rows)}, under {place}: {type(error).__name__}: {error}")
         else:
             known.keep(network, arm.variant, shape, found)
     if mistakes:
@@ -101,10 +103,13 @@ def _try(network: Network, variant: Variant, shape: tuple[int, int, int], batch:
         for name, each in inserts(model).items():
             each.block.register_forward_hook(listener(name, each.site.size))
         try:
-            loss = model(images).logsumexp(1).sum()
+            logits = model(images)
+            if not isinstance(logits, torch.Tensor) or logits.shape != (batch, classes):
+                return f"the network gives {getattr(logits, 'shape', type(logits))}, no logits ({batch}, {classes})"
+            loss = logits.logsumexp(1).sum()
             loss.backward()
-        except (RuntimeError, ValueError, TypeError) as error:
-            return f"a training step fails: {error}"
+        except Exception as error:  # whatever somebody's code raises
+            return f"a training step fails: {type(error).__name__}: {error}"
     if not broken and not loss.isfinite():
         broken.append("the network gives NaN or infinity on random images")
     if not broken:

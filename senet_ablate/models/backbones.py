@@ -6,14 +6,13 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.models.resnet import PreActResNet, ResNet
 from senet_ablate.models.sites import run_once
 from senet_ablate.models.vgg import VGG, SmallNet
-from senet_ablate.seeding import initialise, stream_seed
+from senet_ablate.seeding import forked, initialise, stream_seed
 from senet_ablate.spec.backbones import BACKBONES, Kind, is_ours, library
 from senet_ablate.spec.network import Network
 from senet_ablate.spec.sources import check_source, import_object
@@ -35,8 +34,7 @@ def build_backbone(
         if seed is not None:
             initialise(model, seed)
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(seed or 0, "backbone"))
+        with forked(stream_seed(seed or 0, "backbone")):
             model = _theirs(network, in_channels=in_channels, classes=classes)
     remove_strides(model, network.unstrided, in_channels=in_channels, resolution=resolution)
     return model

@@ -15,7 +15,7 @@ from senet_ablate.models.pretrained import load_pretrained
 from senet_ablate.models.sites import Site, find_sites, fitting_family, insert
 from senet_ablate.spec.backbones import BACKBONES, is_ours
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant, at_stage
-from senet_ablate.spec.sources import check_source, with_source
+from senet_ablate.spec.sources import check_source, is_users, with_source
 
 
 def build_network(
@@ -35,9 +35,15 @@ def build_network(
     model = build_backbone(network, classes=classes, seed=seed, **task)
     load_pretrained(model, network)
     if not variant.is_plain:
+        _check_block(variant)
         sites = find_sites(model, network.family, variant.placement, stages=network.unit_stages, **task)
         insert(model, sites, lambda site: _block(variant, site, model), seed)
     return model
+
+
+def _check_block(variant: Variant) -> None:
+    if variant.block is not None and is_users(variant.block):
+        check_source(variant.block, variant.source)
 
 
 def _block(variant: Variant, site: Site, model: nn.Module) -> nn.Module:
@@ -49,8 +55,6 @@ def _block(variant: Variant, site: Site, model: nn.Module) -> nn.Module:
                 f"{error} (unit {site.unit}, {site.channels} channels {site.side} {site.module})"
             ) from None
     assert variant.block is not None
-    if ":" in variant.block:
-        check_source(variant.block, variant.source)
     settings = {key: at_stage(value, site.stage, f"settings.{key}") for key, value in variant.settings}
     replaced = model.get_submodule(site.module) if site.side == "replace" else None
     if replaced is not None and not isinstance(replaced, nn.Conv2d):

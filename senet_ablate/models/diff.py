@@ -9,7 +9,7 @@ that batch leaves behind: buffers, and the state of the random generator.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -143,18 +143,32 @@ def _inserts_differ(
     wanted = SqueezeExcitation if variant.se else block_class(str(variant.block))
     calls = dict.fromkeys(here, 0)
 
-    def listener(path: str) -> object:
-        def listen(module: nn.Module, inputs: object, output: object) -> None:
+    changed: dict[str, Tensor] = {}
+    given: dict[str, Tensor] = {}
+
+    def keeper(path: str) -> Callable[..., None]:
+        def keep(module: nn.Module, inputs: tuple[Tensor]) -> None:
+            given[path] = inputs[0].clone()
+
+        return keep
+
+    def listener(path: str) -> Callable[..., None]:
+        def listen(module: nn.Module, inputs: tuple[Tensor], output: object) -> None:
             calls[path] += 1
+            if not torch.equal(given[path], inputs[0]):
+                changed[path] = inputs[0]
 
         return listen
 
-    handles = [each.block.register_forward_hook(listener(path)) for path, each in here.items()]  # type: ignore[arg-type]
+    handles = [each.block.register_forward_pre_hook(keeper(path)) for path, each in here.items()]
+    handles += [each.block.register_forward_hook(listener(path)) for path, each in here.items()]
     with torch.no_grad():
         model.eval()(images)
     model.train()
     for handle in handles:
         handle.remove()
+    for path in changed:
+        yield Difference("blocks", f"input of {path}", "changed by the block", "left alone")
     for path in dict.fromkeys((*declared, *here)):
         if path not in here or path not in declared or here[path].site != declared[path]:
             yield Difference("blocks", f"site {path}", path in here, path in declared)

@@ -57,7 +57,8 @@ def is_usual(layer: nn.Conv2d) -> bool:
     """Whether a convolution is one of all channels, by a square kernel padded so that the map keeps its side."""
     kernel = layer.kernel_size[0]
     square = layer.kernel_size == (kernel, kernel) and layer.padding == (kernel // 2, kernel // 2)
-    return square and layer.groups == 1 and layer.dilation == (1, 1)
+    even = layer.stride[0] == layer.stride[1] and layer.padding_mode == "zeros"
+    return square and even and layer.groups == 1 and layer.dilation == (1, 1)
 
 
 def speed_up(model: nn.Module, optimisations: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from senet_ablate.blocks.se import SqueezeExcitation
+from senet_ablate.errors import UserError
 from senet_ablate.models.sites import inserts
 from senet_ablate.results.gates import BlockExcitation
 
@@ -29,7 +31,7 @@ def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
         return hear
 
-    blocks = {name: found.block for name, found in inserts(model).items() if hasattr(found.block, "excitation")}
+    blocks = {name: found.block for name, found in inserts(model).items() if _method(found.block, "excitation")}
     handles = [block.register_forward_hook(listen(name)) for name, block in blocks.items()]
     try:
         yield gates
@@ -84,6 +86,12 @@ class FixedGate(nn.Module):
         return self.combine(x, self.gate)
 
 
+def _method(block: nn.Module, name: str) -> Callable[..., Any] | None:
+    """A method of a block; a layer of that name is none."""
+    found = getattr(block, name, None)
+    return found if inspect.ismethod(found) else None
+
+
 def _gate(block: nn.Module) -> str:
     """The gate of an SE block; of another block the name of its class."""
     return block.config.gate if isinstance(block, SqueezeExcitation) else type(block).__name__
@@ -98,10 +106,12 @@ def switched_off(
     The blocks and their weights stay in the network, untouched.
     """
     taken = {name: (found, found.block) for name, found in inserts(model).items() if name in names}
+    if replacing := [name for name, (found, _) in taken.items() if found.site.side == "replace"]:
+        raise UserError(f"{replacing[0]} stands in the place of a layer, so it cannot be switched off")
     device = next(model.parameters()).device
     try:
         for name, (found, block) in taken.items():
-            combine = getattr(block, "combine", torch.mul)
+            combine = _method(block, "combine") or torch.mul
             found.block = FixedGate(gates[name], combine).to(device) if gates else nn.Identity()
         yield
     finally:

@@ -13,12 +13,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.seeding import stream_seed
+from senet_ablate.seeding import forked, stream_seed
 from senet_ablate.spec.backbones import FAMILIES, OURS, Family, Side
 from senet_ablate.spec.network import Placement
 
@@ -153,6 +153,8 @@ def fitting_family(model: nn.Module) -> Family:
     """
     known = OURS if type(model).__module__.startswith(f"{__package__}.") else FAMILIES
     for family in reversed(known.values()):
+        if family.places["standard"][0] == "" and family.of_class is None:
+            continue  # such units are in networks of many kinds
         units = [unit for unit, _ in _units(model, family)]
         pattern, _ = family.places["standard"]
         if units and all(any(re.fullmatch(pattern, inner) for inner in _inside(model, unit)) for unit in units):
@@ -217,7 +219,7 @@ def find_sites(
             continue
         inside = [inner for inner in _inside(model, unit) if re.fullmatch(pattern, inner)]
         names = [f"{unit}.{inner}" if inner else unit for inner in inside]
-        if isinstance(model.get_submodule(unit), nn.Sequential):
+        if _runs_its_layers(model.get_submodule(unit)):
             names = [_leaf(model, name, side) for name in names]
         if not names:
             raise ValueError(f"placement.position = {position!r}: unit {unit} has no module {pattern!r}")
@@ -252,9 +254,29 @@ def find_sites(
     return sites
 
 
+def _runs_its_layers(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    """Whether it is a sequence and nothing more: one with a forward of its own may do other things, too."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
+def _holder(model: nn.Module, site: Site) -> tuple[nn.Module, str]:
+    """The module that gets the block as a child, and the child's name: the unit, if it would not run it as a layer."""
+    unit, target = model.get_submodule(site.unit), model.get_submodule(site.module)
+    if not isinstance(unit, nn.Sequential):
+        return unit, site.child
+    if not isinstance(target, nn.Sequential):
+        return target, site.child
+    path = site.unit
+    while path and isinstance(model.get_submodule(path), nn.Sequential):
+        path = path.rpartition(".")[0]
+    if isinstance(model.get_submodule(path), nn.Sequential):
+        raise ValueError(f"unit {site.unit} is within sequences alone; put the network into a module of its own")
+    return model.get_submodule(path), f"{site.child}_{site.unit.replace('.', '_')}"
+
+
 def _leaf(model: nn.Module, name: str, side: Side) -> str:
     """The layer at that end of a sequence: a sequence itself would run a block as one more layer."""
-    while isinstance(found := model.get_submodule(name), nn.Sequential) and len(found):
+    while _runs_its_layers(found := model.get_submodule(name)) and len(found):
         names = list(dict(found.named_children()))
         name = f"{name}.{names[0] if side == 'before' else names[-1]}"
     return name
@@ -276,14 +298,10 @@ def insert(model: nn.Module, sites: list[Site], build: Callable[[Site], nn.Modul
     A block with a method `draw(seed, name)` draws its first weights by it; others have them from their constructor.
     """
     for site in sites:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(seed or 0, "block", site.path))
+        with forked(stream_seed(seed or 0, "block", site.path)):
             block = build(site)
         if seed is not None and hasattr(block, "draw"):
             block.draw(seed, site.path)  # type: ignore[operator]  # seen above
-        unit, target = model.get_submodule(site.unit), model.get_submodule(site.module)
-        if isinstance(unit, nn.Sequential):  # would run the block as one more layer
-            unit = target
         hook = Insert(site, block)
         if site.side == "replace":
             _exchange(model, site.module, block)
@@ -291,9 +309,11 @@ def insert(model: nn.Module, sites: list[Site], build: Callable[[Site], nn.Modul
                 _exchange(model, name, nn.Identity())
             block.register_forward_hook(hook.instead)
             continue
-        if hasattr(unit, site.child):
-            raise ValueError(f"{site.unit} has an attribute {site.child!r} of its own; a block cannot be called so")
-        unit.add_module(site.child, block)
+        target = model.get_submodule(site.module)
+        holder, child = _holder(model, site)
+        if hasattr(holder, child):
+            raise ValueError(f"{site.unit} has an attribute {child!r} of its own; a block cannot be called so")
+        holder.add_module(child, block)
         if site.side == "before":
             target.register_forward_pre_hook(hook.before)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,13 +166,17 @@ def _renamed(name: str, starts: tuple[tuple[str, str], ...], inside: tuple[tuple
     return name
 
 
-def load_model(folder: str | Path) -> nn.Module:
+def load_model(folder: str | Path, *, allow: Collection[str] = ()) -> nn.Module:
     """The trained network of a run's folder, in evaluation mode: images (N, C, H, W) to logits (N, classes).
 
     Train with `run --keep-weights`, or look at the run with `excitation` once, so that the folder has its weights.
 
+    Args:
+        folder: of the run, `results/<study>/<run_id>`.
+        allow: names of your own code, `my_blocks:MyBlock`, that may be imported if the run has it.
+
     Raises:
-        UserError: the folder has no finished run, or no weights of it.
+        UserError: the folder has no finished run, or no weights of it, or its network is code that is not allowed.
 
     Example:
         >>> load_model("results/digits/se-r16-s0-d3e00a6d65")  # doctest: +SKIP

@@ -57,8 +57,8 @@ def _cell(value: Hashable) -> Any:
 
 
 def _is_number(text: str) -> bool:
+    """Whether it is a number, or several: the single seeds of a comparison."""
     try:
-        float(text)
+        return bool([float(part) for part in text.split()])
     except ValueError:
         return False
-    return True

@@ -145,7 +145,7 @@ def to_markdown(
 ) -> str:
     """The page: what was looked at, the numbers by stage and by block, what they mean, the figures."""
     gate = blocks[0].gate
-    limit = UPPER_LIMIT[gate]
+    limit = UPPER_LIMIT.get(gate)
     saturation = (
         f"above {SATURATED:.0%} of the {gate} gate's upper limit, {limit:g}"
         if limit

@@ -378,7 +378,7 @@ def to_latex(table: Table, columns: Collection[str] = COLUMNS) -> str:
         column_format="".join("l" if name in WORDS else "r" for name in text.columns),
         position="t",
     )
-    return "".join(f"% {' '.join(remark.split())}\n" for remark in table.remarks) + body
+    return "".join(f"% {visible(' '.join(remark.split()))}\n" for remark in table.remarks) + body
 
 
 def to_csv(table: Table) -> str:

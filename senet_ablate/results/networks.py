@@ -8,18 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
 from senet_ablate.files import read_file, write_atomic
+from senet_ablate.spec.backbones import library
 from senet_ablate.spec.cost import added_cost, has_closed_form, total_cost
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import Complexity
 from senet_ablate.spec.schema import Spec
 
 FOLDER = ".networks"
+
+
+@cache
+def _code_digest(name: str | None) -> str:
+    """Of the code that builds networks: this package's, and the version of a library."""
+    digest = hashlib.blake2b(digest_size=8)
+    package = Path(__file__).parents[1]
+    for path in sorted((*package.glob("blocks/*.py"), *package.glob("models/*.py"))):
+        digest.update(path.read_bytes())
+    if name is not None:
+        with suppress(PackageNotFoundError):
+            digest.update(version(name).encode())
+    return digest.hexdigest()
 
 
 class SiteShape(Spec):
@@ -47,7 +64,8 @@ class Networks:
 
     def _file(self, network: Network, variant: Variant, shape: tuple[int, int, int]) -> Path:
         what = [each.model_dump(mode="json", exclude_defaults=True) for each in (network, variant)]
-        digest = hashlib.blake2b(json.dumps([what, shape], sort_keys=True).encode(), digest_size=8).hexdigest()
+        code = _code_digest(library(network.backbone))
+        digest = hashlib.blake2b(json.dumps([what, shape, code], sort_keys=True).encode(), digest_size=8).hexdigest()
         return self.folder / f"{digest}.json"
 
     def find(self, network: Network, variant: Variant, shape: tuple[int, int, int]) -> Survey | None:

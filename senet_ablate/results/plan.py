@@ -168,12 +168,17 @@ def planned_seeds(chosen: Selection, seeds: int | None) -> tuple[dict[Arm, int],
 
 @dataclass(frozen=True)
 class Selection:
-    """The tables, the protocol and the study that a call is about; `declared` are all tables the study may have."""
+    """The tables, the protocol and the study that a call is about; `declared` are all tables the study may have.
+
+    `undeclared_code` is a network of somebody's that the study's record names and no declaration of the call; it is
+    never imported.
+    """
 
     ablations: list[Ablation]
     declared: list[Ablation]
     protocol: Protocol
     study: Study
+    undeclared_code: str = ""
 
 
 def earlier_blocks(chosen: Selection) -> list[Row]:

@@ -94,7 +94,7 @@ def with_blocks(ablation: Ablation, variants: Iterable[Variant]) -> Ablation:
 
 
 def add_blocks(ablations: Sequence[Ablation], names: Sequence[str]) -> list[Ablation]:
-    """Add blocks that were named on the command line, `cbam` or `package.module:Class`, to the attention table.
+    """Add blocks of the user's that were named on the command line, `package.module:Class`, to the attention table.
 
     Raises:
         UserError: that table is not among those chosen, or there is no such code.
@@ -103,6 +103,12 @@ def add_blocks(ablations: Sequence[Ablation], names: Sequence[str]) -> list[Abla
         raise UserError(
             f"--block adds a row to the table {ATTENTION!r}: name it, as in `run {ATTENTION} --block {names[0]}`"
         )
+    for name in names:
+        if ":" not in name:
+            raise UserError(
+                f"--block {name}: your own block is package.module:Class; a block of this package is a row of the "
+                f"table {ATTENTION!r} already (--rows chooses rows)"
+            )
     variants = [with_source(Variant(block=name)) for name in names]
     return [with_blocks(each, variants) if each.slug == ATTENTION else each for each in ablations]
 

@@ -109,7 +109,8 @@ class Placement(Spec):
     """Where the block sits."""
 
     stages: Literal["all"] | tuple[int, ...] = "all"
-    """Stages with a block, named after the convolutions conv2_x to conv5_x (Table 13): a list from 2, 3, 4, 5."""
+    """Stages with a block, named after the convolutions conv2_x to conv5_x (Table 13): a list from 2, 3, 4, 5.
+    `[2, 3, 4, 5]` is another spelling of all, in any network."""
     position: Position = "standard"
     """Where in the residual unit (Tables 14 and 15)."""
 

@@ -1,22 +1,35 @@
 """Code of the user's that a declaration names, `package.module:name`: found, digested without running it, imported.
 
-Installed packages are known by their names; the user's own files by a digest of their text and of what they import
-from their own package. Code is imported only where a declaration of the caller's names it, never from a record.
+Its identity is a digest of the text of its module and of all that this imports from the same folder, or, of an
+installed package, from the same package. Data files and modules found in other folders are not covered. Code is
+imported only where a declaration of the caller's names it, never from a record.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import sys
-from importlib.machinery import PathFinder
+from collections.abc import Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from modulefinder import ModuleFinder
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 from senet_ablate.errors import UserError
 from senet_ablate.spec.backbones import library
 from senet_ablate.spec.network import Network, Variant
+
+THIS_PACKAGE = "senet_ablate"
+INSTALLED = {"site-packages", "dist-packages"}
+
+
+def is_users(name: str | None) -> bool:
+    """Whether a name of a block or backbone is `package.module:name`, neither ours nor a library's."""
+    return name is not None and ":" in name and library(name) is None
 
 
 def _search_path() -> list[str]:
@@ -27,56 +40,73 @@ def _search_path() -> list[str]:
 
 def _split(name: str) -> tuple[str, str]:
     module, _, attribute = name.partition(":")
-    if (
-        not module
-        or not attribute
-        or not all(part.isidentifier() for part in (*module.split("."), *attribute.split(".")))
-    ):
+    parts = (*module.split("."), *attribute.split("."))
+    if not module or not attribute or not all(part.isidentifier() for part in parts):
         raise UserError(f"{name!r}: your own code is named package.module:name, for example my_blocks:MyBlock")
     return module, attribute
 
 
-def _root(name: str, module: str) -> Path:
+def _root(name: str, top: str) -> Path:
     """The folder that holds the top-level package or module."""
-    found = PathFinder.find_spec(module.partition(".")[0], _search_path())
-    if found is None or (found.origin is None and not found.submodule_search_locations):
+    found = PathFinder.find_spec(top, _search_path()) or importlib.util.find_spec(top)
+    if found is None:
         raise UserError(
-            f"{name!r}: there is no module {module.partition('.')[0]!r} in {Path.cwd()} or on PYTHONPATH; call from "
-            "its folder, or set PYTHONPATH"
+            f"{name!r}: there is no module {top!r} in {Path.cwd()} or on PYTHONPATH; call from its folder, or set "
+            "PYTHONPATH"
         )
     places = list(found.submodule_search_locations or ())
+    if not places and not (found.origin or "").endswith(".py"):
+        raise UserError(f"{name!r}: {top!r} is no Python file that could be digested")
     return Path(places[0]).parent if places else Path(found.origin or "").parent
 
 
+class _OwnModules(ModuleFinder):
+    """Follows imports within one folder, or within one package of it, and never into this package."""
+
+    def __init__(self, root: Path, top: str | None) -> None:
+        super().__init__(path=[str(root)])
+        self.top = top
+
+    def find_module(self, name: str, path: Any, parent: Any = None) -> Any:
+        """As the base, which has no types."""
+        first = (f"{parent.__name__}.{name}" if parent is not None else name).partition(".")[0]
+        if first == THIS_PACKAGE or self.top not in (None, first):
+            raise ImportError(name)
+        return super().find_module(name, path, parent)
+
+
 def source_files(name: str) -> dict[str, Path]:
-    """The user's own files that `name` needs, by module, from the text alone; none for an installed package.
+    """The files that `name` needs, by module, from their text alone.
 
     Raises:
         UserError: there is no such module, or its text is no Python.
     """
     module, _ = _split(name)
-    root = _root(name, module)
-    if {"site-packages", "dist-packages"} & set(root.parts):
-        return {}
-    finder = ModuleFinder(path=[str(root)])  # nothing outside of its folder is followed
+    top = module.partition(".")[0]
+    root = _root(name, top)
+    finder = _OwnModules(root, top if INSTALLED & set(root.parts) else None)
     try:
         finder.import_hook(module)
     except ImportError as error:
         raise UserError(f"{name!r}: there is no module {module!r} in {root}: {error}") from None
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{name!r}: {module} is no Python: {error}") from None
-    return {name: Path(each.__file__) for name, each in finder.modules.items() if each.__file__}  # type: ignore[attr-defined]
+    except AttributeError:  # ModuleFinder knows no namespace packages
+        raise UserError(f"{name!r}: a folder of {module} has no __init__.py; add an empty one") from None
+    found = {each: Path(value.__file__) for each, value in finder.modules.items() if value.__file__}  # type: ignore[attr-defined]
+    return {each: path for each, path in found.items() if path.suffix == ".py"}
 
 
 def source_digest(name: str) -> str:
-    """Digest of the user's own code behind `name`; empty for an installed package.
+    """Digest of the code behind `name`.
 
     Raises:
         UserError: as `source_files`.
     """
-    files = source_files(name)
-    if not files:
-        return ""
+    return _digest(source_files(name))
+
+
+def _digest(files: Mapping[str, Path]) -> str:
     digest = hashlib.blake2b(digest_size=6)
     for module, path in sorted(files.items()):
         text = path.read_bytes()
@@ -90,30 +120,64 @@ def check_source(name: str, planned: str) -> None:
     Raises:
         UserError: the files changed since.
     """
-    now = source_digest(name)
+    files = source_files(name)
+    now = _digest(files)
     if now != planned.partition("-")[0]:
-        files = ", ".join(str(path) for path in source_files(name).values())
         raise UserError(
-            f"{name!r}: its code changed since the run was planned ({planned or 'an installed package'}, now {now}), "
-            f"in one of {files}; start the command again, and it gets runs of its own"
+            f"{name!r}: its code changed since the run was planned ({planned or 'nothing'}, now {now}), in one of "
+            f"{', '.join(map(str, files.values()))}; start the command again for runs of their own (of a network: with "
+            "another --study)"
+        )
+
+
+class _FreshLoader(SourceFileLoader):
+    """Compiles the text that was digested; a byte code file beside it may be of another."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self.get_data(self.path), self.path, "exec")
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules of some files there and nowhere else."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self.files = files
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        file = self.files.get(fullname)
+        if file is None:
+            return None
+        within = [str(file.parent)] if file.name == "__init__.py" else None
+        return importlib.util.spec_from_file_location(
+            fullname, file, loader=_FreshLoader(fullname, str(file)), submodule_search_locations=within
         )
 
 
 def import_object(name: str) -> Any:
-    """Import what `package.module:name` names.
+    """Import what `package.module:name` names, from the files that its digest covers.
+
+    Modules imported here from other text are imported anew.
 
     Raises:
         UserError: it cannot be imported, or is not there.
     """
     module, attribute = _split(name)
-    _root(name, module)  # a readable message for what is not there
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    files = source_files(name)
+    digest = _digest(files)
+    if getattr(sys.modules.get(module), "__source_digest__", digest) != digest:
+        for each in files:
+            sys.modules.pop(each, None)
+    finder = _Finder(files)
+    sys.meta_path.insert(0, finder)
     try:
-        found = importlib.import_module(module)
+        found: Any = importlib.import_module(module)
     except Exception as error:  # whatever the user's file raises
         raise UserError(f"{name!r}: importing {module} failed: {type(error).__name__}: {error}") from error
+    finally:
+        sys.meta_path.remove(finder)
+    found.__source_digest__ = digest
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise UserError(f"{name!r}: {module} has no {attribute!r}")
@@ -131,7 +195,7 @@ def with_source(spec: SpecT) -> SpecT:
         UserError: as `source_files`.
     """
     name = spec.block if isinstance(spec, Variant) else spec.backbone
-    digests = [source_digest(name)] if name and ":" in name and not library(name) else []
+    digests = [source_digest(name)] if name is not None and is_users(name) else []
     if isinstance(spec, Network) and isinstance(spec.pretrained, str):
         digests.append(weights_digest(spec))
     return spec.model_copy(update={"source": "-".join(digests)}) if any(digests) and not spec.source else spec

@@ -30,7 +30,6 @@ from senet_ablate.errors import UserError
 from senet_ablate.files import check_place
 from senet_ablate.models.fastconv import speed_up
 from senet_ablate.results.lease import Lease, Taken
-from senet_ablate.results.networks import Networks
 from senet_ablate.results.records import (
     CURVE_FILE,
     PREDICTIONS_FILE,
@@ -40,6 +39,8 @@ from senet_ablate.results.records import (
     curve_csv,
     digests,
 )
+from senet_ablate.spec.backbones import library
+from senet_ablate.spec.cost import has_closed_form, total_cost
 from senet_ablate.spec.protocol import Complexity, DataFacts, check_fit
 from senet_ablate.training.checkpoint import EpochFiles, History, WholeFiles, read_checkpoint, weights_bytes
 from senet_ablate.training.evaluation import diverged, evaluate, resolve_precision
@@ -108,7 +109,7 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
                 commit=commit,
                 dirty=dirty,
                 python=environment.python_version(),
-                libraries=environment.library_versions(),
+                libraries=environment.library_versions(_library(spec.network.backbone)),
                 device=torch.cuda.get_device_name() if request.device == "cuda" else request.device,
                 cpu=environment.cpu_model(),
                 devices=request.devices,
@@ -206,13 +207,18 @@ def run_images(request: RunRequest) -> ImageDataModule:
     )
 
 
+def _library(backbone: str) -> str | None:
+    """The library of the network, where its version is not noted anyway."""
+    name = library(backbone)
+    return None if name == "torchvision" else name
+
+
 def _complexity(request: RunRequest, model: nn.Module, facts: DataFacts) -> Complexity:
-    """Size and cost of the network, by formula or as it was surveyed; counted here only where it was not."""
+    """Size and cost of the network, by formula where there is one, else as it is counted on the model itself."""
     spec = request.spec
-    shape = (facts.channels, facts.classes, spec.data.resolution)
-    known = Networks(request.folder.path.parents[1]).find(spec.network, spec.variant, shape)
-    if known is not None:
-        return known.total
+    if has_closed_form(spec.network, spec.variant):
+        task = {"in_channels": facts.channels, "classes": facts.classes, "resolution": spec.data.resolution}
+        return total_cost(spec.network, spec.variant, **task)
     from senet_ablate.models.survey import count_complexity  # seconds of imports
 
     return count_complexity(model, in_channels=facts.channels, resolution=spec.data.resolution)

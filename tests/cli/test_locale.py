@@ -86,7 +86,8 @@ def test_a_checkout_with_any_name_can_be_asked_for_its_commit(tmp_path: Path) ->
     place = tmp_path / "Größe"
     (place / "senet_ablate").mkdir(parents=True)
     source = Path(__file__).parents[2] / "senet_ablate"
-    (place / "senet_ablate" / "environment.py").write_bytes((source / "environment.py").read_bytes())
+    for name in ("environment.py", "errors.py"):
+        (place / "senet_ablate" / name).write_bytes((source / name).read_bytes())
     (place / "senet_ablate" / "__init__.py").touch()
     subprocess.run(["git", "init", "-q", place], check=True)
     code = "from senet_ablate.environment import code_state, cpu_model; cpu_model(); print(code_state())"

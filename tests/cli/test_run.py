@@ -148,7 +148,7 @@ def test_a_study_killed_in_the_middle_ends_with_the_tables_of_an_undisturbed_one
     resumed = [json.loads(path.read_text())["provenance"]["resumed_at_epoch"] for path in cut.rglob("record.json")]
     assert any(resumed)
 
-    for name in ("last.ckpt", "progress.json", "lease-1.json", ".curve.csv.x"):
+    for name in ("last.ckpt", "progress.json", "lease-1.json", ".curve.csv.a1b2c3d4"):
         (finished[0].parent / name).write_text("of a doer that was killed right after it had written the record")
     third = call(*command, cwd=cut)
     assert "3 of 3 runs were finished; nothing to train" in third.stderr

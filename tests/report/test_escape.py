@@ -15,12 +15,12 @@ from helpers import ABLATION, R4, R16, make_record, write_record
 from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.report.escape import csv_text, markdown, visible
-from senet_ablate.report.excitation import MOST_BLOCKS, read_lines
+from senet_ablate.report.excitation import MOST_BLOCKS, read_heat
 from senet_ablate.report.write import fill, write_report
 from senet_ablate.results.records import StudyPin
 from senet_ablate.results.store import Study
 
-HEAD = "block,class,images,channel,mean,sd\n"
+HEAD = "block,class,channel,rank,mean\n"
 FORMULA = '=HYPERLINK("http://example.org","x")'
 CONTROLS = "\x1b[2J\x07\x9b\u202e"
 
@@ -96,8 +96,8 @@ def test_no_file_of_a_report_carries_what_a_hostile_study_says_as_a_command(host
     gates = home / "excitation" / "x onload=alert(1) <img src=x onerror=alert(1)>"
     gates.mkdir(parents=True)
     (gates / "blocks.csv").write_text(f"block,mean\n<script>alert(1)</script>{CONTROLS},0.5\n", encoding="utf-8")
-    (gates / "class_means.svg").write_text("<svg><script>alert(2)</script></svg>")
-    (gates / "class_means.csv").write_text(f"{HEAD}SE_2_1,<script>{CONTROLS},9,1,0.5,0.1\n", encoding="utf-8")
+    (gates / "gates.svg").write_text("<svg><script>alert(2)</script></svg>")
+    (gates / "gates.csv").write_text(f"{HEAD}SE_2_1,<script>{CONTROLS},1,1,0.5\n", encoding="utf-8")
     report = write_report(assess([ABLATION], hostile), tmp_path)
     assert len(report.files) > 10
     for path in report.files:
@@ -118,12 +118,12 @@ def test_a_figure_on_the_page_is_drawn_from_its_csv(study: Study, tmp_path: Path
     gates = tmp_path / "first" / "excitation" / "se-r16"
     gates.mkdir(parents=True)
     (gates / "blocks.csv").write_text("block,mean\nSE_2_1,0.5\n")
-    (gates / "class_means.svg").write_text('<svg><a id="theirs"/></svg>')
+    (gates / "gates.svg").write_text('<svg><a id="theirs"/></svg>')
     write_report(assess([ABLATION], study), tmp_path)
     assert "theirs" not in (tmp_path / "first" / "index.html").read_text()
-    (gates / "class_means.csv").write_text(f"{HEAD}SE_2_1,cat,9,1,0.5,0.1\n")
+    (gates / "gates.csv").write_text(f"{HEAD}SE_2_1,cat,1,1,0.5\n")
     write_report(assess([ABLATION], study), tmp_path)
-    assert 'id="gates-0-axes_1"' in (tmp_path / "first" / "index.html").read_text()
+    assert 'id="gates-0-page-axes_1"' in (tmp_path / "first" / "index.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_a_figure_on_the_page_is_drawn_from_its_csv(study: Study, tmp_path: Path
         "",
         "block,mean\nSE_2_1,0.5\n",
         HEAD,
-        f"{HEAD}SE_2_1,cat,9,1,much,0.1\n",
-        f"{HEAD}SE_2_1,cat,9,1,inf,0.1\n",
-        HEAD + "".join(f"SE_{number},cat,9,1,0.5,0.1\n" for number in range(MOST_BLOCKS + 1)),
+        f"{HEAD}SE_2_1,cat,1,1,much\n",
+        f"{HEAD}SE_2_1,cat,1,1,inf\n",
+        HEAD + "".join(f"SE_{number},cat,1,1,0.5\n" for number in range(MOST_BLOCKS + 1)),
     ],
     ids=["empty", "other columns", "no line", "no number", "infinite", "very many panels"],
 )
@@ -142,16 +142,15 @@ def test_numbers_that_make_no_figure_are_refused_by_name(study: Study, tmp_path:
     gates = tmp_path / "first" / "excitation" / "se-r16"
     gates.mkdir(parents=True)
     (gates / "blocks.csv").write_text("block,mean\nSE_2_1,0.5\n")
-    (gates / "class_means.csv").write_text(text)
+    (gates / "gates.csv").write_text(text)
     with pytest.raises(UserError, match="excitation/se-r16: damaged"):
         write_report(assess([ABLATION], study), tmp_path)
 
 
 def test_texts_of_a_figure_are_cut_to_what_a_figure_shows(tmp_path: Path) -> None:
-    (tmp_path / "lines.csv").write_text(f"{HEAD}SE_2_1,{'x' * 10_000},9,1,0.5,\n")
-    frame = read_lines(tmp_path / "lines.csv", tmp_path)
+    (tmp_path / "lines.csv").write_text(f"{HEAD}SE_2_1,{'x' * 10_000},1,1,0.5\n")
+    frame = read_heat(tmp_path / "lines.csv", tmp_path)
     assert frame["class"].str.len().tolist() == [60]
-    assert frame["sd"].isna().all()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs links")

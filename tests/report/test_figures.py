@@ -18,6 +18,7 @@ from senet_ablate.report.figures.forest import COLUMNS, forest_frame, plot_fores
 from senet_ablate.report.figures.pareto import front, pareto_frame, plot_pareto
 from senet_ablate.report.figures.style import COLUMN, PAGE, WILD, axis_range, save, spread_out
 from senet_ablate.report.figures.table import plot_table
+from senet_ablate.report.findings import WORDS
 from senet_ablate.results.records import Latency, Timing
 from senet_ablate.results.store import Study, write_latency
 from senet_ablate.spec.claims import Claim
@@ -154,7 +155,8 @@ def test_the_forest_has_a_row_for_each_comparison_with_its_seed_pairs_interval_a
         assert "Table 10: Reduction ratio" in texts(axes)
         assert {(3.0, 1.0), (1.0, 2.0)} == marks(axes, "o")
         (labels,) = (child.get_yticklabels() for child in axes.child_axes)
-        assert [label.get_text().rpartition("  ")[2] for label in labels] == frame["verdict"].tolist()
+        words = [WORDS[verdict] for verdict in frame["verdict"]]
+        assert [label.get_text().rpartition("  ")[2] for label in labels] == words
 
 
 def test_a_users_matplotlibrc_changes_no_byte(full: Study) -> None:

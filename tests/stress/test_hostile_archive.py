@@ -213,8 +213,8 @@ def test_no_command_that_reads_an_archive_touches_or_shows_what_lies_outside(
         results, reports = ["--results", str(home / "results")], ["--reports", str(home / "reports")]
         for command in (
             ["verify", *results],
-            ["merge", str(home / "results" / "first"), "--into", "mine", *results],
-            ["merge", str(home / "results"), "--into", "first", "--results", str(home / "mine")],
+            ["merge", str(home / "results" / "first"), "--into", "mine", "--new", *results],
+            ["merge", str(home / "results"), "--into", "first", "--new", "--results", str(home / "mine")],
             ["status", "ratio", "--study", "first", *WORDS, *results],
             ["report", "ratio", "--study", "first", *WORDS, *results, *reports],
         ):

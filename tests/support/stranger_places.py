@@ -17,7 +17,7 @@ from places import SET_ASIDE, Place, named, scratch, shell
 from sound import begun, write_sound
 
 from senet_ablate.report.escape import csv_text, visible
-from senet_ablate.report.page import _environment
+from senet_ablate.report.render import _environment
 from senet_ablate.report.tables import latex
 from senet_ablate.results.store import Study
 
