@@ -211,7 +211,8 @@ class Page:
             try:
                 frame = pd.read_csv(io.BytesIO(read_file(numbers, inside=inside)), nrows=MOST_BLOCKS)
                 frame = frame.map(lambda cell: f"{cell:.3g}" if isinstance(cell, float) else str(cell))
-                more = read_file(home / "excitation.md", inside=inside).decode()
+                text = home / "excitation.md"
+                more = read_file(text, inside=inside).decode() if text.exists() else ""
                 picture = _heat_map(number, heat, inside, alt) if heat.exists() else None  # of earlier versions
             except (OSError, ValueError, LookupError) as error:  # pandas' errors of parsing are ValueErrors, too
                 raise UserError(f"{home}: damaged ({error}); remove it, or give `excitation` again") from None

@@ -124,7 +124,9 @@ FAMILIES: dict[str, Family] = {
         units=r"features\.\d+", of_class="ReLU", places={"standard": ("", "after")}
     ),
     r"timm:mobilenetv1_.*": Family(
-        units=r"blocks\.\d+\.\d+", places={"standard": ("", "after"), "inner-3x3": ("conv_pw", "before")}
+        units=r"blocks\.\d+\.\d+",
+        of_class="DepthwiseSeparableConv",
+        places={"standard": ("", "after"), "inner-3x3": ("conv_pw", "before")},
     ),
     r"timm:inception_resnet_v2": Family(
         units=r"repeat(_\d)?\.\d+|block8", places={"standard": ("conv2d", "after"), "post": ("", "after")}

@@ -1,8 +1,8 @@
 """Code of the user's that a declaration names, `package.module:name`: found, digested without running it, imported.
 
-Its identity is a digest of the text of its module and of all that this imports from the same folder, or, of an
-installed package, from the same package. Data files and modules found in other folders are not covered. Code is
-imported only where a declaration of the caller's names it, never from a record.
+Its identity is a digest of the text of its module and of all that this imports from the same folder; of an installed
+package, its name and version. Data files and modules found in other folders are not covered. Code is imported only
+where a declaration of the caller's names it, never from a record.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.metadata import packages_distributions, version
 from modulefinder import ModuleFinder
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -75,8 +76,17 @@ class _OwnModules(ModuleFinder):
         return super().find_module(name, path, parent)
 
 
+def _installed(name: str) -> str | None:
+    """The distribution that a name comes from and its version; None for files that no package manager put there."""
+    top = _split(name)[0].partition(".")[0]
+    if not INSTALLED & set(_root(name, top).parts):
+        return None
+    known = packages_distributions().get(top)
+    return f"{known[0]}=={version(known[0])}" if known else None
+
+
 def source_files(name: str) -> dict[str, Path]:
-    """The files that `name` needs, by module, from their text alone.
+    """The files that `name` needs, by module, from their text alone; none of an installed package.
 
     Raises:
         UserError: there is no such module, or its text is no Python.
@@ -84,6 +94,8 @@ def source_files(name: str) -> dict[str, Path]:
     module, _ = _split(name)
     top = module.partition(".")[0]
     root = _root(name, top)
+    if _installed(name) is not None:
+        return {}
     finder = _OwnModules(root, top if INSTALLED & set(root.parts) else None)
     try:
         finder.import_hook(module)
@@ -103,11 +115,11 @@ def source_digest(name: str) -> str:
     Raises:
         UserError: as `source_files`.
     """
-    return _digest(source_files(name))
+    return _digest(source_files(name), _installed(name) or "")
 
 
-def _digest(files: Mapping[str, Path]) -> str:
-    digest = hashlib.blake2b(digest_size=6)
+def _digest(files: Mapping[str, Path], installed: str) -> str:
+    digest = hashlib.blake2b(installed.encode(), digest_size=6)
     for module, path in sorted(files.items()):
         text = path.read_bytes()
         digest.update(f"{module}\0{len(text)}\0".encode() + text)
@@ -120,13 +132,13 @@ def check_source(name: str, planned: str) -> None:
     Raises:
         UserError: the files changed since.
     """
-    files = source_files(name)
-    now = _digest(files)
+    files, installed = source_files(name), _installed(name)
+    now = _digest(files, installed or "")
     if now != planned.partition("-")[0]:
+        where = installed or f"one of {', '.join(map(str, files.values()))}"
         raise UserError(
-            f"{name!r}: its code changed since the run was planned ({planned or 'nothing'}, now {now}), in one of "
-            f"{', '.join(map(str, files.values()))}; start the command again for runs of their own (of a network: with "
-            "another --study)"
+            f"{name!r}: its code changed since the run was planned ({planned or 'unknown'}, now {now}), in {where}; "
+            "start the command again for runs of their own (of a network: with another --study)"
         )
 
 
@@ -165,8 +177,8 @@ def import_object(name: str) -> Any:
     """
     module, attribute = _split(name)
     files = source_files(name)
-    digest = _digest(files)
-    if getattr(sys.modules.get(module), "__source_digest__", digest) != digest:
+    digest = _digest(files, "")
+    if files and getattr(sys.modules.get(module), "__source_digest__", digest) != digest:
         for each in files:
             sys.modules.pop(each, None)
     finder = _Finder(files)
@@ -177,7 +189,8 @@ def import_object(name: str) -> Any:
         raise UserError(f"{name!r}: importing {module} failed: {type(error).__name__}: {error}") from error
     finally:
         sys.meta_path.remove(finder)
-    found.__source_digest__ = digest
+    if files:
+        found.__source_digest__ = digest
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise UserError(f"{name!r}: {module} has no {attribute!r}")

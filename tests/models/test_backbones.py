@@ -13,6 +13,7 @@ from senet_ablate.models.backbones import build_backbone, remove_strides
 from senet_ablate.models.build import build_network
 from senet_ablate.models.survey import count_complexity, fvcore_macs, survey
 from senet_ablate.spec.network import Network, SEConfig, Variant
+from senet_ablate.spec.sources import with_source
 
 PLAIN, SE = Variant(), Variant(se=SEConfig())
 
@@ -163,7 +164,7 @@ def test_size_cost_and_sites_are_the_known_ones_to_the_last_integer(name):
     where, colon, _ = known.network["backbone"].partition(":")
     if colon:
         pytest.importorskip(where.partition(".")[0])
-    network = Network.model_validate(known.network)
+    network = with_source(Network.model_validate(known.network))
     task = {"in_channels": known.in_channels, "classes": known.classes, "resolution": known.resolution}
     with_se = survey(network, Variant(se=SEConfig(**known.se)), **task)
     plain = survey(network, PLAIN, **task)

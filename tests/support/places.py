@@ -261,6 +261,7 @@ USUAL = {
     "count": ("ratio", "--protocol", "digits"),
     "try": ("constant",),
     "merge": ("results/first", "--into", "second"),
+    "show": ("se-r16-s0",),
 }
 """What makes a call of a command right, before something wrong is added."""
 
