@@ -403,7 +403,8 @@ def _held_fixed(protocol: Protocol) -> dict[str, object]:
 
 
 def _images(data: DataFacts) -> dict[str, object]:
-    return data.model_dump(exclude={"skipped", "grey"})  # files beside the images may come and go
+    # What older studies did not note, and files beside the images, which may come and go, tell no images apart.
+    return data.model_dump(include={"fingerprint", "channels", "class_names", "n_train", "n_validation", "n_test"})
 
 
 LATENCY_FILE = "latency.json"

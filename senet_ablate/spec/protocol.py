@@ -43,6 +43,17 @@ class DataConfig(Spec):
     validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     """Share of the training images kept for validation, drawn per class with a fixed seed. The learning curves and the
     plateau schedule use them; the test set decides nothing."""
+    splits: str = ""
+    """A list of a folder's files, which `init --split` writes: a CSV file with the columns `path` (within the folder),
+    `part` (`train` or `test`) and `class`. Its place is seen from the working directory, else from the folder. Without
+    it the folder has `train/` and `test/` or `val/`."""
+
+    @field_validator("splits")
+    @classmethod
+    def _list_has_a_folder(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("dataset") != "folder":
+            raise ValueError('lists files of a folder: set dataset = "folder", or leave it out')
+        return value
 
     @field_validator("resize")
     @classmethod
@@ -194,7 +205,10 @@ class DataFacts(Spec):
     """What the images turned out to be, found when they were read.
 
     `fingerprint` covers pixels and labels of train and test in order (for folders too large for memory: names, sizes
-    and samples of the files). `skipped` counts files that could not be read, `grey` those that were turned into RGB.
+    and samples of the files). `skipped` counts files that could not be read, `grey` those that were turned into RGB,
+    `rotated` those turned upright (EXIF), `transparent` those put on white, `rescaled` those of 16 bits that used
+    fewer. Of a folder, `parts` are the names of its parts, `train_counts` and `test_counts` have the images of each
+    class, validation included, and `repeated` counts test images that are, at the network's resolution, in train, too.
     """
 
     fingerprint: str
@@ -205,6 +219,13 @@ class DataFacts(Spec):
     n_test: Amount
     skipped: Amount = 0
     grey: Amount = 0
+    rotated: Amount = 0
+    transparent: Amount = 0
+    rescaled: Amount = 0
+    parts: tuple[str, ...] = ()
+    train_counts: tuple[Amount, ...] = ()
+    test_counts: tuple[Amount, ...] = ()
+    repeated: Amount = 0
 
     @property
     def classes(self) -> int:
