@@ -273,9 +273,9 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Calla
         loaded = _resident(config, arrays[0], arrays[1], folder.class_names, _pixel_fingerprint(*arrays))
         repeated = _repeated(decoded[0].images, decoded[1].images)
     skipped = tuple(sorted((text for part in parts for text in part.skipped), key=lambda text: text.endswith(OTHER)))
-    marks = {mark: sum(part.marks.get(mark, 0) for part in parts) for mark in MARKED}
+    marks: dict[Mark, int] = {mark: sum(part.marks.get(mark, 0) for part in parts) for mark in MARKED}
     counts = [tuple(np.bincount(np.asarray(part.labels), minlength=len(folder.class_names)).tolist()) for part in parts]
-    found = {"skipped": len(skipped), **marks, "parts": folder.parts, "repeated": repeated}
+    found: dict[str, object] = {"skipped": len(skipped), **marks, "parts": folder.parts, "repeated": repeated}
     facts = loaded.facts.model_copy(update={**found, "train_counts": counts[0], "test_counts": counts[1]})
     done = [f"{count} {MARKED[mark]}" for mark, count in marks.items() if count]
     notices = [*folder.notices, describe_skipped(skipped), *done]

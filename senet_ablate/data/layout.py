@@ -114,7 +114,8 @@ def class_name(name: str) -> str:
 
 
 def _files(places: list[Path], tools: set[str]) -> Files:
-    images, others = [], []
+    images: list[str] = []
+    others: list[str] = []
     for place in places:
         for file, is_file in _walk(place, frozenset(), tools):
             (images if is_file and file.lower().endswith(IMG_EXTENSIONS) else others).append(file)

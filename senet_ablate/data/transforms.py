@@ -155,7 +155,7 @@ def read_marked(path: Path, *, small: bool = False) -> tuple[Image.Image, frozen
             found = Image.fromarray(np.rint(levels * (255 / (2**depth - 1))).astype(np.uint8))
         elif image.has_transparency_data:
             colour = image.convert("RGBA")
-            if colour.getchannel("A").getextrema()[0] < 255:
+            if np.asarray(colour)[:, :, 3].min() < 255:
                 marks.add("transparent")
                 found = Image.alpha_composite(Image.new("RGBA", colour.size, (*BACKGROUND, 255)), colour)
         if turn is not None:
