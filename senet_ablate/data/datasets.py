@@ -275,7 +275,8 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Calla
     skipped = tuple(sorted((text for part in parts for text in part.skipped), key=lambda text: text.endswith(OTHER)))
     marks: dict[Mark, int] = {mark: sum(part.marks.get(mark, 0) for part in parts) for mark in MARKED}
     counts = [tuple(np.bincount(np.asarray(part.labels), minlength=len(folder.class_names)).tolist()) for part in parts]
-    found: dict[str, object] = {"skipped": len(skipped), **marks, "parts": folder.parts, "repeated": repeated}
+    found: dict[str, object] = {"skipped": len(skipped), "parts": folder.parts, "repeated": repeated}
+    found |= {str(mark): count for mark, count in marks.items()}
     facts = loaded.facts.model_copy(update={**found, "train_counts": counts[0], "test_counts": counts[1]})
     done = [f"{count} {MARKED[mark]}" for mark, count in marks.items() if count]
     notices = [*folder.notices, describe_skipped(skipped), *done]

@@ -272,3 +272,38 @@ def check_fit(recipe: Recipe, data: DataConfig, facts: DataFacts, devices: int) 
             f"recipe.augmentation.resized_crop needs images of their own size, and those of {data.dataset} have one; "
             'use crop_padding, or data.dataset = "folder"'
         )
+
+
+FEW_STEPS, FEW_TEST_IMAGES, FEW_OF_A_CLASS = 1_000, 500, 20
+
+
+def weaknesses(recipe: Recipe, facts: DataFacts) -> list[str]:
+    """Why runs on these images may say little, each with what would help; for a user's own folder."""
+    told = []
+    steps = recipe.epochs * (facts.n_train // recipe.batch_size)
+    if steps < FEW_STEPS:
+        told.append(
+            f"{steps:,} optimiser steps ({recipe.epochs} epochs of {facts.n_train:,} images in batches of "
+            f"{recipe.batch_size}): fewer than {FEW_STEPS:,} hardly train a network; raise recipe.epochs or lower "
+            "recipe.batch_size"
+        )
+    if facts.n_test < FEW_TEST_IMAGES:
+        told.append(
+            f"{facts.n_test:,} test images: with fewer than {FEW_TEST_IMAGES:,} one image is "
+            f"{100 / max(1, facts.n_test):.2g} points of error; add test images, or more seeds"
+        )
+    for part, counts in (("train", facts.train_counts), ("test", facts.test_counts)):
+        few = [
+            f"{name} ({count})"
+            for name, count in zip(facts.class_names, counts, strict=False)
+            if count < FEW_OF_A_CLASS
+        ]
+        if few:
+            more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+            told.append(f"fewer than {FEW_OF_A_CLASS} images of a class in {part}: {', '.join(few[:5])}{more}")
+    if facts.repeated:
+        told.append(
+            f"{facts.repeated:,} test images are also in train, so the error is too low; remove them from one part "
+            "(`init --data FOLDER` names them)"
+        )
+    return told
