@@ -268,7 +268,7 @@ def describe(facts: DataFacts) -> str:
     )
     if facts.train_counts:
         spans = [
-            f"{min(counts):,} to {max(counts):,} in {part}/"
+            f"{min(counts):,}{f' to {max(counts):,}' if max(counts) > min(counts) else ''} in {part}/"
             for part, counts in ((train, facts.train_counts), (test, facts.test_counts))
         ]
         text += f"; images of a class: {', '.join(spans)}"
