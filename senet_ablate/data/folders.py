@@ -270,7 +270,7 @@ def _check_classes(labels: Iterable[int], class_names: tuple[str, ...], skipped:
 
 
 def _check(listing: Listing, *, small: bool) -> tuple[dict[int, str], dict[str, int], str]:
-    """Numbers of the files that are no images, with the reason; of the others, how many are changed, and their samples."""
+    """Numbers of files that are no images, with the reason; of the others, how many are changed, and their samples."""
 
     def look(path: Path) -> tuple[frozenset[Mark], bytes] | str:
         try:

@@ -16,6 +16,7 @@ import numpy as np
 
 from senet_ablate.data.layout import COLUMNS, Layout, find_layout
 from senet_ablate.data.transforms import read_marked
+from senet_ablate.environment import unwarned
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import stream_seed
 
@@ -92,7 +93,7 @@ def inspect_folder(root: Path, splits: Path | None = None) -> Inspection:
         for label, files in classes.items()
         for path in files.images
     ]
-    with ThreadPoolExecutor() as threads:
+    with unwarned(), ThreadPoolExecutor() as threads:
         found = list(threads.map(_look, listed))
     others = tuple(path for classes in layout.files.values() for files in classes.values() for path in files.others)
     photos = tuple(each for each in found if isinstance(each, Photo))

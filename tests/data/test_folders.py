@@ -349,7 +349,7 @@ def test_files_are_checked_once_and_again_when_a_file_was_mended(
     first = load_data(CONFIG, root, stream=True)
     assert first.facts.skipped == 1
     with monkeypatch.context() as patch:
-        patch.setattr(senet_ablate.data.folders, "open_image", None)
+        patch.setattr(senet_ablate.data.folders, "read_marked", None)
         assert load_data(CONFIG, root, stream=True).facts == first.facts
     path.write_bytes(whole)
     os.utime(path, ns=(10**18, 10**18))
