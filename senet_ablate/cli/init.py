@@ -180,8 +180,9 @@ def _protocol(
         "[recipe]",
         f"epochs = {epochs} # passes over {kept} images: {epochs * (kept // batch)} steps",
         f"batch_size = {batch} # images of a step",
-        f"lr = {0.01 if pretrained else 0.1 * batch / 128:g} # highest learning rate"
-        + (", low since the weights are trained" if pretrained else ""),
+        f"lr = {0.1 * batch / 128:g} # highest learning rate",
+        *([f"backbone_lr = {0.01 * batch / 128:g} # that of the pretrained layers"] if pretrained else []),
+        'optimizer = "sgd" # or "adamw", with a rate near 0.001 and without momentum',
         "momentum = 0.9 # of SGD",
         "weight_decay = 5e-4 # L2 penalty",
         "label_smoothing = 0.1 # of the training loss; 0 for none",

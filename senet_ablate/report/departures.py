@@ -112,8 +112,8 @@ def _batch(known: _Known) -> _Here:
 def _momentum(known: _Known) -> _Here:
     recipe = known.protocol.recipe
     return (
-        f"{recipe.momentum:g}{', Nesterov' if recipe.nesterov else ''}",
-        recipe.momentum == 0.9 and not recipe.nesterov,
+        "AdamW" if recipe.optimizer == "adamw" else f"{recipe.momentum:g}{', Nesterov' if recipe.nesterov else ''}",
+        recipe.optimizer == "sgd" and recipe.momentum == 0.9 and not recipe.nesterov,
     )
 
 

@@ -116,7 +116,7 @@ class Schedule(Spec):
 
 
 class Recipe(Spec):
-    """How the network is trained: SGD on cross-entropy, with a schedule and an augmentation."""
+    """How the network is trained: SGD (or AdamW) on cross-entropy, with a schedule and an augmentation."""
 
     epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
     """Passes over the training images."""
@@ -124,6 +124,11 @@ class Recipe(Spec):
     """Images per step, the total over all devices of a run."""
     lr: Annotated[float, Field(gt=0)]
     """Highest learning rate, for the whole batch."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """`sgd` with momentum (the paper), or `adamw`, whose usual rates are near 0.001."""
+    backbone_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Highest learning rate of the layers of a pretrained network; blocks and classifier, which begin anew, have `lr`.
+    0 is `lr` for all."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
@@ -136,6 +141,12 @@ class Recipe(Spec):
     """How the learning rate falls."""
     augmentation: Augmentation = Augmentation()
     """Random changes of a training image."""
+
+    @model_validator(mode="after")
+    def _momentum_has_a_meaning(self) -> Self:
+        if self.optimizer == "adamw" and (self.momentum != 0.9 or self.nesterov):
+            raise ValueError("momentum and nesterov have no meaning with optimizer = 'adamw'; leave them out")
+        return self
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
@@ -188,6 +199,12 @@ class Protocol(Spec):
     """The images."""
     recipe: Recipe
     """How the network is trained."""
+
+    @model_validator(mode="after")
+    def _backbone_has_learned(self) -> Self:
+        if self.recipe.backbone_lr and not self.network.pretrained:
+            raise ValueError("recipe.backbone_lr is for a pretrained network: set network.pretrained, or leave it out")
+        return self
 
     def run_spec(self, variant: Variant, seed: int) -> RunSpec:
         """The training of `variant` under this protocol with one seed."""
