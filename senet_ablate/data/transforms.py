@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from senet_ablate.spec.protocol import Augmentation, DataConfig
+from senet_ablate.spec.protocol import Augmentation, DataConfig, Policy
 
 Mark = Literal["grey", "rotated", "transparent", "rescaled"]
 """What is done to a file for it to become an upright opaque RGB image of 8 bits, and is counted."""
@@ -99,6 +99,35 @@ def training_view(config: DataConfig, augmentation: Augmentation) -> v2.Transfor
     if augmentation.horizontal_flip:
         steps += [v2.RandomHorizontalFlip()]
     return v2.Compose(steps)
+
+
+POLICIES: dict[Policy, Callable[[], v2.Transform]] = {
+    "trivial-augment": v2.TrivialAugmentWide,
+    "rand-augment": v2.RandAugment,
+    "random-erasing": v2.RandomErasing,
+}
+
+
+def apply_policies(images: Tensor, policies: Sequence[Policy], seeds: Iterable[int]) -> Tensor:
+    """Change each image as torchvision's policies do, its draws from a seed of its own.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        policies: their names, in order.
+        seeds: one for each image.
+
+    Returns:
+        uint8 (N, C, H, W).
+    """
+    if not policies:
+        return images
+    steps = v2.Compose([POLICIES[name]() for name in policies])
+    changed = []
+    with torch.random.fork_rng(devices=[]):
+        for image, seed in zip(images, seeds, strict=True):
+            torch.manual_seed(seed)
+            changed.append(steps(image))
+    return torch.stack(changed)
 
 
 @contextmanager

@@ -25,6 +25,8 @@ CHANNELS_AND_CLASSES: dict[Dataset, tuple[int, int | None]] = {
 }
 """Shape of each data set's images and how many classes it has, for costs without data; a folder tells its own."""
 
+Policy = Literal["trivial-augment", "rand-augment", "random-erasing"]
+
 MOST_EPOCHS = 1_000_000
 
 Amount = Annotated[int, Field(ge=0, le=2**40)]
@@ -78,6 +80,15 @@ class Augmentation(Spec):
     """Mirror every second image on average."""
     resized_crop: bool = False
     """Crop 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 (section 5.1); needs a folder of images."""
+    policies: tuple[Policy, ...] = ()
+    """Further changes, in this order, by torchvision's transforms v2 with its defaults: `trivial-augment`,
+    `rand-augment`, `random-erasing`."""
+
+    @model_validator(mode="after")
+    def _each_policy_once(self) -> Self:
+        if len(set(self.policies)) < len(self.policies):
+            raise ValueError(f"policies = {list(self.policies)}: name each once")
+        return self
 
     @model_validator(mode="after")
     def _one_crop(self) -> Self:
