@@ -20,15 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from senet_ablate.data.layout import LAYOUT, OTHER, Files, find_layout
+from senet_ablate.data.layout import LAYOUT, LIST_LIMIT, OTHER, Files, find_layout
 from senet_ablate.data.transforms import Mark, evaluation_view, read_marked
 from senet_ablate.environment import unwarned
 from senet_ablate.errors import UserError, did_you_mean, reason
 from senet_ablate.files import read_file, write_atomic
 from senet_ablate.spec.protocol import DataConfig
-
-LIST_LIMIT = 2**30
-"""Bytes of the largest list of images that is kept: ten million of them, all unreadable."""
 
 READING = "upright, opaque"
 """Enters the names of decoded copies: those made by an earlier way of reading are not taken."""

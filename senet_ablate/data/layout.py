@@ -17,12 +17,15 @@ from pathlib import Path, PurePosixPath
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from senet_ablate.errors import UserError, did_you_mean, is_plain
-from senet_ablate.files import decode
+from senet_ablate.files import decode, read_file
 
 LAYOUT = "expected train/ and test/ (or val/), each with one folder of images per class"
 PARTS = ("train", "test", "val")
 COLUMNS = ("path", "part", "class")
 """Of `splits.csv`: the file's path within the folder, `train` or `test`, and the class."""
+
+LIST_LIMIT = 2**30
+"""Bytes of the largest list of files that is read: ten million of them."""
 
 TOOLS = {
     *("@eadir", "__macosx", ".ipynb_checkpoints", "#recycle", "$recycle.bin", "system volume information"),
@@ -154,7 +157,7 @@ def _listed(root: Path, splits: Path) -> Layout:
         UserError: it cannot be read, lacks a column, or a line names no file of the folder, or one file twice.
     """
     try:
-        text, _, _ = decode(splits.read_bytes())
+        text, _, _ = decode(read_file(splits, LIST_LIMIT))
         lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         rows = list(lines)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
