@@ -27,7 +27,7 @@ LOOK = $(call option,protocol,PROTOCOL) $(call option,study,STUDY) $(HERE) $(ARG
 TABLES := ratio squeeze gate stage integration inner nosqueeze controls pruning ratio-per-stage gain attention
 
 .DEFAULT_GOAL := help
-.PHONY: help install ablate $(TABLES:%=ablate-%) plan status count audit calibrate excitation prune latency bench chaos \
+.PHONY: help install ablate $(TABLES:%=ablate-%) init plan status count audit calibrate excitation prune latency bench chaos \
         bad-inputs report docs check lint test test-all test-browser test-cluster clean
 
 help: ## Show this list
@@ -77,17 +77,20 @@ ablate-attention: ## Ours: ECA, CBAM, BAM, GE, GC, SRM, SimAM, SK, … beside SE
 $(TABLES:%=ablate-%): ablate-%: $(VENV)/installed
 	@$(CLI) run $* $(RUN) --report
 
+init: $(VENV)/installed ## Look at a folder of images and write a protocol for it: DATA=photos
+	@$(CLI) init $(call option,data,DATA) $(ARGS)
+
 plan: $(VENV)/installed ## Show what would be trained, how long it takes and what it can decide
-	@$(CLI) plan $(CHOICE) $(call option,seeds,SEEDS) $(ARGS)
+	@$(CLI) plan $(CHOICE) $(call option,data,DATA) $(call option,seeds,SEEDS) $(ARGS)
 
 status: $(VENV)/installed ## Show which runs are finished, unfinished or failed
-	@$(CLI) status $(CHOICE) $(call option,seeds,SEEDS) $(ARGS)
+	@$(CLI) status $(CHOICE) $(call option,data,DATA) $(call option,seeds,SEEDS) $(ARGS)
 
 count: $(VENV)/installed ## Count parameters and multiply-adds, beside the paper's; no training, no data
 	@$(CLI) count $(call option,protocol,PROTOCOL) $(ARGS)
 
 audit: $(VENV)/installed ## Check that variants differ only as declared
-	@$(CLI) audit $(call option,protocol,PROTOCOL) $(call option,study,STUDY) $(ARGS)
+	@$(CLI) audit $(call option,protocol,PROTOCOL) $(call option,study,STUDY) $(call option,data,DATA) $(ARGS)
 
 calibrate: $(VENV)/installed ## Check error rates and intervals on simulated studies with known truth (minutes)
 	@$(CLI) calibrate $(ARGS)
@@ -105,7 +108,7 @@ chaos: $(VENV)/installed ## Inject 200 faults: killed processes, a full disk, da
 	@$(PY) tests/stress/chaos.py $(ARGS)
 
 report: $(VENV)/installed ## Write the report again
-	@$(CLI) report $(CHOICE) $(ARGS)
+	@$(CLI) report $(CHOICE) $(call option,data,DATA) $(ARGS)
 
 docs: $(VENV)/installed ## Write the generated parts of README.md and docs/ again
 	@$(PY) docs/generate.py

@@ -145,7 +145,10 @@ def _values(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f'`"{value}"`' for value in get_args(annotation))
     if get_origin(annotation) is tuple:
-        words = _values(get_args(annotation)[0]).partition(",")[0]
+        inner = _values(get_args(annotation)[0])
+        if get_origin(get_args(annotation)[0]) is Literal:
+            return f"list from {inner}"
+        words = inner.partition(",")[0]
         is_table = get_origin(get_args(annotation)[0]) is tuple  # pairs of a key and a value
         return "table" if is_table else f"list of {words}s"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

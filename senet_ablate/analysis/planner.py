@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from senet_ablate.analysis.evidence import Evidence, gather
-from senet_ablate.analysis.power import POWER, Assumptions, ClaimPower, PowerAnalysis, assume
+from senet_ablate.analysis.power import (
+    NO_TEST_SIZE,
+    PAPER_GAIN,
+    POWER,
+    Assumptions,
+    ClaimPower,
+    PowerAnalysis,
+    assume,
+)
 from senet_ablate.analysis.study import assess
 from senet_ablate.environment import cores
 from senet_ablate.errors import UserError
@@ -17,7 +25,7 @@ from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import Estimate, Pace, Plan, duration, estimate, find_pace, make_plan, wall_time
 from senet_ablate.spec.ablation import SEED_SERIES, Arm
 from senet_ablate.spec.claims import LOOK_SHARE, Rules
-from senet_ablate.spec.protocol import Complexity, Protocol
+from senet_ablate.spec.protocol import Complexity, DataFacts, Protocol, weaknesses
 from senet_ablate.spec.schema import parse_value, validate
 
 START, SHORT_START, UNSTABLE_START = 3, 2, 5
@@ -151,6 +159,7 @@ class PlanPreview:
     protocol: Protocol
     workers: int
     remarks: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def takes(self, claim: ClaimPower) -> str:
         """Seeds that would bring a finding within reach, and their wall time."""
@@ -164,9 +173,15 @@ class PlanPreview:
 
 
 def preview(
-    chosen: Selection, request: PlanRequest, shape: tuple[int, int], tell: Callable[[float], None]
+    chosen: Selection,
+    request: PlanRequest,
+    shape: tuple[int, int],
+    tell: Callable[[float], None],
+    facts: DataFacts | None = None,
 ) -> PlanPreview:
     """Choose seeds, count cost and power, and write the plan file if that is wished.
+
+    `facts` are those of the images, where they are known; of a folder's power nothing is said without them.
 
     Raises:
         UserError: wishes exclude each other, the budget is too small, or the plan may not be written any more.
@@ -177,9 +192,16 @@ def preview(
     rules = _rules(request.changed, old)
     looks = len(old.seeds) + request.extend if old else 1
     judged = rules if looks <= rules.looks else rules.model_copy(update={"looks": max(LOOK_SHARE)})
-    pace = find_pace(protocol, study.root.parent, request.device)
+    pace = find_pace(protocol, study.root.parent, request.device, facts)
     workers = request.jobs or cores()
-    assumptions = assume(protocol, shape[1], _records(chosen, rules), request.error, None)
+    records = _records(chosen, rules, facts)
+    if facts is None and records is None and protocol.data.dataset == "folder":
+        if request.shares_out or request.write:
+            raise UserError(NO_TEST_SIZE)
+        plan = make_plan(chosen.ablations, protocol, seeds, study, shape)
+        time = estimate(plan, protocol, pace, workers)
+        return PlanPreview(plan, time, (), pace, protocol, workers, (f"No power: {NO_TEST_SIZE}.",))
+    assumptions = assume(protocol, shape[1], records, request.error, facts.n_test if facts else None)
     analysis = PowerAnalysis(chosen.ablations, judged, assumptions, request.gain)
     costs = {
         planned.arm: planned.complexity for planned in make_plan(chosen.ablations, protocol, seeds, study, shape).arms
@@ -210,7 +232,22 @@ def preview(
     elif old is None:
         remarks.append("No plan file yet; --write makes this the plan.")
     time = estimate(plan, protocol, pace, workers)
-    return PlanPreview(plan, time, found, pace, protocol, workers, tuple(remarks))
+    smallest, gain = analysis.detectable_gain(seeds), request.gain or PAPER_GAIN
+    warnings = _warnings(protocol, facts, smallest, gain)
+    return PlanPreview(plan, time, found, pace, protocol, workers, tuple(remarks), warnings)
+
+
+def _warnings(protocol: Protocol, facts: DataFacts | None, smallest: float | None, gain: float) -> tuple[str, ...]:
+    """Why runs on a folder of the user's may say little; the suite's own protocols and data sets have been tried."""
+    if facts is None or protocol.data.dataset != "folder":
+        return ()
+    told = weaknesses(protocol.recipe, facts)
+    if smallest is not None and smallest > gain:
+        told.append(
+            f"the minimum detectable SE gain is {smallest:.2f} points, more than the {gain:.2f} assumed (--gain): such "
+            "a gain would most likely not be found; plan more seeds, or add test images"
+        )
+    return tuple(told)
 
 
 def _check(request: PlanRequest, chosen: Selection) -> None:
@@ -235,8 +272,8 @@ def _rules(changed: Sequence[str], old: StudyPlan | None) -> Rules:
     return validate(Rules, {key: value for key, value in raw.items() if value is not None}, "--rule")
 
 
-def _records(chosen: Selection, rules: Rules) -> Evidence | None:
-    """Runs to learn the noise from: the study's own, else those of any study of the same protocol."""
+def _records(chosen: Selection, rules: Rules, facts: DataFacts | None) -> Evidence | None:
+    """Runs to learn the noise from: the study's own, else those of any study of the same protocol and images."""
     others = sorted(path.parent for path in chosen.study.root.parent.glob("*/study.json"))
     for root in (chosen.study.root, *others):
         study = Study(root)
@@ -246,6 +283,9 @@ def _records(chosen: Selection, rules: Rules) -> Evidence | None:
             chosen.protocol.data,
             chosen.protocol.recipe,
         ):
+            continue
+        of_folder = chosen.protocol.data.dataset == "folder" and root != chosen.study.root
+        if of_folder and (facts is None or pin.data.fingerprint != facts.fingerprint):
             continue
         try:
             outcomes = load_outcomes(study, pin)

@@ -17,6 +17,7 @@ from senet_ablate.cli.options import (
     ABLATIONS,
     BLOCKS,
     CLASSES,
+    DATA,
     DEVICE,
     MANY,
     MOST_CLASSES,
@@ -30,6 +31,8 @@ from senet_ablate.cli.options import (
     Place,
     Word,
     choose,
+    find_facts,
+    find_shape,
     options,
     refuse_undeclared_code,
 )
@@ -54,8 +57,8 @@ BUSY = 0.3
 
 
 @click.command()
-@options(TABLES, PROTOCOL, SET, PRECISION, BLOCKS, STUDY, CLASSES, RESULTS, ABLATIONS)
-def audit(classes: int | None, **choice: Any) -> None:
+@options(TABLES, PROTOCOL, SET, PRECISION, BLOCKS, STUDY, DATA, CLASSES, RESULTS, ABLATIONS)
+def audit(classes: int | None, data: Path | None, **choice: Any) -> None:
     """Check that each variant differs from its table's reference only as declared.
 
     Modules, shapes, first weights, recipe, data, precision, versions and hardware are compared. Exit 1 if anything
@@ -76,7 +79,7 @@ def audit(classes: int | None, **choice: Any) -> None:
     from senet_ablate.results.arms import load_outcomes
 
     chosen = choose(**choice)
-    shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
+    shape = find_shape(chosen, find_facts(chosen, data), classes)
     found = audit_declarations(chosen.ablations, chosen.protocol)
     variants = [arm.variant for pair in comparisons(chosen.ablations) for arm in (pair.arm, pair.reference)]
     refuse_undeclared_code(chosen)

@@ -11,6 +11,7 @@ import click
 from senet_ablate.cli.cache import cache
 from senet_ablate.cli.check import audit, calibrate, count, latency, try_command
 from senet_ablate.cli.console import tell
+from senet_ablate.cli.init import init
 from senet_ablate.cli.inspect import excitation, prune
 from senet_ablate.cli.options import INTERRUPTED
 from senet_ablate.cli.results import merge, report, summary, verify
@@ -66,6 +67,7 @@ def main() -> None:
     ratio-per-stage and attention.
 
     \b
+    senet-ablate init --data FOLDER     look at your own images, and write a protocol for them
     senet-ablate list                   list tables, rows and protocols
     senet-ablate plan --budget 2h       show which findings two hours can decide
     senet-ablate run ratio --report     train or continue; write table, figure and verdicts
@@ -81,6 +83,7 @@ def main() -> None:
 
 
 for command in (
+    init,
     list_command,
     plan,
     run,

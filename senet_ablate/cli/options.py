@@ -16,6 +16,7 @@ from senet_ablate.cli.completion import complete_protocols, complete_rows, compl
 from senet_ablate.errors import UserError, is_plain
 from senet_ablate.results.plan import Selection, declared_tables
 from senet_ablate.results.store import Study
+from senet_ablate.results.worklist import channels_and_classes
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, check_arms
 from senet_ablate.spec.loading import (
     add_blocks,
@@ -26,6 +27,7 @@ from senet_ablate.spec.loading import (
     load_protocol,
 )
 from senet_ablate.spec.network import Variant
+from senet_ablate.spec.protocol import DataFacts
 from senet_ablate.spec.sources import is_users, with_source
 
 INTERRUPTED = 130
@@ -245,3 +247,51 @@ def survey_networks(chosen: Selection, shape: tuple[int, int], tables: Sequence[
         protocol.name,
         console.tell,
     )
+
+
+def find_facts(chosen: Selection, data: Path | None) -> DataFacts | None:
+    """What is known of the images: from the folder that the call names, else from the study; None before its first run.
+
+    Raises:
+        UserError: they cannot be read, or the study was begun with others.
+    """
+    pin = chosen.study.pin()
+    if data is None:
+        return pin.data if pin else None
+    from senet_ablate.data.datasets import load_data  # imports torch
+
+    stream = chosen.protocol.recipe.augmentation.resized_crop
+    found = load_data(chosen.protocol.data, data, stream=stream, announce=console.tell)
+    chosen.study.check_images(found.facts)
+    console.tell(describe(found.facts))
+    return found.facts
+
+
+def find_shape(chosen: Selection, facts: DataFacts | None, classes: int | None = None) -> tuple[int, int]:
+    """Channels and classes: of the images where they are known, else of the data set, else as the user says."""
+    return (
+        (facts.channels, facts.classes) if facts else channels_and_classes(chosen.protocol.data, chosen.study, classes)
+    )
+
+
+def describe(facts: DataFacts) -> str:
+    """Which parts, classes and numbers of images were taken, in a sentence or two."""
+    train, test = facts.parts or ("train", "test")
+    names = ", ".join(facts.class_names[:10]) + (", …" if facts.classes > 10 else "")
+    text = (
+        f"images: {facts.n_train + facts.n_validation:,} of {train}/ ({facts.n_train:,} to train, "
+        f"{facts.n_validation:,} for validation), {facts.n_test:,} of {test}/ to test; {facts.classes} classes: {names}"
+    )
+    if facts.train_counts:
+        spans = [
+            f"{min(counts):,}{f' to {max(counts):,}' if max(counts) > min(counts) else ''} in {part}/"
+            for part, counts in ((train, facts.train_counts), (test, facts.test_counts))
+        ]
+        text += f"; images of a class: {', '.join(spans)}"
+    return text
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Tell what makes runs say little so that nobody misses it."""
+    for line in warnings:
+        console.tell(f"WARNING: {line}")

@@ -14,6 +14,7 @@ from senet_ablate.cli.completion import complete_studies
 from senet_ablate.cli.console import say, show_table, show_text
 from senet_ablate.cli.options import (
     ABLATIONS,
+    DATA,
     PRECISION,
     PROTOCOL,
     REPORTS,
@@ -24,6 +25,7 @@ from senet_ablate.cli.options import (
     Place,
     Word,
     choose,
+    find_facts,
     options,
     plain_name,
     survey_networks,
@@ -42,6 +44,7 @@ from senet_ablate.spec.ablation import Ablation
     SET,
     PRECISION,
     STUDY,
+    DATA,
     click.option(
         "--fill",
         "filled",
@@ -60,7 +63,7 @@ from senet_ablate.spec.ablation import Ablation
     REPORTS,
     ABLATIONS,
 )
-def report(reports: Path, filled: Path | None, columns: str | None, **choice: Any) -> None:
+def report(reports: Path, filled: Path | None, columns: str | None, data: Path | None, **choice: Any) -> None:
     """Write the page, tables (Markdown, CSV, LaTeX) and figures (SVG, PNG) of a study, finished or not.
 
     \b
@@ -69,6 +72,7 @@ def report(reports: Path, filled: Path | None, columns: str | None, **choice: An
     from senet_ablate.report.write import fill
 
     chosen = choose(**choice)
+    find_facts(chosen, data)  # other images than the study's are an error
     _report(chosen, reports, choice["tables"], columns)
     if filled:
         old = read_file(filled)

@@ -37,8 +37,12 @@ from senet_ablate.cli.options import (
     Finite,
     Word,
     choose,
+    describe,
+    find_facts,
+    find_shape,
     options,
     survey_networks,
+    warn,
 )
 from senet_ablate.cli.results import _report
 from senet_ablate.errors import UserError
@@ -78,6 +82,7 @@ def list_command(ablations: Path | None) -> None:
     BLOCKS,
     SEEDS,
     STUDY,
+    DATA,
     CLASSES,
     click.option(
         "--runs",
@@ -120,12 +125,12 @@ def list_command(ablations: Path | None) -> None:
     RESULTS,
     ABLATIONS,
 )
-def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
+def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any) -> None:
     """Show how many claims a plan can decide, what would be trained, and how long it takes.
 
     Without --runs or --budget each variant gets --seeds runs. With one of them the numbers of seeds are chosen so that
     the most findings are expected to be reproduced if the paper's effects, or half of them, are true. Nothing is
-    trained.
+    trained. Of your own images, name the folder with --data: classes and numbers of images are read from it.
 
     \b
     senet-ablate plan --protocol cifar10-lite --budget 3h
@@ -136,14 +141,18 @@ def plan(seeds: int | None, classes: int | None, **call: Any) -> None:
     names = ("runs", "budget", "jobs", "device", "gain", "error", "changed", "write", "extend")
     wish = PlanRequest(seeds=seeds, **{name: call.pop(name) for name in names})
     chosen = choose(**call)
-    shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
+    facts = find_facts(chosen, data)
+    shape = find_shape(chosen, facts, classes)
     survey_networks(chosen, shape)
     with Console(stderr=True).status("choosing seeds") as spinner:
-        found = preview(chosen, wish, shape, lambda share: spinner.update(f"choosing seeds: {share:.0%} of the budget"))
+        found = preview(
+            chosen, wish, shape, lambda share: spinner.update(f"choosing seeds: {share:.0%} of the budget"), facts
+        )
     if found.claims:
         say(headline(found, wish.shares_out))
     show_plan(found.plan, f"study {chosen.study.name}: {chosen.protocol.description}", found.estimate)
     show_power(found)
+    warn(found.warnings)
 
 
 @click.command()
@@ -309,6 +318,12 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
     if not todo:
         tell(f"{done}; nothing to train")
         return 0
+    facts = chosen.study.pinned().data
+    tell(describe(facts))
+    if chosen.protocol.data.dataset == "folder":
+        from senet_ablate.analysis.planner import PlanRequest, preview
+
+        warn(preview(chosen, PlanRequest(seeds=seeds), shape[:2], lambda share: None, facts).warnings)
     tell(f"{done}; training {len(todo)} on {resources.device}, {engine.where(len(todo))}")
     pin = chosen.study.pin()
     try:
@@ -327,8 +342,8 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
 
 
 @click.command()
-@options(TABLES, PROTOCOL, SET, PRECISION, ROWS, BLOCKS, SEEDS, STUDY, RESULTS, ABLATIONS)
-def status(seeds: int | None, **choice: Any) -> None:
+@options(TABLES, PROTOCOL, SET, PRECISION, ROWS, BLOCKS, SEEDS, STUDY, DATA, RESULTS, ABLATIONS)
+def status(seeds: int | None, data: Path | None, **choice: Any) -> None:
     """Show which runs of each variant are finished, unfinished, failed (with the cause) or not started.
 
     \b
@@ -337,6 +352,7 @@ def status(seeds: int | None, **choice: Any) -> None:
     chosen = choose(**choice)
     if choice["study"] and not chosen.study.root.is_dir():  # a typo; one that is planned has no run yet
         chosen.study.pinned()
+    find_facts(chosen, data)  # other images than the study's are an error
     states = {
         arm.slug: row_states([chosen.protocol.run_spec(arm.variant, seed) for seed in arm.seeds(count)], chosen.study)
         for arm, count in planned_seeds(chosen, seeds)[0].items()

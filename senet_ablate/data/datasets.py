@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -18,9 +18,10 @@ import torch
 import torchvision
 from torch import Tensor
 
-from senet_ablate.data.folders import OTHER, check_files, decode, describe_skipped, list_folder
+from senet_ablate.data.folders import Decoded, Listing, check_files, decode, describe_skipped, is_changed, list_folder
+from senet_ablate.data.layout import OTHER
 from senet_ablate.data.loaders import FileSplit, ResidentSplit, Split
-from senet_ablate.data.transforms import Normalisation, evaluation_view
+from senet_ablate.data.transforms import Mark, Normalisation, evaluation_view
 from senet_ablate.environment import cache_dir
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import generator
@@ -93,7 +94,7 @@ def load_data_once(config: DataConfig, path: Path | None, stream: bool, known: s
     return load_data(config, path, stream=stream, known=known)
 
 
-def validation_indices(labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
+def validation_indices(labels: Tensor, share: float, names: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
     """Divide the training images into (train, validation) indices, `share` of each class, at least one image.
 
     Raises:
@@ -103,7 +104,11 @@ def validation_indices(labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
     for label in labels.unique().tolist():
         members = (labels == label).nonzero().flatten()
         if len(members) < 2:
-            raise UserError(f"class number {label} has a single training image; train and validation need one each")
+            name = f"{names[label]!r}" if names else f"number {label}"
+            raise UserError(
+                f"class {name} has a single training image; train and validation need one each: add images of it, or "
+                "remove the class"
+            )
         count = max(1, round(share * len(members)))
         chosen = torch.randperm(len(members), generator=generator(0, "split", label))[:count]
         held[members[chosen]] = True
@@ -114,7 +119,7 @@ def _resident(
     config: DataConfig, train: Part, test: Part, class_names: tuple[str, ...], fingerprint: str
 ) -> LoadedData:
     """Split decoded images; mean and deviation come from the part that trains."""
-    kept, held = validation_indices(train.labels, config.validation)
+    kept, held = validation_indices(train.labels, config.validation, class_names)
     # Exact and in one pass, without a copy of all images: mean and deviation of uint8 follow from the histogram.
     counts = torch.zeros(train.images.shape[1], 256, dtype=torch.int64)
     for rows in kept.split(1024):
@@ -239,15 +244,15 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Calla
     """Any images in class folders: decoded once if they fit into memory, else streamed."""
     if path is None:
         raise UserError('data.dataset = "folder": say which folder with --data PATH (make: DATA=PATH)')
-    folder = list_folder(path)
+    folder = list_folder(path, _splits(config, path))
     decoded_size = (len(folder.train.paths) + len(folder.test.paths)) * 3 * config.resolution**2
-    former = None
+    former, repeated = None, 0
     if stream or decoded_size > RESIDENT_LIMIT:
-        former = folder.fingerprint("names and sizes")
         used, fingerprint = check_files(folder, cache_dir(), announce)
+        former = None if is_changed(used) else folder.fingerprint("names and sizes")
         train, test = used.train, used.test
         whole = FileSplit(train.paths, torch.tensor(train.labels), config)
-        kept, held = validation_indices(whole.labels, config.validation)
+        kept, held = validation_indices(whole.labels, config.validation, folder.class_names)
         loaded = LoadedData(
             facts=DataFacts(
                 fingerprint=fingerprint,
@@ -261,23 +266,55 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Calla
             validation=whole.take(held),
             test=FileSplit(test.paths, torch.tensor(test.labels), config),
         )
-        skipped, grey = (*train.skipped, *test.skipped), train.grey + test.grey
+        parts: tuple[Listing | Decoded, ...] = (train, test)
     else:
-        parts = decode(folder, config, cache_dir(), announce)
-        arrays = [Part(torch.from_numpy(part.images), torch.from_numpy(part.labels)) for part in parts]
+        parts = decoded = decode(folder, config, cache_dir(), announce)
+        arrays = [Part(torch.from_numpy(part.images), torch.from_numpy(part.labels)) for part in decoded]
         loaded = _resident(config, arrays[0], arrays[1], folder.class_names, _pixel_fingerprint(*arrays))
-        skipped, grey = parts[0].skipped + parts[1].skipped, parts[0].grey + parts[1].grey
-    skipped = tuple(sorted(skipped, key=lambda text: text.endswith(OTHER)))  # what is broken first
-    notices = [describe_skipped(skipped), f"{grey} grey images were given three equal channels" if grey else None]
-    return LoadedData(
-        facts=loaded.facts.model_copy(update={"skipped": len(skipped), "grey": grey}),
-        train=loaded.train,
-        validation=loaded.validation,
-        test=loaded.test,
-        notices=tuple(notice for notice in notices if notice),
-        skipped=skipped,
-        former_fingerprint=former,
-    )
+        repeated = _repeated(decoded[0].images, decoded[1].images)
+    skipped = tuple(sorted((text for part in parts for text in part.skipped), key=lambda text: text.endswith(OTHER)))
+    marks: dict[Mark, int] = {mark: sum(part.marks.get(mark, 0) for part in parts) for mark in MARKED}
+    counts = [tuple(np.bincount(np.asarray(part.labels), minlength=len(folder.class_names)).tolist()) for part in parts]
+    found: dict[str, object] = {"skipped": len(skipped), "parts": folder.parts, "repeated": repeated}
+    found |= {str(mark): count for mark, count in marks.items()}
+    facts = loaded.facts.model_copy(update={**found, "train_counts": counts[0], "test_counts": counts[1]})
+    done = [f"{count} {MARKED[mark]}" for mark, count in marks.items() if count]
+    notices = [*folder.notices, describe_skipped(skipped), *done]
+    said = tuple(notice for notice in notices if notice)
+    return replace(loaded, facts=facts, notices=said, skipped=skipped, former_fingerprint=former)
+
+
+MARKED: dict[Mark, str] = {
+    "grey": "grey images were given three equal channels",
+    "rotated": "images were turned upright, as EXIF says",
+    "transparent": "images with transparent pixels were put on white",
+    "rescaled": "images of 16 bits use fewer, and were scaled by their own range",
+}
+"""What is said of images that were changed while they were read."""
+
+
+def _splits(config: DataConfig, root: Path) -> Path | None:
+    """The list of files that the protocol names, seen from the working directory or from the folder.
+
+    Raises:
+        UserError: it is in neither.
+    """
+    if not config.splits:
+        return None
+    places = (Path(config.splits), root / config.splits)
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise UserError(
+            f"data.splits = {config.splits!r}: there is no such file in {Path.cwd()} or {root}; call from its folder, "
+            "or write it anew with `senet-ablate init --data FOLDER --split 0.2`"
+        )
+    return found
+
+
+def _repeated(train: np.ndarray, test: np.ndarray) -> int:
+    """How many test images are equal to a training image, pixel by pixel; both uint8 (N, C, H, W)."""
+    seen = {hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in train}
+    return sum(hashlib.blake2b(image.tobytes(), digest_size=16).digest() in seen for image in test)
 
 
 def image_root(config: DataConfig, path: Path | None) -> Path | None:

@@ -11,29 +11,24 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from senet_ablate.data.transforms import evaluation_view, open_image, read_image
+from senet_ablate.data.layout import LAYOUT, LIST_LIMIT, OTHER, Files, find_layout
+from senet_ablate.data.transforms import Mark, evaluation_view, read_marked
 from senet_ablate.environment import unwarned
-from senet_ablate.errors import UserError, did_you_mean, is_plain, reason
+from senet_ablate.errors import UserError, did_you_mean, reason
 from senet_ablate.files import read_file, write_atomic
 from senet_ablate.spec.protocol import DataConfig
 
-LAYOUT = "expected train/ and test/ (or val/), each with one folder of images per class"
-LIST_LIMIT = 2**30
-"""Bytes of the largest list of images that is kept: ten million of them, all unreadable."""
-
-OTHER = "not an image type, or a link to nowhere"
-"""Why a file is no matter, other than one that should be an image and is broken."""
-
-GREY_MODES = {"1", "L", "LA", "I", "I;16", "F"}
+READING = "upright, opaque"
+"""Enters the names of decoded copies: those made by an earlier way of reading are not taken."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Listing:
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
     skipped: tuple[str, ...] = ()
-    grey: int = 0
+    marks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,8 @@ class Folder:
     class_names: tuple[str, ...]
     train: Listing
     test: Listing
+    parts: tuple[str, str] = ("train", "test")
+    notices: tuple[str, ...] = ()
 
     def state(self, *key: object) -> str:
         """Hash of the folder as it lies here, times of change included, and of `key`: its name in the cache."""
@@ -70,87 +67,54 @@ class Folder:
         return digest.hexdigest()
 
 
-def list_folder(root: Path) -> Folder:
-    """Find classes and files of `root`.
+def list_folder(root: Path, splits: Path | None = None) -> Folder:
+    """Find classes and files of `root`, whose parts its folders tell, or the list `splits`.
 
     Raises:
         UserError: no such folder, no train or test part, no or empty classes, or classes that differ between the parts.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; {LAYOUT}")
-    parts = {name: root / name for name in ("train", "test", "val") if (root / name).is_dir()}
-    if "train" not in parts or len(parts) < 2:
+    layout = find_layout(root, splits)
+    if layout.test is None or layout.train == "":
         present = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
-        raise UserError(f"{root}: {LAYOUT}; found {present}")
-    test = parts.get("test", parts.get("val"))
-    assert test is not None
-    train_names, test_names = _class_names(parts["train"]), _class_names(test)
-    for name in sorted(set(train_names) ^ set(test_names)):
-        inside, outside = (parts["train"], test) if name in train_names else (test, parts["train"])
-        others = _class_names(outside)
-        raise UserError(f"{inside / name}: this class has no folder in {outside}; {did_you_mean(name, others)}")
+        raise UserError(
+            f"{root}: {LAYOUT}; found {present}. To divide it into parts: senet-ablate init --data {root} --split 0.2"
+        )
+    train, test = layout.files[layout.train], layout.files[layout.test]
+    whence = splits or root
+    for part, classes in ((layout.train, train), (layout.test, test)):
+        if len(classes) < 2:
+            raise UserError(f"{whence / part}: {len(classes)} class folders; at least two are needed to classify")
+    for name in sorted(set(train) ^ set(test)):
+        inside, outside, others = (
+            (layout.train, layout.test, test) if name in train else (layout.test, layout.train, train)
+        )
+        raise UserError(
+            f"{whence / inside / name}: this class has no folder in {whence / outside}; {did_you_mean(name, others)}"
+        )
     return Folder(
         root=root,
-        class_names=tuple(map(_in_utf8, train_names)),
-        train=_list_part(parts["train"], train_names),
-        test=_list_part(test, train_names),
+        class_names=tuple(train),
+        train=_list_part(whence / layout.train, train),
+        test=_list_part(whence / layout.test, test),
+        parts=(layout.train, layout.test),
+        notices=(*layout.notices, *_of_tools(layout.tools)),
     )
 
 
-def _class_names(part: Path) -> tuple[str, ...]:
-    names = tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir() and entry.name[0] != "."))
-    for name in names:
-        if not is_plain(_in_utf8(name)):  # records and reports could not tell it
-            raise UserError(f"{part}: class folder {name!r}: expected a name in UTF-8, without control characters")
-    if len(names) < 2:
-        raise UserError(f"{part}: {len(names)} class folders; at least two are needed to classify")
-    return names
+def _of_tools(names: Sequence[str]) -> list[str]:
+    """A notice of what programs left among the images, if they did."""
+    return [f"left out, since programs made them: {', '.join(map(repr, names))}"] if names else []
 
 
-def _in_utf8(name: str) -> str:
-    """A file's name as text, whatever encoding the locale says that it has; what is none stays unprintable."""
-    return os.fsencode(name).decode(errors="surrogateescape")
-
-
-def _list_part(part: Path, class_names: tuple[str, ...]) -> Listing:
-    paths: list[Path] = []
-    labels: list[int] = []
-    skipped: list[str] = []
-    for label, name in enumerate(class_names):
-        images: list[str] = []
-        others: list[str] = []
-        for file, is_file in _walk(part / name, frozenset()):
-            image = is_file and file.lower().endswith(IMG_EXTENSIONS)
-            (images if image else others).append(file)
-        if not images:
-            raise UserError(f"{part / name}: empty class, no image among its {len(others)} files")
-        paths += map(Path, sorted(images))
-        labels += [label] * len(images)
-        skipped += [f"{file}: {OTHER}" for file in sorted(others)]
-    return Listing(tuple(paths), tuple(labels), tuple(skipped))
-
-
-def _walk(folder: Path | str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, bool]]:
-    """Every entry below `folder` that is no folder, and whether it is a file (a dangling link is not).
-
-    os.walk would pass over folders that cannot be read without a word; this raises OSError. `above` are the folders
-    on the way here.
-
-    Raises:
-        UserError: a link leads back to a folder above it.
-    """
-    status = Path(folder).stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        raise UserError(f"{folder}: a link to a folder that it is in; remove it")
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(entry.path, above | {here})
-            else:
-                yield entry.path, entry.is_file()
+def _list_part(place: Path, classes: Mapping[str, Files]) -> Listing:
+    for name, files in classes.items():
+        if not files.images:
+            raise UserError(f"{place / name}: empty class, no image among its {len(files.others)} files")
+    return Listing(
+        paths=tuple(path for files in classes.values() for path in files.images),
+        labels=tuple(label for label, files in enumerate(classes.values()) for _ in files.images),
+        skipped=tuple(f"{path}: {OTHER}" for files in classes.values() for path in files.others),
+    )
 
 
 @dataclass(frozen=True)
@@ -160,7 +124,7 @@ class Decoded:
     images: np.ndarray
     labels: np.ndarray
     skipped: tuple[str, ...]
-    grey: int
+    marks: Mapping[str, int]
 
 
 def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[str], None]) -> tuple[Decoded, Decoded]:
@@ -171,7 +135,7 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
     Raises:
         UserError: every file of a class is unreadable.
     """
-    place = cache / f"folder-{folder.state(config.resolution, config.short_side)}"
+    place = cache / f"folder-{folder.state(READING, len(folder.train.paths), config.resolution, config.short_side)}"
     if not (place / "complete.json").is_file():
         total = len(folder.train.paths) + len(folder.test.paths)
         announce(f"decoding {total:,} images of {folder.root} (once; kept in {place})")
@@ -211,38 +175,41 @@ def _decoded(stem: Path, notes: Mapping[str, Any], config: DataConfig) -> Decode
         raise ValueError(f"{images.dtype} of shape {images.shape} in {stem}-images.npy")
     if (labels.dtype, labels.shape) != (np.int64, (len(images),)):
         raise ValueError(f"{labels.dtype} of shape {labels.shape} in {stem}-labels.npy")
-    return Decoded(images, labels, tuple(map(str, notes["skipped"])), int(notes["grey"]))
+    return Decoded(images, labels, tuple(map(str, notes["skipped"])), _marks(notes["marks"]))
+
+
+def _marks(notes: Mapping[str, Any]) -> dict[str, int]:
+    return {str(mark): int(count) for mark, count in notes.items()}
 
 
 def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataConfig, stem: Path) -> dict[str, object]:
     view = evaluation_view(config)
 
-    def decoded(path: Path) -> tuple[np.ndarray, bool] | str:
+    def decoded(path: Path) -> tuple[np.ndarray, frozenset[Mark]] | str:
         try:
-            with open_image(path) as image:
-                grey = image.mode in GREY_MODES
-            return np.asarray(view(read_image(path))), grey
+            image, marks = read_marked(path)
+            return np.asarray(view(image)), marks
         except (OSError, MemoryError) as error:
             return f"{path}: {str(error) or 'too large for the memory'}"
 
     images = np.empty((len(listing.paths), 3, config.resolution, config.resolution), np.uint8)
     kept: list[int] = []
     skipped: list[str] = []
-    grey = 0
+    marks: Counter[str] = Counter()
     with unwarned(), ThreadPoolExecutor() as threads:
         for number, result in enumerate(threads.map(decoded, listing.paths)):
             if isinstance(result, str):
                 skipped.append(result)
                 continue
             images[len(kept)] = result[0].transpose(2, 0, 1)
-            grey += result[1]
+            marks.update(result[1])
             kept.append(number)
     skipped += listing.skipped
     labels = np.array([listing.labels[number] for number in kept], np.int64)
     _check_classes(labels.tolist(), class_names, skipped)
     np.save(f"{stem}-images.npy", images[: len(kept)])
     np.save(f"{stem}-labels.npy", labels)
-    return {"skipped": skipped, "grey": grey}
+    return {"skipped": skipped, "marks": marks}
 
 
 def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) -> tuple[Folder, str]:
@@ -256,7 +223,7 @@ def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) ->
     Raises:
         UserError: every file of a class is unreadable.
     """
-    place = cache / f"checked-{folder.state('checked')}.json"
+    place = cache / f"checked-{folder.state('checked', READING)}.json"
     if not place.exists():
         total = len(folder.train.paths) + len(folder.test.paths)
         announce(
@@ -267,8 +234,8 @@ def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) ->
     try:
         found = json.loads(read_file(place, LIST_LIMIT))
         train, test = (
-            _without(listing, {int(number): str(why) for number, why in bad.items()}, int(grey))
-            for listing, (bad, grey, _) in zip((folder.train, folder.test), found, strict=True)
+            _without(listing, {int(number): str(why) for number, why in bad.items()}, _marks(marks))
+            for listing, (bad, marks, _) in zip((folder.train, folder.test), found, strict=True)
         )
         samples = [str(digest) for *_, digest in found]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
@@ -276,16 +243,21 @@ def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) ->
     for part in (train, test):
         _check_classes(part.labels, folder.class_names, part.skipped)
     used = replace(folder, train=train, test=test)
-    return used, used.fingerprint("names, sizes and samples", *samples)
+    return used, used.fingerprint("names, sizes and samples", *samples, *([READING] if is_changed(used) else []))
 
 
-def _without(listing: Listing, bad: dict[int, str], grey: int) -> Listing:
+def is_changed(folder: Folder) -> bool:
+    """Whether images are read in another way than before they were turned upright and put on white."""
+    return any(count for part in (folder.train, folder.test) for mark, count in part.marks.items() if mark != "grey")
+
+
+def _without(listing: Listing, bad: dict[int, str], marks: Mapping[str, int]) -> Listing:
     good = [number for number in range(len(listing.paths)) if number not in bad]
     return Listing(
         paths=tuple(listing.paths[number] for number in good),
         labels=tuple(listing.labels[number] for number in good),
         skipped=(*(f"{listing.paths[number]}: {why}" for number, why in bad.items()), *listing.skipped),
-        grey=grey,
+        marks=marks,
     )
 
 
@@ -294,15 +266,12 @@ def _check_classes(labels: Iterable[int], class_names: tuple[str, ...], skipped:
         raise UserError(f"class {class_names[label]!r}: none of its files can be read, for example {skipped[0]}")
 
 
-def _check(listing: Listing, *, small: bool) -> tuple[dict[int, str], int, str]:
-    """Numbers of the files that are no images, with the reason; of the others, how many are grey, and their samples."""
+def _check(listing: Listing, *, small: bool) -> tuple[dict[int, str], dict[str, int], str]:
+    """Numbers of files that are no images, with the reason; of the others, how many are changed, and their samples."""
 
-    def look(path: Path) -> tuple[bool, bytes] | str:
+    def look(path: Path) -> tuple[frozenset[Mark], bytes] | str:
         try:
-            with open_image(path) as image:
-                grey = image.mode in GREY_MODES
-            read_image(path, small=small)
-            return grey, _sample(path)
+            return read_marked(path, small=small)[1], _sample(path)
         except (OSError, MemoryError) as error:
             return f"{str(error) or 'too large for the memory'}"
 
@@ -311,7 +280,7 @@ def _check(listing: Listing, *, small: bool) -> tuple[dict[int, str], int, str]:
     bad = {number: result for number, result in enumerate(found) if isinstance(result, str)}
     good = [result for result in found if not isinstance(result, str)]
     samples = hashlib.blake2b(b"".join(sample for _, sample in good), digest_size=16).hexdigest()
-    return bad, sum(grey for grey, _ in good), samples
+    return bad, dict(Counter(mark for marks, _ in good for mark in marks)), samples
 
 
 SAMPLE = 1024

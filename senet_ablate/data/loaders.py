@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 from senet_ablate.data.transforms import (
     IMAGENET_NORMALISATION,
     Normalisation,
+    apply_policies,
     crop_and_flip,
     evaluation_view,
     read_image,
@@ -30,7 +31,7 @@ from senet_ablate.data.transforms import (
 from senet_ablate.environment import unwarned
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import generator, stream_seed
-from senet_ablate.spec.protocol import Augmentation, DataConfig
+from senet_ablate.spec.protocol import Augmentation, DataConfig, Policy
 
 Batch = tuple[Tensor, Tensor]
 
@@ -191,15 +192,27 @@ class ResidentLoader:
         offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=stream).to(device)
         chance = 0.5 if self.augmentation.horizontal_flip else 0.0
         flips = (torch.rand(count, generator=stream) < chance).to(device)
-        return partial(_augmented, offsets=offsets, flips=flips, padding=padding)
+        key = (self.batch_sampler.seed, "policies", self.batch_sampler.epoch)
+        policies = self.augmentation.policies
+        return partial(_augmented, offsets=offsets, flips=flips, padding=padding, policies=policies, key=key)
 
 
 def _as_it_is(images: Tensor, index: Tensor) -> Tensor:
     return images
 
 
-def _augmented(images: Tensor, index: Tensor, *, offsets: Tensor, flips: Tensor, padding: int) -> Tensor:
-    return crop_and_flip(images, offsets[index], flips[index], padding)
+def _augmented(
+    images: Tensor,
+    index: Tensor,
+    *,
+    offsets: Tensor,
+    flips: Tensor,
+    padding: int,
+    policies: tuple[Policy, ...],
+    key: tuple[int, str, int],
+) -> Tensor:
+    views = crop_and_flip(images, offsets[index], flips[index], padding)
+    return apply_policies(views, policies, (stream_seed(*key, each) for each in index.tolist()))
 
 
 @dataclass(frozen=True)
@@ -229,6 +242,7 @@ class _Files(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, split: FileSplit, augmentation: Augmentation | None, seed: int | None) -> None:
         self.split, self.seed = split, seed
+        self.policies = augmentation.policies if augmentation else ()
         self.view = training_view(split.config, augmentation) if augmentation else evaluation_view(split.config)
 
     def __len__(self) -> int:
@@ -246,6 +260,8 @@ class _Files(Dataset[tuple[Tensor, Tensor]]):
             if self.seed is not None:
                 torch.manual_seed(stream_seed(self.seed, "augment", epoch, index))
             pixels: Tensor = v2.functional.pil_to_tensor(self.view(image))
+        if self.policies and self.seed is not None:
+            (pixels,) = apply_policies(pixels[None], self.policies, [stream_seed(self.seed, "policies", epoch, index)])
         return pixels, self.split.labels[index]
 
 

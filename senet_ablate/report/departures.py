@@ -112,8 +112,8 @@ def _batch(known: _Known) -> _Here:
 def _momentum(known: _Known) -> _Here:
     recipe = known.protocol.recipe
     return (
-        f"{recipe.momentum:g}{', Nesterov' if recipe.nesterov else ''}",
-        recipe.momentum == 0.9 and not recipe.nesterov,
+        "AdamW" if recipe.optimizer == "adamw" else f"{recipe.momentum:g}{', Nesterov' if recipe.nesterov else ''}",
+        recipe.optimizer == "sgd" and recipe.momentum == 0.9 and not recipe.nesterov,
     )
 
 
@@ -129,7 +129,7 @@ def _smoothing(known: _Known) -> _Here:
 
 def _augmentation(known: _Known) -> _Here:
     views = known.protocol.recipe.augmentation
-    return _views_in_words(views), views.resized_crop and views.horizontal_flip
+    return _views_in_words(views), views == Augmentation(resized_crop=True, horizontal_flip=True)
 
 
 def _views_in_words(views: Augmentation) -> str:
@@ -137,7 +137,7 @@ def _views_in_words(views: Augmentation) -> str:
     side = views.crop_padding
     shifts = f"shifts of up to {side} {'pixel' if side == 1 else 'pixels'}" if side else ""
     flips = "flips" if views.horizontal_flip else ""
-    return ", ".join(filter(None, (crops, shifts, flips))) or "none"
+    return ", ".join(filter(None, (crops, shifts, flips, *views.policies))) or "none"
 
 
 def _pixels(known: _Known) -> _Here:

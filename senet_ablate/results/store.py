@@ -341,9 +341,19 @@ class Study:
             write_atomic(self.root / "study.json", pin.model_dump_json(indent=1) + "\n")
             return
         self.check_protocol(protocol)
-        changed = changes(_images(old.data), _images(data), "data")
-        if changed:
-            raise UserError(self._other_study("other images", changed))
+        self.check_images(data)
+
+    def check_images(self, data: DataFacts) -> None:
+        """Refuse images that are not those of this study's runs (nothing to check before the first).
+
+        Raises:
+            UserError: the message names each fact that differs.
+        """
+        pin = self.pin()
+        if pin is not None and self._has_runs():
+            changed = changes(_images(pin.data), _images(data), "data")
+            if changed:
+                raise UserError(self._other_study("other images", changed))
 
     def keep(self, pin: StudyPin | None) -> None:
         """Write study.json again if it was removed under way: without it no run belongs to anything."""
@@ -403,7 +413,8 @@ def _held_fixed(protocol: Protocol) -> dict[str, object]:
 
 
 def _images(data: DataFacts) -> dict[str, object]:
-    return data.model_dump(exclude={"skipped", "grey"})  # files beside the images may come and go
+    # What older studies did not note, and files beside the images, which may come and go, tell no images apart.
+    return data.model_dump(include={"fingerprint", "channels", "class_names", "n_train", "n_validation", "n_test"})
 
 
 LATENCY_FILE = "latency.json"

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from senet_ablate.errors import UserError
 from senet_ablate.results.networks import Networks
-from senet_ablate.results.records import RunRecord
+from senet_ablate.results.records import RunRecord, StudyPin
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.protocol import (
     CHANNELS_AND_CLASSES,
     Complexity,
     DataConfig,
+    DataFacts,
     Protocol,
     RunSpec,
 )
@@ -61,7 +62,8 @@ def channels_and_classes(config: DataConfig, study: Study, classes: int | None) 
     found = known or classes
     if found is None:
         raise UserError(
-            f"data.dataset = {config.dataset!r}: only its images tell how many classes; say it with --classes N"
+            f"data.dataset = {config.dataset!r}: only its images tell how many classes; name them with --data FOLDER, "
+            "or say it with --classes N"
         )
     return channels, found
 
@@ -96,31 +98,43 @@ class Pace:
         return self.seconds * complexity.macs * protocol.recipe.epochs
 
 
-def find_pace(protocol: Protocol, results: Path, device: str | None = None) -> Pace | None:
+def find_pace(
+    protocol: Protocol, results: Path, device: str | None = None, facts: DataFacts | None = None
+) -> Pace | None:
     """Learn from finished runs in any study of `results`; None if there is none to learn from.
 
     Runs under the same network, data and recipe give the pace of their kind; else any runs give a rough one. With
-    `device`, part of a processor's or card's name or its kind (`cuda`), only runs that were trained on it count.
+    `device`, part of a processor's or card's name or its kind (`cuda`), only runs that were trained on it count. Of a
+    folder, with these `facts`, runs on the same images are of their kind, and others count by their images.
 
     Raises:
         UserError: no run was trained on such a device.
     """
     finished = _finished(results)
-    records = [record for record in finished if device is None or _on(record, device)]
-    if finished and not records:
-        devices = sorted({record.provenance.hardware for record in finished})
+    found = [(record, pin) for record, pin in finished if device is None or _on(record, device)]
+    if finished and not found:
+        devices = sorted({record.provenance.hardware for record, _ in finished})
         raise UserError(
             f"--device {device}: no finished run in results/ is from it; runs are from {', '.join(devices)}"
         )
-    alike = [record for record in records if _same_work(record.spec, protocol)]
-    known = alike or records
+    alike = [(record, pin) for record, pin in found if _same_work(record.spec, protocol) and _same_images(pin, facts)]
+    known = alike or (found if facts or protocol.data.dataset != "folder" else [])
     if not known:
         return None
-    work = sum(record.complexity.macs * record.spec.recipe.epochs for record in known)
-    seconds = sum(record.provenance.wall_s for record in known)
-    devices = sorted({record.provenance.hardware for record in known})
+    seconds = sum(record.provenance.wall_s for record, _ in known)
+    work = sum(
+        record.complexity.macs
+        * record.spec.recipe.epochs
+        * (1.0 if alike or facts is None else pin.data.n_train / max(1, facts.n_train))
+        for record, pin in known
+    )
+    devices = sorted({record.provenance.hardware for record, _ in known})
     of_what = "of this protocol" if alike else "of other protocols, so roughly"
     return Pace(seconds / work, f"from {len(known)} finished runs {of_what}, on {', '.join(devices)}")
+
+
+def _same_images(pin: StudyPin, facts: DataFacts | None) -> bool:
+    return facts is None or pin.protocol.data.dataset != "folder" or pin.data.fingerprint == facts.fingerprint
 
 
 def _on(record: RunRecord, device: str) -> bool:
@@ -155,13 +169,16 @@ def estimate(plan: Plan, protocol: Protocol, pace: Pace | None, workers: int) ->
     return Estimate(sum(seconds), wall_time(seconds, workers), workers, pace.basis)
 
 
-def _finished(results: Path) -> list[RunRecord]:
+def _finished(results: Path) -> list[tuple[RunRecord, StudyPin]]:
     records = []
-    for file in sorted(results.glob("*/*/record.json")):
+    for root in sorted({file.parents[1] for file in results.glob("*/*/record.json")}):
         with suppress(UserError):  # a damaged record of some study is that study's to tell
-            record = Study(file.parent.parent).run(file.parent.name).record()
-            if record is not None:
-                records.append(record)
+            pin = Study(root).pin()
+            for file in sorted(root.glob("*/record.json")) if pin else ():
+                with suppress(UserError):
+                    record = Study(root).run(file.parent.name).record()
+                    if record is not None and pin is not None:
+                        records.append((record, pin))
     return records
 
 

@@ -25,6 +25,8 @@ CHANNELS_AND_CLASSES: dict[Dataset, tuple[int, int | None]] = {
 }
 """Shape of each data set's images and how many classes it has, for costs without data; a folder tells its own."""
 
+Policy = Literal["trivial-augment", "rand-augment", "random-erasing"]
+
 MOST_EPOCHS = 1_000_000
 
 Amount = Annotated[int, Field(ge=0, le=2**40)]
@@ -43,6 +45,17 @@ class DataConfig(Spec):
     validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     """Share of the training images kept for validation, drawn per class with a fixed seed. The learning curves and the
     plateau schedule use them; the test set decides nothing."""
+    splits: str = ""
+    """A list of a folder's files, which `init --split` writes: a CSV file with the columns `path` (within the folder),
+    `part` (`train` or `test`) and `class`. Its place is seen from the working directory, else from the folder. Without
+    it the folder has `train/` and `test/` or `val/`."""
+
+    @field_validator("splits")
+    @classmethod
+    def _list_has_a_folder(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("dataset") != "folder":
+            raise ValueError('lists files of a folder: set dataset = "folder", or leave it out')
+        return value
 
     @field_validator("resize")
     @classmethod
@@ -67,6 +80,15 @@ class Augmentation(Spec):
     """Mirror every second image on average."""
     resized_crop: bool = False
     """Crop 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 (section 5.1); needs a folder of images."""
+    policies: tuple[Policy, ...] = ()
+    """Further changes, in this order, by torchvision's transforms v2 with its defaults: `trivial-augment`,
+    `rand-augment`, `random-erasing`."""
+
+    @model_validator(mode="after")
+    def _each_policy_once(self) -> Self:
+        if len(set(self.policies)) < len(self.policies):
+            raise ValueError(f"policies = {list(self.policies)}: name each once")
+        return self
 
     @model_validator(mode="after")
     def _one_crop(self) -> Self:
@@ -105,7 +127,7 @@ class Schedule(Spec):
 
 
 class Recipe(Spec):
-    """How the network is trained: SGD on cross-entropy, with a schedule and an augmentation."""
+    """How the network is trained: SGD (or AdamW) on cross-entropy, with a schedule and an augmentation."""
 
     epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
     """Passes over the training images."""
@@ -113,6 +135,11 @@ class Recipe(Spec):
     """Images per step, the total over all devices of a run."""
     lr: Annotated[float, Field(gt=0)]
     """Highest learning rate, for the whole batch."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """`sgd` with momentum (the paper), or `adamw`, whose usual rates are near 0.001."""
+    backbone_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Highest learning rate of the layers of a pretrained network; blocks and classifier, which begin anew, have `lr`.
+    0 is `lr` for all."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
@@ -125,6 +152,12 @@ class Recipe(Spec):
     """How the learning rate falls."""
     augmentation: Augmentation = Augmentation()
     """Random changes of a training image."""
+
+    @model_validator(mode="after")
+    def _momentum_has_a_meaning(self) -> Self:
+        if self.optimizer == "adamw" and (self.momentum != 0.9 or self.nesterov):
+            raise ValueError("momentum and nesterov have no meaning with optimizer = 'adamw'; leave them out")
+        return self
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
@@ -178,6 +211,12 @@ class Protocol(Spec):
     recipe: Recipe
     """How the network is trained."""
 
+    @model_validator(mode="after")
+    def _backbone_has_learned(self) -> Self:
+        if self.recipe.backbone_lr and not self.network.pretrained:
+            raise ValueError("recipe.backbone_lr is for a pretrained network: set network.pretrained, or leave it out")
+        return self
+
     def run_spec(self, variant: Variant, seed: int) -> RunSpec:
         """The training of `variant` under this protocol with one seed."""
         return RunSpec(
@@ -194,7 +233,10 @@ class DataFacts(Spec):
     """What the images turned out to be, found when they were read.
 
     `fingerprint` covers pixels and labels of train and test in order (for folders too large for memory: names, sizes
-    and samples of the files). `skipped` counts files that could not be read, `grey` those that were turned into RGB.
+    and samples of the files). `skipped` counts files that could not be read, `grey` those that were turned into RGB,
+    `rotated` those turned upright (EXIF), `transparent` those put on white, `rescaled` those of 16 bits that used
+    fewer. Of a folder, `parts` are the names of its parts, `train_counts` and `test_counts` have the images of each
+    class, validation included, and `repeated` counts test images that are, at the network's resolution, in train, too.
     """
 
     fingerprint: str
@@ -205,6 +247,13 @@ class DataFacts(Spec):
     n_test: Amount
     skipped: Amount = 0
     grey: Amount = 0
+    rotated: Amount = 0
+    transparent: Amount = 0
+    rescaled: Amount = 0
+    parts: tuple[str, ...] = ()
+    train_counts: tuple[Amount, ...] = ()
+    test_counts: tuple[Amount, ...] = ()
+    repeated: Amount = 0
 
     @property
     def classes(self) -> int:
@@ -251,3 +300,38 @@ def check_fit(recipe: Recipe, data: DataConfig, facts: DataFacts, devices: int) 
             f"recipe.augmentation.resized_crop needs images of their own size, and those of {data.dataset} have one; "
             'use crop_padding, or data.dataset = "folder"'
         )
+
+
+FEW_STEPS, FEW_TEST_IMAGES, FEW_OF_A_CLASS = 1_000, 500, 20
+
+
+def weaknesses(recipe: Recipe, facts: DataFacts) -> list[str]:
+    """Why runs on these images may say little, each with what would help; for a user's own folder."""
+    told = []
+    steps = recipe.epochs * (facts.n_train // recipe.batch_size)
+    if steps < FEW_STEPS:
+        told.append(
+            f"{steps:,} optimiser steps ({recipe.epochs} epochs of {facts.n_train:,} images in batches of "
+            f"{recipe.batch_size}): fewer than {FEW_STEPS:,} hardly train a network; raise recipe.epochs or lower "
+            "recipe.batch_size"
+        )
+    if facts.n_test < FEW_TEST_IMAGES:
+        told.append(
+            f"{facts.n_test:,} test images: with fewer than {FEW_TEST_IMAGES:,} one image is "
+            f"{100 / max(1, facts.n_test):.2g} points of error; add test images, or more seeds"
+        )
+    for part, counts in (("train", facts.train_counts), ("test", facts.test_counts)):
+        few = [
+            f"{name} ({count})"
+            for name, count in zip(facts.class_names, counts, strict=False)
+            if count < FEW_OF_A_CLASS
+        ]
+        if few:
+            more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+            told.append(f"fewer than {FEW_OF_A_CLASS} images of a class in {part}: {', '.join(few[:5])}{more}")
+    if facts.repeated:
+        told.append(
+            f"{facts.repeated:,} test images are also in train, so the error is too low; remove them from one part "
+            "(`init --data FOLDER` names them)"
+        )
+    return told

@@ -20,6 +20,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from senet_ablate.data.loaders import Batch
 from senet_ablate.models.build import build_model
+from senet_ablate.models.pretrained import ends
+from senet_ablate.models.sites import inserts
 from senet_ablate.results.records import CurvePoint
 from senet_ablate.spec.network import Gate, Position, Squeeze
 from senet_ablate.spec.protocol import Recipe, RunSpec, Schedule
@@ -53,6 +55,7 @@ class AblationModule(pl.LightningModule):
         resolution: side of the images in pixels, from which a block knows the side of its map.
         optimizer: `sgd` or `adamw`.
         lr: peak learning rate.
+        backbone_lr: that of all layers but blocks and classifier, for a pretrained network; 0 is `lr`.
         momentum, nesterov: of SGD.
         weight_decay: on every parameter, as in the paper's Caffe.
         label_smoothing: of the training loss.
@@ -93,6 +96,7 @@ class AblationModule(pl.LightningModule):
         resolution: int = 32,
         optimizer: Literal["sgd", "adamw"] = "sgd",
         lr: float = 0.1,
+        backbone_lr: float = 0.0,
         momentum: float = 0.9,
         nesterov: bool = False,
         weight_decay: float = 1e-4,
@@ -171,7 +175,9 @@ class AblationModule(pl.LightningModule):
             position=variant.placement.position,
             num_classes=num_classes,
             in_channels=in_channels,
+            optimizer=recipe.optimizer,
             lr=recipe.lr,
+            backbone_lr=recipe.backbone_lr,
             momentum=recipe.momentum,
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
@@ -192,12 +198,10 @@ class AblationModule(pl.LightningModule):
         hparams = self.hparams
         optimizer: torch.optim.Optimizer
         if hparams["optimizer"] == "adamw":
-            optimizer = torch.optim.AdamW(
-                self.model.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
-            )
+            optimizer = torch.optim.AdamW(self._groups(), lr=hparams["lr"], weight_decay=hparams["weight_decay"])
         else:
             optimizer = torch.optim.SGD(
-                self.model.parameters(),
+                self._groups(),
                 lr=hparams["lr"],
                 momentum=hparams["momentum"],
                 nesterov=hparams["nesterov"],
@@ -215,6 +219,18 @@ class AblationModule(pl.LightningModule):
         recipe = Recipe(epochs=epochs, batch_size=2, lr=hparams["lr"], schedule=self._plan)
         scheduler = ProgressLR(optimizer, recipe, steps, self.val_losses)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameters that share a learning rate: all of them, or what begins anew and then the pretrained layers."""
+        lr, backbone_lr = self.hparams["lr"], self.hparams["backbone_lr"]
+        if not backbone_lr:
+            return [{"params": list(self.model.parameters())}]
+        new = [each.block for each in inserts(self.model).values()]
+        new.append(self.model.get_submodule(ends(self.model)[1]))
+        anew = list(dict.fromkeys(weight for module in new for weight in module.parameters()))
+        known = set(anew)
+        learned = [weight for weight in self.model.parameters() if weight not in known]
+        return [{"params": anew}, {"params": learned, "share": backbone_lr / lr}]
 
     def on_train_epoch_start(self) -> None:
         """Let the schedule see the last epoch's validation loss.

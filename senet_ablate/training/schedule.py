@@ -63,11 +63,11 @@ class ProgressLR(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Any]:
-        """The rate of the next optimiser step, the same for all parameters."""
+        """The rate of the next optimiser step, times the `share` that a group of parameters may have of it."""
         epoch, step = divmod(self.last_epoch, self.steps_per_epoch)
         progress = min(epoch + step / self.steps_per_epoch, self.recipe.epochs)  # a cosine would rise again
         rate = learning_rate(self.recipe, progress, self.val_losses)
-        return [rate for _ in self.optimizer.param_groups]
+        return [rate * group.get("share", 1.0) for group in self.optimizer.param_groups]
 
     def refresh(self) -> None:
         """Set the rate again, once the validation loss of the last epoch is known."""

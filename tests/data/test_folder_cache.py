@@ -24,13 +24,13 @@ pytestmark = pytest.mark.usefixtures("decode_cache")
 
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    read, decoded = senet_ablate.data.folders.read_image, []
+    read, decoded = senet_ablate.data.folders.read_marked, []
 
     def counting(path: Path) -> Image.Image:
         decoded.append(path)
         return read(path)
 
-    monkeypatch.setattr(senet_ablate.data.folders, "read_image", counting)
+    monkeypatch.setattr(senet_ablate.data.folders, "read_marked", counting)
     return decoded
 
 
@@ -153,7 +153,7 @@ def test_a_failed_decode_leaves_nothing_and_the_next_one_succeeds(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(senet_ablate.data.folders, "read_image", interrupted)
+        patch.setattr(senet_ablate.data.folders, "read_marked", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_data(CONFIG, root)
     assert list(decode_cache.iterdir()) == []

@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import RandAugment, RandomErasing, TrivialAugmentWide
 from torchvision.transforms.v2 import functional as tv
 
 from senet_ablate.data import loaders
 from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler, FileSplit, Loader, ResidentSplit, Split
-from senet_ablate.data.transforms import IMAGENET_NORMALISATION, Normalisation, crop_and_flip
-from senet_ablate.seeding import generator
-from senet_ablate.spec.protocol import Augmentation, DataConfig
+from senet_ablate.data.transforms import IMAGENET_NORMALISATION, POLICIES, Normalisation, crop_and_flip
+from senet_ablate.seeding import generator, stream_seed
+from senet_ablate.spec.protocol import Augmentation, DataConfig, Policy
 
 CPU = torch.device("cpu")
 CROP_AND_FLIP = Augmentation(crop_padding=2, horizontal_flip=True)
@@ -202,6 +203,28 @@ def test_a_files_view_depends_on_neither_batch_size_nor_process(tmp_path: Path, 
     for seed, epoch in ((1, 0), (0, 1)):
         other = by_index(load(split, 5, seed, epoch, augmentation=augmentation))
         assert sum(torch.equal(other[index], image) for index, image in views.items()) < 4
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("kind", ["resident", "files"])
+def test_a_policy_is_torchvisions_and_keyed_by_image(kind: str, policy: Policy, tmp_path: Path) -> None:
+    split = resident(10, 12) if kind == "resident" else file_split(tmp_path, resolution=12)
+    alone, more = Augmentation(), Augmentation(policies=(policy,))
+    torch.manual_seed(1)
+    before, state = by_index(load(split, 10, augmentation=alone)), torch.get_rng_state()
+    views = by_index(load(split, 5, augmentation=more))
+    assert sum(not torch.equal(views[index], image) for index, image in before.items()) >= 2  # erasing: every second
+    for index, image in by_index(load(split, 5, augmentation=more, rank=1, world=5)).items():
+        assert torch.equal(image, views[index])
+    changed = by_index(load(split, 10, 0, 1, augmentation=more))
+    assert any(not torch.equal(changed[index], image) for index, image in views.items())
+    if kind == "resident":  # each image by hand, under the seed of its own
+        assert isinstance(split, ResidentSplit)
+        assert torch.equal(torch.get_rng_state(), state)
+        step = {"trivial-augment": TrivialAugmentWide, "rand-augment": RandAugment, "random-erasing": RandomErasing}
+        for index, image in views.items():
+            torch.manual_seed(stream_seed(0, "policies", 0, index))
+            assert torch.equal(image, UNSCALED(step[policy]()(split.images[index])[None])[0])
 
 
 @pytest.mark.parametrize("kind", ["resident", "files"])

@@ -352,3 +352,22 @@ def test_no_two_networks_share_a_slug():
     ]
     assert len(set(variants)) == len(variants) == (3 * 7 * 4 * 2 * 2 + 8) * 15 * 7
     assert len({variant.slug for variant in variants}) == len(variants)
+
+
+def test_settings_of_one_optimiser_are_no_settings_of_the_other():
+    assert Recipe(**RECIPE, optimizer="adamw").momentum == 0.9
+    for change in ({"momentum": 0.8}, {"nesterov": True}):
+        with pytest.raises(ValidationError, match="no meaning with optimizer = 'adamw'"):
+            Recipe(**RECIPE, optimizer="adamw", **change)
+
+
+def test_a_rate_of_the_backbone_is_for_pretrained_networks():
+    about = {"name": "a", "description": "b", "data": DataConfig(**DATA), "recipe": Recipe(**RECIPE, backbone_lr=0.01)}
+    with pytest.raises(ValidationError, match=r"set network\.pretrained"):
+        Protocol(**about, network=Network(**NETWORK))
+    Protocol(**about, network=Network(backbone="torchvision:resnet18", pretrained=True))
+
+
+def test_a_list_of_files_is_of_a_folder():
+    with pytest.raises(ValidationError, match='set dataset = "folder"'):
+        DataConfig(**DATA, splits="splits.csv")

@@ -222,6 +222,21 @@ def test_adamw_is_torchs(tmp_path):
     assert type(mine.optimizers[0]) is torch.optim.AdamW
 
 
+def test_pretrained_layers_take_their_own_step_and_new_ones_the_whole(tmp_path):
+    # One step of plain SGD is the rate times the gradient, so two steps have the ratio of their rates.
+    moved = []
+    for backbone_lr in (0.0, 0.02):
+        module = small(backbone_lr=backbone_lr, lr=0.1, momentum=0.0, weight_decay=0.0)
+        before = {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
+        trainer(tmp_path, limit_train_batches=1, max_epochs=1).fit(module, ImageDataModule(batch_size=64))
+        moved.append({name: weight.detach() - before[name] for name, weight in module.model.named_parameters()})
+    whole, part = moved
+    new = {name for name in whole if ".se." in name or name.startswith("fc.")}
+    assert len(new) == 4 * 2 + 2
+    for name, step in whole.items():
+        torch.testing.assert_close(part[name], step if name in new else 0.2 * step, rtol=1e-2, atol=1e-6)
+
+
 def test_images_need_a_trainer_and_a_folder_its_resolution():
     with pytest.raises(UserError, match="Trainer"):
         ImageDataModule().train_dataloader()

@@ -1,0 +1,217 @@
+"""The command `init`: from a folder of images to a protocol for it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from senet_ablate.cli.console import make_grid, say, show_grid, tell
+from senet_ablate.cli.options import Finite, Place, options
+from senet_ablate.errors import UserError
+from senet_ablate.files import write_atomic
+
+if TYPE_CHECKING:
+    from senet_ablate.data.inspect import Inspection, Photo
+
+PRETRAINED_SIDE, PRETRAINED_IMAGES = 64, 5_000
+"""From this median short side and below this number of training images a pretrained network is proposed."""
+
+VALIDATION = 0.1
+
+STEPS = 1_000
+"""Optimiser steps that a proposed protocol takes at least, where 100 epochs do."""
+
+
+@click.command()
+@options(
+    click.option("--data", type=Place(), required=True, help="Folder of images."),
+    click.option(
+        "--split",
+        type=Finite(0, 0.5, min_open=True),
+        metavar="SHARE",
+        help="Draw this share of each class as the test part, where there is none. Files stay where they are: a list, "
+        "splits.csv, is written beside the protocol.",
+    ),
+    click.option(
+        "--weights",
+        type=Place(exists=True, dir_okay=False),
+        help="Start from these weights of torchvision's ResNet-18 (a state dict), instead of a download or none.",
+    ),
+    click.option(
+        "--out",
+        type=Place(dir_okay=False),
+        default=Path("mine.toml"),
+        show_default=True,
+        help="The protocol's file.",
+    ),
+)
+def init(data: Path, split: float | None, weights: Path | None, out: Path) -> None:
+    """Look at a folder of images, and write a protocol for it.
+
+    Prints parts, classes, sizes, files that cannot be read, and images that are there more than once. The protocol has
+    a comment at every key; the commands to go on with are printed last. Nothing is trained, moved or changed.
+
+    \b
+    senet-ablate init --data photos
+    senet-ablate init --data photos --split 0.2 --out birds.toml
+    """
+    if out.suffix != ".toml" or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", out.stem):
+        raise UserError(f"--out {out}: expected a file such as mine.toml, in small letters, digits and -")
+    splits = out.with_name("splits.csv" if out.name == "mine.toml" else f"{out.stem}-splits.csv")
+    for path in (out, *([splits] if split else [])):
+        if path.exists():
+            raise UserError(f"{path} exists; remove it, or write another with --out other.toml")
+    tell(f"reading all images of {data}")
+    from senet_ablate.data.inspect import draw_test, inspect_folder, list_text
+
+    found = inspect_folder(data)
+    _show(found)
+    test = found.layout.test
+    photos = {"train": found.of(found.layout.train), "test": found.of(test)}
+    if test is not None and split is not None:
+        raise UserError(f"--split {split:g}: {data} has a test part already, {test}/; leave --split out")
+    if test is None:
+        if split is None:
+            raise UserError(f"{data} has no test part: add --split 0.2, which draws one and moves no file")
+        parts = draw_test(photos["train"], split, data)
+        everything = photos["train"]
+        photos = {part: [photo for photo in everything if parts[photo.path] == part] for part in ("train", "test")}
+        write_atomic(splits, list_text(everything, parts, data))
+        say(f"Wrote {splits}: {len(photos['train'])} images for train, {len(photos['test'])} for test, drawn by class.")
+    text = _protocol(out.stem, data, found, photos, splits.as_posix() if split else "", weights)
+    write_atomic(out, text)
+    say(f"Wrote {out}, a protocol with a comment at every key. Read it, change it, then:")
+    rest = shlex.join(["gain", "--protocol", str(out), "--data", str(data)])
+    say(f"  senet-ablate plan {rest}")
+    say(f"  senet-ablate run {rest} --report")
+    say(f"  open {Path('reports') / out.stem / 'index.html'}")
+
+
+def _show(found: Inspection) -> None:
+    """What was found: a table of classes and parts, then a line for whatever is worth knowing."""
+    layout = found.layout
+    titles = {part: part or "images" for part in layout.files}
+    say(f"{len(found.photos)} images in {len(found.classes)} classes")
+    grid = make_grid()
+    grid.add_column("class", overflow="fold")
+    for title in titles.values():
+        grid.add_column(title, justify="right")
+    for label in found.classes:
+        grid.add_row(label, *(str(found.count(part, label)) for part in titles))
+    grid.add_row("all", *(str(len(found.of(part))) for part in titles))
+    show_grid(grid)
+    for notice in layout.notices:
+        say(notice)
+    if layout.tools:
+        say(f"Left out, since programs made them: {', '.join(map(repr, layout.tools))}.")
+    sizes = ", ".join(f"{width}x{height} ({count})" for (width, height), count in found.sizes[:5])
+    more = f", and {len(found.sizes) - 5} more" if len(found.sizes) > 5 else ""
+    say(f"Sizes in pixels: {sizes}{more}; median short side {found.side}.")
+    _list("files cannot be read", found.unreadable)
+    _list("files are no images", [str(path) for path in found.others])
+    words = {"grey": "are grey", "rotated": "are turned upright (EXIF)", "transparent": "are put on white"}
+    words["rescaled"] = "of 16 bits use fewer"
+    for mark, count in sorted(found.marks.items()):
+        say(f"{count} images {words[mark]}.")
+    _show_twins(found)
+    for label in found.classes:
+        for part in (layout.train, layout.test):
+            if part is not None and found.count(part, label) == 1:
+                say(f"caution: class {label!r} has a single image in {part or layout.root.name}.")
+
+
+def _show_twins(found: Inspection) -> None:
+    twins = found.twins
+    if not twins:
+        return
+    whole = sum(len({photo.content for photo in group}) == 1 for group in twins)
+    say(
+        f"{len(twins)} images are there more than once: {whole} as equal files, {len(twins) - whole} as equal pixels "
+        "in other files."
+    )
+    across = [group for group in twins if len({photo.part for photo in group}) > 1]
+    _list("of them are in more than one part", [" = ".join(str(photo.path) for photo in group) for group in across])
+    apart = [group for group in twins if len({photo.label for photo in group}) > 1]
+    _list("of them are in more than one class", [" = ".join(str(photo.path) for photo in group) for group in apart])
+
+
+def _list(what: str, names: tuple[str, ...] | list[str], most: int = 3) -> None:
+    if names:
+        more = [f"… and {len(names) - most} more"] if len(names) > most else []
+        say("\n  ".join([f"{len(names)} {what}:", *names[:most], *more]))
+
+
+def _protocol(
+    name: str, data: Path, found: Inspection, photos: dict[str, list[Photo]], splits: str, weights: Path | None
+) -> str:
+    """The text of a protocol whose network, resolution and training fit the images."""
+    train, test = len(photos["train"]), len(photos["test"])
+    side = found.side
+    pretrained = weights is not None or (side >= PRETRAINED_SIDE and train < PRETRAINED_IMAGES)
+    sides = (64, 96, 128, 160, 224) if pretrained else (8, 16, 24, 32, 48, 64, 96, 128)
+    resolution = max((each for each in sides if each <= side), default=sides[0])
+    counts = Counter(photo.label for photo in photos["train"]).values()
+    kept = sum(count - max(1, round(VALIDATION * count)) for count in counts)
+    batch = next((size for size in (64, 32, 16, 8, 4) if kept >= 16 * size), 2)
+    epochs = min(100, max(10, 5 * -(-STEPS // (kept // batch) // 5)))
+    title = re.sub(r"[\x00-\x1f\x7f\"\\]", " ", data.resolve().name) or "images"
+    lines = [
+        f'name = "{name}" # this file\'s own name',
+        f'description = "{title}: {len(found.classes)} classes, {train} images to train, {test} to test"',
+        "seeds = 3 # runs of each variant; more of them find smaller differences (`plan` says which)",
+        'precision = "auto" # bf16 where the processor computes in it, else float32',
+        "",
+        "[network]",
+        *_network(resolution, train, pretrained, weights),
+        "",
+        "[data]",
+        'dataset = "folder" # its place is given with --data',
+        f"resolution = {resolution} # side in pixels of what the network sees; the median short side is {side}",
+        f"resize = {resolution} # short side before the centre crop: larger cuts the border away",
+        f"validation = {VALIDATION} # share of the training images for learning curves; the test images decide nothing",
+        *([f'splits = "{splits}" # which file is in which part'] if splits else []),
+        "",
+        "[recipe]",
+        f"epochs = {epochs} # passes over {kept} images: {epochs * (kept // batch)} steps",
+        f"batch_size = {batch} # images of a step",
+        f"lr = {0.1 * batch / 128:g} # highest learning rate",
+        *([f"backbone_lr = {0.01 * batch / 128:g} # that of the pretrained layers"] if pretrained else []),
+        'optimizer = "sgd" # or "adamw", with a rate near 0.001 and without momentum',
+        "momentum = 0.9 # of SGD",
+        "weight_decay = 5e-4 # L2 penalty",
+        "label_smoothing = 0.1 # of the training loss; 0 for none",
+        "",
+        "[recipe.schedule]",
+        'kind = "cosine" # the rate falls to zero along a cosine',
+        f"warmup_epochs = {max(1, epochs // 20)} # in which it first rises",
+        "",
+        "[recipe.augmentation]",
+        f"crop_padding = {max(1, resolution // 8)} # pixels around the image before a random crop",
+        "horizontal_flip = true # false where left and right mean something (digits, letters, road signs)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _network(resolution: int, train: int, pretrained: bool, weights: Path | None) -> list[str]:
+    if pretrained:
+        start = f'"{Path(os.path.relpath(weights)).as_posix()}"' if weights else "true"
+        whence = "weights from this file" if weights else "the weights that torchvision publishes, a download"
+        return [
+            'backbone = "torchvision:resnet18" # trained on ImageNet, for few images of your own',
+            f"pretrained = {start} # {whence}; false begins anew",
+        ]
+    wide = train >= 2_000
+    stem = '"small" # a 3x3 convolution, for small images'
+    if resolution > 64:
+        stem = '"imagenet" # a 7x7 convolution with stride 2, then pooling'
+    return [
+        'backbone = "resnet14" # small, for few images; resnet26 and resnet50 are larger',
+        f"width = {32 if wide else 16} # channels of the stem; from 16 on every ratio leaves hidden channels",
+        f"stem = {stem}",
+    ]

@@ -1,0 +1,187 @@
+"""What the names in a folder of images say: its parts, its classes and their files. Nothing is opened.
+
+Expected is `train/` and `test/` (or `val/`), each with one folder per class, or class folders and a list,
+`splits.csv`, that says which file belongs to which part.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from senet_ablate.errors import UserError, did_you_mean, is_plain
+from senet_ablate.files import decode, read_file
+
+LAYOUT = "expected train/ and test/ (or val/), each with one folder of images per class"
+PARTS = ("train", "test", "val")
+COLUMNS = ("path", "part", "class")
+"""Of `splits.csv`: the file's path within the folder, `train` or `test`, and the class."""
+
+LIST_LIMIT = 2**30
+"""Bytes of the largest list of files that is read: ten million of them."""
+
+TOOLS = {
+    *("@eadir", "__macosx", ".ipynb_checkpoints", "#recycle", "$recycle.bin", "system volume information"),
+    *("lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", ".ds_store", "icon\r", "__pycache__"),
+}
+"""Folders and files that programs leave among images, in small letters; they are no classes and no images."""
+
+OTHER = "not an image type, or a link to nowhere"
+"""Why a file is no matter, other than one that should be an image and is broken."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one class in one part, in the order of their names: images, and what is none."""
+
+    images: tuple[Path, ...]
+    others: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which files a folder has for train and for test, by class, what was left out, and what to say of it.
+
+    `train` and `test` are names of parts, "" where class folders lie in the folder itself and `test` is missing.
+    """
+
+    root: Path
+    train: str
+    test: str | None
+    files: Mapping[str, Mapping[str, Files]]
+    tools: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def find_layout(root: Path, splits: Path | None = None) -> Layout:
+    """Find parts and classes of `root`, or take them from the list `splits`.
+
+    `val/` is the test part where `test/` has none of the classes of `train/`.
+
+    Raises:
+        UserError: there is no such folder, or the list has a mistake.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; {LAYOUT}")
+    if splits is not None:
+        return _listed(root, splits)
+    tools: set[str] = set()
+    places = {name: root / name for name in PARTS if (root / name).is_dir()}
+    if "train" not in places:
+        loose = {} if places else _classes(root, tools)
+        return Layout(root, "" if loose else "train", None, {"": loose} if loose else {}, tuple(sorted(tools)))
+    files = {name: _classes(place, tools) for name, place in places.items()}
+    tested = [name for name in ("test", "val") if set(files.get(name, ())) & set(files["train"])]
+    notices = []
+    if "test" in places and tested == ["val"]:
+        notices.append("test/ has no folder of a class of train/: it is unlabelled, and val/ is taken as the test part")
+    elif tested == ["test", "val"]:
+        notices.append("test/ is taken as the test part; val/ is not used")
+    test = tested[0] if tested else next((name for name in ("test", "val") if name in places), None)
+    return Layout(root, "train", test, files, tuple(sorted(tools)), tuple(notices))
+
+
+def _classes(part: Path, tools: set[str]) -> dict[str, Files]:
+    """The files of each class folder; names that differ in nothing but Unicode's composition are one class.
+
+    Raises:
+        UserError: a name cannot be told again, or a link leads back to a folder above it.
+    """
+    folders: dict[str, list[Path]] = {}
+    for entry in sorted(part.iterdir()):
+        if entry.name.lower() in TOOLS:
+            tools.add(entry.name)
+        elif entry.is_dir() and entry.name[0] != ".":
+            name = class_name(entry.name)
+            if not is_plain(name):  # records and reports could not tell it
+                raise UserError(
+                    f"{part}: class folder {entry.name!r}: expected a name in UTF-8, without control characters"
+                )
+            folders.setdefault(name, []).append(entry)
+    return {name: _files(places, tools) for name, places in sorted(folders.items())}
+
+
+def class_name(name: str) -> str:
+    """A folder's name as a class: composed (NFC), whatever file system or archive it came from.
+
+    Bytes that are no UTF-8 stay unprintable, whatever encoding the locale says that they have.
+    """
+    return unicodedata.normalize("NFC", os.fsencode(name).decode(errors="surrogateescape"))
+
+
+def _files(places: list[Path], tools: set[str]) -> Files:
+    images: list[str] = []
+    others: list[str] = []
+    for place in places:
+        for file, is_file in _walk(place, frozenset(), tools):
+            (images if is_file and file.lower().endswith(IMG_EXTENSIONS) else others).append(file)
+    return Files(tuple(map(Path, sorted(images))), tuple(map(Path, sorted(others))))
+
+
+def _walk(folder: Path | str, above: frozenset[tuple[int, int]], tools: set[str]) -> Iterator[tuple[str, bool]]:
+    """Every entry below `folder` that is no folder, and whether it is a file (a dangling link is not).
+
+    os.walk would pass over folders that cannot be read without a word; this raises OSError. `above` are the folders
+    on the way here; what programs left behind is added to `tools`.
+
+    Raises:
+        UserError: a link leads back to a folder above it.
+    """
+    status = Path(folder).stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        raise UserError(f"{folder}: a link to a folder that it is in; remove it")
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.lower() in TOOLS:
+                tools.add(entry.name)
+            elif entry.name.startswith("."):
+                continue
+            elif entry.is_dir():
+                yield from _walk(entry.path, above | {here}, tools)
+            else:
+                yield entry.path, entry.is_file()
+
+
+def _listed(root: Path, splits: Path) -> Layout:
+    """The files that a list names, by part and class.
+
+    Raises:
+        UserError: it cannot be read, lacks a column, or a line names no file of the folder, or one file twice.
+    """
+    try:
+        text, _, _ = decode(read_file(splits, LIST_LIMIT))
+        lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows = list(lines)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"data.splits = {str(splits)!r}: cannot be read as a table: {error}") from None
+    if missing := [name for name in COLUMNS if name not in (lines.fieldnames or ())]:
+        raise UserError(f"{splits}: no column {missing[0]!r}; the first line must be {','.join(COLUMNS)}")
+    found: dict[str, dict[str, list[Path]]] = {"train": {}, "test": {}}
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows, 2):
+        place, (path, part, name) = f"{splits}, line {number}", (row[key] or "" for key in COLUMNS)
+        if part not in found:
+            raise UserError(f"{place}: part {part!r}; {did_you_mean(part, found)}")
+        pure = PurePosixPath(path)
+        if not path or not is_plain(path) or pure.is_absolute() or ".." in pure.parts:
+            raise UserError(f"{place}: path {path!r}; expected one within {root}, such as cat/1.jpg")
+        if not name.strip() or not is_plain(name):
+            raise UserError(f"{place}: class {name!r}; expected a name, one line of UTF-8")
+        if str(pure) in seen:
+            raise UserError(f"{place}: {path} is in line {seen[str(pure)]} too; each file belongs to one part")
+        seen[str(pure)] = number
+        if not (root / pure).is_file():
+            raise UserError(f"{place}: there is no file {root / pure}; remove the line, or name the list's own folder")
+        found[part].setdefault(class_name(name), []).append(root / pure)
+    files = {
+        part: {name: Files(tuple(sorted(paths))) for name, paths in sorted(of.items())} for part, of in found.items()
+    }
+    return Layout(root, "train", "test", files, notices=(f"parts and classes are those of {splits}",))
