@@ -110,12 +110,10 @@ def comparison(ablation: Ablation, atom: Atom) -> str:
 
 
 def forest_in_words(frame: pd.DataFrame) -> str:
-    """What a forest plot shows, for those who do not see it."""
-    lines = (
-        f"{line['name']} {line['comparison']} {_numbers(line)} {WORDS[line['verdict']]}"
-        for line in frame.to_dict("records")
-    )
-    return f"Differences with their simultaneous intervals: {'; '.join(lines)}."
+    """What a forest plot shows, for those who do not see it; its CSV and the findings' table have the numbers."""
+    counts = frame["verdict"].value_counts()
+    told = ", ".join(f"{counts[verdict]} {WORDS[verdict]}" for verdict in MARKS if counts.get(verdict, 0))
+    return f"Differences of {len(frame)} comparisons with their simultaneous intervals: {told}"
 
 
 def plot_forest(frame: pd.DataFrame, xlabel: str, width: float = PAGE) -> Figure:
