@@ -112,7 +112,7 @@ def comparison(ablation: Ablation, atom: Atom) -> str:
 def forest_in_words(frame: pd.DataFrame) -> str:
     """What a forest plot shows, for those who do not see it; its CSV and the findings' table have the numbers."""
     counts = frame["verdict"].value_counts()
-    told = ", ".join(f"{counts[verdict]} {WORDS[verdict]}" for verdict in MARKS if counts.get(verdict, 0))
+    told = ", ".join(f"{WORDS[verdict]}: {counts[verdict]}" for verdict in MARKS if counts.get(verdict, 0))
     return f"Differences of {len(frame)} comparisons with their simultaneous intervals: {told}"
 
 
