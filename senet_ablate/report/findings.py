@@ -403,22 +403,17 @@ def _glance(assessment: Assessment) -> str:
         }
         slug = finding.ablation.slug
         number = assessment.findings[slug].index(finding)
-        line |= {
-            f"by {METRIC_NAMES[metric]}": WORDS[tables[slug][number].verdict]
-            for metric, tables in assessment.others.items()
-        }
+        for metric, tables in assessment.others.items():
+            line[f"by {METRIC_NAMES[metric]}"] = WORDS[tables[slug][number].verdict]
         lines.append(line | {"needed, if the paper is right": to_decide(finding)})
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) if lines else ""
 
 
 def _by_table(assessment: Assessment) -> list[str]:
-    paragraphs = []
-    for findings in (assessment.findings[ablation.slug] for ablation in assessment.about):
-        if not findings:
-            continue
-        told = "\n".join(f"- {in_words(finding)}" for finding in findings)
-        paragraphs += [f"## {findings[0].ablation.heading}", told]
-    return paragraphs
+    judged = [found for ablation in assessment.about if (found := assessment.findings[ablation.slug])]
+    lists = ["\n".join(f"- {in_words(finding)}" for finding in findings) for findings in judged]
+    headings = [f"## {findings[0].ablation.heading}" for findings in judged]
+    return [text for pair in zip(headings, lists, strict=True) for text in pair]
 
 
 def power_lines(assessment: Assessment) -> list[str]:
