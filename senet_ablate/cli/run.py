@@ -360,4 +360,5 @@ def status(seeds: int | None, data: Path | None, **choice: Any) -> None:
     show_status(f"study {chosen.study.name}", states)
     for row in earlier_blocks(chosen):
         runs = sum(slug == row.variant.slug for slug, _ in chosen.study.begun())
-        say(f"{row.variant.slug}: {runs} of {row.block} as its code was ({row.source}); kept, and in the report")
+        code = f"{row.block} with other code ({row.source})"
+        say(f"{row.variant.slug}: {runs} runs begun of {code}; kept, and in the report")
