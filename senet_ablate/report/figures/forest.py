@@ -146,7 +146,7 @@ def plot_forest(frame: pd.DataFrame, xlabel: str, width: float = PAGE) -> Figure
         axes.spines["left"].set_visible(False)
         for place, line in places:
             _draw(axes, place, line)
-        axes.set_yticks([place for place, _ in places], [_name(line) for _, line in places], fontsize=7)
+        axes.set_yticks([place for place, _ in places], [_name(line, width) for _, line in places], fontsize=7)
         axes.tick_params(axis="y", length=0)
         numbers = [_numbers(line) for _, line in places]
         longest = max(map(len, numbers), default=0)
@@ -184,8 +184,18 @@ def _draw(axes: Axes, place: float, line: Mapping[Any, Any]) -> None:
         axes.plot(line["estimate"], place, mark.marker, color="black", markerfacecolor=face, markersize=4.5, zorder=4)
 
 
-def _name(line: Mapping[Any, Any]) -> str:
-    return f"{line['name']}   {line['comparison']}" if line["comparison"] else str(line["name"])
+LONGEST = {True: 24, False: 52}
+"""Characters of a row's name in a narrow and in a wide figure."""
+
+
+def _name(line: Mapping[Any, Any], width: float) -> str:
+    """Finding and comparison; where both are too long for the figure the comparison alone, cut in its middle."""
+    name, comparison, most = str(line["name"]), str(line["comparison"] or ""), LONGEST[narrow(width)]
+    told = f"{name}   {comparison}" if comparison else name
+    if len(told) <= most:
+        return told
+    told = comparison or name
+    return told if len(told) <= most else f"{told[: most // 2 - 1]}…{told[-most // 2 :]}"
 
 
 def _numbers(line: Mapping[Any, Any]) -> str:
