@@ -12,12 +12,13 @@ from senet_ablate.analysis.study import Assessment
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.files import read_file
 from senet_ablate.report import findings, page
-from senet_ablate.report.escape import markdown
+from senet_ablate.report.escape import csv_text, markdown
 from senet_ablate.report.figures.curves import curves_frame, plot_curves
 from senet_ablate.report.figures.forest import difference_of, forest_frame, forest_in_words, plot_forest
 from senet_ablate.report.figures.pareto import pareto_frame, plot_pareto
 from senet_ablate.report.figures.table import plot_table, table_frame
 from senet_ablate.report.folder import ReportFolder
+from senet_ablate.report.leaderboard import leaderboard
 from senet_ablate.report.overview import overview_markdown
 from senet_ablate.report.page import Page
 from senet_ablate.report.tables import (
@@ -30,6 +31,7 @@ from senet_ablate.report.tables import (
     to_latex,
     to_markdown,
 )
+from senet_ablate.spec.loading import ATTENTION
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def write_report(
         write(f"tables/{name}.md", to_markdown(table))
         write(f"tables/{name}.csv", to_csv(table))
         write(f"tables/{name}.tex", to_latex(table, columns))
+        if table.ablation.slug == ATTENTION:
+            write("leaderboard.csv", csv_text(leaderboard(table, study.name)))
     networks = pareto_frame(tables)
     alt = "Error of every network against latency, parameters and multiply-adds, with the Pareto front."
     picture("pareto", networks, alt, partial(plot_pareto, networks, metric))

@@ -20,9 +20,12 @@ from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.models.build import build_network
-from senet_ablate.report.tables import check_columns, printed, to_csv, to_latex, to_markdown
+from senet_ablate.report.findings import WORDS
+from senet_ablate.report.leaderboard import leaderboard
+from senet_ablate.report.tables import build_table, check_columns, printed, to_csv, to_latex, to_markdown
 from senet_ablate.results.records import Failure, Progress
 from senet_ablate.results.store import Study
+from senet_ablate.spec.claims import Claim, Superior
 from senet_ablate.spec.network import SEConfig, Variant
 
 # --- the numbers ---
@@ -309,3 +312,25 @@ def test_a_failures_words_break_neither_markdown_nor_latex(cause: str, full: Stu
     note = next(row for row in rows if "seed 1" in row).rpartition("failed: ")[2].removesuffix(r"\\").strip()
     plain = re.sub(r"\\[%&#_{}$]|\\text[a-z]+(\{\})?|\\[~^]\{\}", "", note)
     assert not re.search(r"[\\%&#_{}$^~]", plain), "a special character is not escaped"
+
+
+def test_the_leaderboard_has_a_line_per_block_with_runs_and_what_it_is_said_to_beat(full: Study) -> None:
+    claims = tuple(
+        Claim(id=f"r4-{name}", statement="r_4 beats it", source="ours", atoms=(atom,))
+        for name, atom in (
+            ("se", Superior(kind="superior", better="r4", worse="r16")),
+            ("gain", Superior(kind="superior", better="r4", worse="plain")),
+        )
+    )
+    ablation = ABLATION.model_copy(update={"claims": claims})
+    assessment = assess([ablation], full)
+    frame = leaderboard(build_table(ablation, assessment), "first")
+    filled = build_table(ablation, assessment).frame
+    assert sorted(frame["top1_err"]) == frame["top1_err"].tolist(), "the lowest error first"
+    assert set(frame["block"]) == set(filled.loc[filled["n"] > 0, "label"])
+    verdicts = {
+        claim: WORDS[found.verdict] for claim, found in zip(("se", "no_se"), assessment.all_findings, strict=True)
+    }
+    line = frame.set_index("block").loc["r_4, 25%"]
+    assert {kind: line[f"beats_{kind}"] for kind in verdicts} == verdicts
+    assert (frame.set_index("block")["beats_constant"] == "").all()
