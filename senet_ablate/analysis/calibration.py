@@ -130,7 +130,7 @@ MOST_FALSE, MOST_FALSE_UNSTABLE = 0.06, 0.08
 """What must hold: 95 % intervals cover at least so often, at most so many studies have a false finding in a table."""
 
 ENOUGH = LEAST_UNSTABLE
-"""Seeds from which that is promised although one arm is unstable; with fewer, its spread cannot be told in time."""
+"""Seeds from which the rate holds although one arm is unstable; with fewer, its variance is not well estimated."""
 
 CHUNK = 25
 
