@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.models.inception import SmallInception
 from senet_ablate.models.resnet import PreActResNet, ResNet
 from senet_ablate.models.sites import run_once
 from senet_ablate.models.vgg import VGG, SmallNet
@@ -46,6 +47,7 @@ OURS: dict[Kind, Callable[..., nn.Module]] = {
     "preact": PreActResNet,
     "preact-bottleneck": PreActResNet,
     "vgg": VGG,
+    "inception": SmallInception,
 }
 """The networks of ours that take images of any size, by their kind of unit."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["basic", "bottleneck", "preact", "preact-bottleneck", "vgg", "small"]
+Kind = Literal["basic", "bottleneck", "preact", "preact-bottleneck", "vgg", "inception", "small"]
 EXPANSION: dict[Kind, int] = {"basic": 1, "bottleneck": 4, "preact": 1, "preact-bottleneck": 4}
 """Output channels of a unit per channel of its 3x3 convolutions."""
 
@@ -40,6 +40,7 @@ BACKBONES: dict[str, Backbone] = {
     "resnet50": Backbone(kind="bottleneck", depths=(3, 4, 6, 3)),
     "resnet101": Backbone(kind="bottleneck", depths=(3, 4, 23, 3)),
     "resnet152": Backbone(kind="bottleneck", depths=(3, 8, 36, 3)),
+    "preresnet11": Backbone(kind="preact-bottleneck", depths=(1, 1, 1)),
     "preresnet20": Backbone(kind="preact", depths=(3, 3, 3)),
     "preresnet110": Backbone(kind="preact", depths=(18, 18, 18)),
     "preresnet164": Backbone(kind="preact-bottleneck", depths=(18, 18, 18)),
@@ -47,10 +48,12 @@ BACKBONES: dict[str, Backbone] = {
     "wrn16-8": Backbone(kind="preact", depths=(2, 2, 2), widen=8),
     "vgg11": Backbone(kind="vgg", depths=(1, 1, 2, 2, 2)),
     "vgg16": Backbone(kind="vgg", depths=(2, 2, 3, 3, 3)),
+    "smallinception": Backbone(kind="inception", depths=(2, 4, 2)),
     "smallnet": Backbone(kind="small", depths=()),
 }
 """Networks of our own, by name. Four stages: the residual networks of Table 1; three: those of Tables 4 and 5 for 32 px
-(`widen` multiplies their widths); five: VGG; none: a convolution, a ReLU, a 1x1 convolution and a classifier."""
+(`widen` multiplies their widths) and a small Inception; five: VGG; none: a convolution, a ReLU, a 1x1 convolution and a
+classifier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,7 @@ OURS: dict[Kind, Family] = {
         offset=1,
     ),
     "vgg": Family(units=r"features\.\d+", of_class="ReLU", places={"standard": ("", "after")}),
+    "inception": Family(units=r"features\.unit\d_\d", places={"standard": ("", "after")}),
     "small": Family(units="features", places={"standard": ("relu", "after")}),
 }
 

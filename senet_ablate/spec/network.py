@@ -214,7 +214,8 @@ class Network(Spec):
 
     backbone: str
     """One of ours (`resnet14`, `resnet18`, `resnet26`, `resnet34`, `resnet50`, `resnet101`, `resnet152` of Table 1's
-    kind; `preresnet20`, `preresnet110`, `preresnet164`, `wrn10-2`, `wrn16-8`, `vgg11`, `vgg16`, `smallnet`);
+    kind; `preresnet11`, `preresnet20`, `preresnet110`, `preresnet164`, `wrn10-2`, `wrn16-8`, `vgg11`,
+    `vgg16`, `smallinception`, `smallnet`);
     `torchvision:`, `timm:` or `pytorchcv:` and a name there; or your own `package.module:function`, called with
     `num_classes` and `in_channels`."""
     width: Annotated[int, Field(ge=1, le=1024)] = 64

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from senet_ablate.errors import UserError
 from senet_ablate.models.backbones import build_backbone, remove_strides
@@ -231,6 +232,20 @@ def test_fvcore_counts_the_same(network, variant):
     )
 
 
+def test_the_small_inception_has_the_printed_number_of_weights():
+    """1,649,402 in Table 1 of arXiv 1611.03530, whose batch normalisation has a shift and no scale."""
+    with torch.device("meta"):
+        model = build_backbone(Network(backbone="smallinception"), in_channels=3, classes=10, resolution=28)
+    scales = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    assert sum(weight.numel() for weight in model.parameters()) - scales == 1_649_402
+
+
+def test_se_stands_after_each_module_of_the_small_inception():
+    found = survey(Network(backbone="smallinception"), SE, in_channels=3, classes=10, resolution=32)
+    widths = {32: (64, 80), 16: (160, 160, 160, 144), 8: (336, 336)}  # sums of both branches, by side of the map
+    assert [(site.size, site.channels) for site in found.sites] == [(s, c) for s, all_c in widths.items() for c in all_c]
+
+
 TASK = {"in_channels": 1, "classes": 7, "resolution": 32}
 SMALL = {
     "torchvision:resnext50_32x4d": {"unstrided": 2},
@@ -239,6 +254,7 @@ SMALL = {
     "pytorchcv:shufflenet_g3_wd4": {"unstrided": 2},
     "pytorchcv:mobilenet_wd4": {},
     "wrn10-2": {"width": 16},
+    "smallinception": {"width": 16},
     "smallnet": {},
 }
 
