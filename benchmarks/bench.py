@@ -96,7 +96,7 @@ def main() -> None:
             make(some, IMAGES, 2_000)
         settings = [
             Setting("digits", "digits", None, 20, None),
-            Setting("images", "cifar10-folder", some, 2, 2),
+            Setting("images", "cifar10-folder", some, 5, 2),
         ]
         for part in chosen.parts.split(","):
             found = measure(part, settings, chosen.rounds, chosen.output)

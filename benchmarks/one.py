@@ -88,7 +88,9 @@ def ours(spec: RunSpec, data: Path | None, optimisations: tuple[str, ...]) -> fl
         ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(EpochFiles, "on_train_epoch_end", noted):
-        train_run(RunRequest(spec=spec, folder=Study(Path(folder)).run("run"), data_path=data, levers=optimisations))
+        train_run(
+            RunRequest(spec=spec, folder=Study(Path(folder)).run(spec.run_id), data_path=data, levers=optimisations)
+        )
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
