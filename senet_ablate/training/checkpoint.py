@@ -20,7 +20,7 @@ from torch import nn
 from senet_ablate.environment import unwarned
 from senet_ablate.files import WEIGHTS_LIMIT, check_place, read_file, write_atomic
 from senet_ablate.results.lease import Lease, Taken
-from senet_ablate.results.records import Progress, curve_csv
+from senet_ablate.results.records import CurvePoint, Progress, curve_csv
 from senet_ablate.results.store import RunFolder
 from senet_ablate.seeding import stream_seed
 from senet_ablate.training.module import AblationModule
@@ -96,8 +96,12 @@ CHECKPOINT_SHARE = 0.005
 """Share of a run's time that may go into writing checkpoints; at least the first and last epoch are written."""
 
 
+LIVE_S = 0.5
+"""Seconds, at least, between two writings of the curve and progress of a run under way: an epoch may be shorter."""
+
+
 class EpochFiles(Checkpoint):
-    """Writes curve and progress after each epoch, a checkpoint as often as its cost allows, while the run is ours.
+    """Writes curve and progress after an epoch, a checkpoint as often as its cost allows, while the run is ours.
 
     Being a `Checkpoint`, it is called after the module's own `on_train_epoch_end`.
     """
@@ -105,7 +109,7 @@ class EpochFiles(Checkpoint):
     def __init__(self, folder: RunFolder, history: History, lease: Lease | None, trackers: Trackers) -> None:
         self.folder, self.history, self.lease, self.trackers = folder, history, lease, trackers
         self.cost_s = 0.0
-        self.saved_at = -math.inf
+        self.saved_at = self.shown_at = -math.inf
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Called in each process of the run: keep Lightning's advice and deprecations out of the user's terminal."""
@@ -129,18 +133,23 @@ class EpochFiles(Checkpoint):
         curve = cast(AblationModule, pl_module).curve
         if not math.isfinite(curve[-1].train_loss):
             trainer.should_stop = True
+        last = done == epochs or trainer.should_stop
         if trainer.is_global_zero:
-            progress = Progress(epoch=done, epochs=epochs).model_dump_json()
-            for path, text in ((self.folder.live_curve_file, curve_csv(curve)), (self.folder.progress_file, progress)):
-                write_atomic(path, text, durable=False, inside=self.folder.path.parent)
+            if last or time.monotonic() - self.shown_at >= LIVE_S:
+                self._show(Progress(epoch=done, epochs=epochs), curve)
             self.trackers.epoch(curve[-1])
         due = time.monotonic() - self.saved_at >= self.cost_s / CHECKPOINT_SHARE
-        last = done == epochs or trainer.should_stop
         if trainer.strategy.broadcast(due or last):  # the clocks of several devices need not agree
             start = time.monotonic()
             save_checkpoint(trainer, self.folder.checkpoint_file)
             self.saved_at = time.monotonic()
             self.cost_s = self.saved_at - start
+
+    def _show(self, progress: Progress, curve: list[CurvePoint]) -> None:
+        texts = {self.folder.live_curve_file: curve_csv(curve), self.folder.progress_file: progress.model_dump_json()}
+        for path, text in texts.items():
+            write_atomic(path, text, durable=False, inside=self.folder.path.parent)
+        self.shown_at = time.monotonic()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
