@@ -76,8 +76,8 @@ def test_every_declaration_loads_and_holds_the_printed_figures():
     }
     assert loaded == PRINTED
     assert list(loaded) == list(PRINTED)  # in the order of the tables
-    ours = ["attention", "controls", "gain", "pruning", "ratio-per-stage"]
-    files = [*ours, *(f"table{n}_{slug}" for n, slug, _, _ in PRINTED)]
+    ours = ["attention", "controls", "gain", "length", "pruning", "ratio-per-stage", "start"]
+    files = sorted([*ours, *(f"table{n}_{slug}" for n, slug, _, _ in PRINTED)])
     assert sorted(path.stem for path in ABLATIONS.glob("*.toml")) == files
 
 
