@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -12,11 +12,12 @@ from senet_ablate.analysis import distributions
 from senet_ablate.analysis.contrasts import Contrast
 from senet_ablate.analysis.evidence import Evidence
 from senet_ablate.analysis.judge import TableJudge
+from senet_ablate.analysis.noise import Difference
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import Verdict
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.results.arms import _flat
-from senet_ablate.spec.claims import Fewer, Metric
+from senet_ablate.spec.claims import PLAIN, Fewer, Metric
 
 ALPHA = 0.05
 """One-sided level; an interval is the two-sided one at twice of it, so that its lower end is the bound that decides."""
@@ -75,6 +76,13 @@ class StudyEffect:
         return self.judge.rules.metric
 
     @property
+    def difference(self) -> Difference:
+        """The estimate with its standard error and degrees of freedom; NaN where the runs give none."""
+        found = self.judge.evidence.difference(self.contrast)
+        assert found is not None
+        return found if self.low is not None else replace(found, se=np.nan)
+
+    @property
     def seeds(self) -> dict[int, float]:
         """The value by seed."""
         return seed_values(self.judge.evidence, self.contrast)
@@ -119,19 +127,34 @@ def effect(assessment: Assessment, finding: str | None = None) -> StudyEffect:
     return StudyEffect(assessment, judge, *shown, p, told.verdict, hardest.paper_value)
 
 
+def row_effect(assessment: Assessment, row: str, paper: float | None = None) -> StudyEffect | None:
+    """The gain of a row over no SE in a study, judged alone at `ALPHA`; None where it has no runs of both."""
+    for judge in assessment.judges.values():
+        labels = {each.id: each.label for each in judge.ablation.rows}
+        if row in labels:
+            gain = judge.contrasts.difference(PLAIN, row)
+            if judge.evidence.difference(gain) is not None:
+                return _alone(assessment, judge, gain, f"error without SE less error of {labels[row]}", paper)
+    return None
+
+
 def _gain(assessment: Assessment, judge: TableJudge) -> StudyEffect:
-    gain = judge.contrasts.gain
-    estimate, low, high = _interval(judge, gain)
-    found = judge.evidence.difference(gain)
+    paper = judge.contrasts.gain.at(judge.paper_means)
+    statement = "The SE gain: error without SE less error with SE"
+    return _alone(assessment, judge, judge.contrasts.gain, statement, None if np.isnan(paper) else paper)
+
+
+def _alone(
+    assessment: Assessment, judge: TableJudge, contrast: Contrast, statement: str, paper: float | None
+) -> StudyEffect:
+    """A difference that no finding of its study is about, with the verdict of its own test."""
+    estimate, low, high = _interval(judge, contrast)
+    found = judge.evidence.difference(contrast)
     p = None if low is None or found is None else found.p_above()
     verdict: Verdict = "not resolved"
     if p is not None and min(p, 1 - p) <= ALPHA:
         verdict = "reproduced" if p <= ALPHA else "contradicted"
-    paper = gain.at(judge.paper_means)
-    statement = "The SE gain: error without SE less error with SE"
-    return StudyEffect(
-        assessment, judge, gain, statement, estimate, low, high, p, verdict, None if np.isnan(paper) else paper
-    )
+    return StudyEffect(assessment, judge, contrast, statement, estimate, low, high, p, verdict, paper)
 
 
 def _interval(judge: TableJudge, contrast: Contrast) -> tuple[float, float | None, float | None]:
@@ -156,6 +179,21 @@ class Summary:
     varied: Mapping[str, tuple[object, ...]]
     shared: Mapping[tuple[str, str], int]
 
+    @classmethod
+    def of(cls, effects: Sequence[StudyEffect]) -> Summary:
+        """Of these effects, with what differs between their studies.
+
+        Raises:
+            UserError: the studies are judged by different metrics.
+        """
+        metrics = {each.metric for each in effects}
+        if len(metrics) > 1:
+            raise UserError(f"the studies are judged by different metrics: {', '.join(sorted(metrics))}")
+        runs = {each.study: {record.run_id for record in each.assessment.outcomes.records} for each in effects}
+        common = {(one, two): len(runs[one] & runs[two]) for one, two in combinations(runs, 2)}
+        varied = _varied([each.assessment for each in effects])
+        return cls(tuple(effects), varied, {pair: count for pair, count in common.items() if count})
+
     @property
     def holds_in(self) -> int:
         """In how many studies at least the comparison is shown to hold; one without a p-value counts against it."""
@@ -168,13 +206,7 @@ def summarise(assessments: Sequence[Assessment], finding: str | None = None) -> 
     Raises:
         UserError: a study cannot say, two have the same name, or they are judged by different metrics.
     """
-    effects = tuple(effect(assessment, finding) for assessment in assessments)
-    metrics = {each.metric for each in effects}
-    if len(metrics) > 1:
-        raise UserError(f"the studies are judged by different metrics: {', '.join(sorted(metrics))}")
-    runs = {each.study: {record.run_id for record in each.assessment.outcomes.records} for each in effects}
-    common = {(one, two): len(runs[one] & runs[two]) for one, two in combinations(runs, 2)}
-    return Summary(effects, _varied(assessments), {pair: count for pair, count in common.items() if count})
+    return Summary.of([effect(assessment, finding) for assessment in assessments])
 
 
 def _varied(assessments: Sequence[Assessment]) -> dict[str, tuple[object, ...]]:

@@ -112,7 +112,8 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str], columns: str
 
 @click.command()
 @options(
-    click.argument("names", nargs=-1, required=True, metavar="STUDY..."),
+    click.argument("names", nargs=-1, metavar="[STUDY]...", shell_complete=complete_studies),
+    click.option("--series", type=Word(), metavar="NAME", help="Studies, rows and findings of ablations/series/."),
     click.option(
         "--finding",
         type=Word(),
@@ -120,40 +121,81 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str], columns: str
         help="A declared finding, such as 12b.  [default: the SE gain, error without SE less error with SE]",
     ),
     click.option(
-        "--name", type=Word(), default="summary", show_default=True, help="Folder under reports/ to write to."
+        "--name", type=Word(), help="Folder under reports/ to write to.  [default: the series' name, else summary]"
     ),
     RESULTS,
     REPORTS,
     ABLATIONS,
 )
 def summary(
-    names: tuple[str, ...], finding: str | None, name: str, results: Path, reports: Path, ablations: Path | None
+    names: tuple[str, ...],
+    series: str | None,
+    finding: str | None,
+    name: str | None,
+    results: Path,
+    reports: Path,
+    ablations: Path | None,
 ) -> None:
     """Compare several studies: the SE gain, or a finding, of each in one forest plot, page and CSV.
 
     Studies may differ in data, network, training length or block. If they differ in one field of the protocol alone,
-    the difference is drawn against it. "Holds in at least u of K studies" is by partial conjunction.
+    the difference is drawn against it. "Holds in at least u of K studies" is by partial conjunction. A series declares
+    studies, rows and findings about all of them in a file, before they are run.
 
     \b
     senet-ablate summary digits cifar10 cifar100
     senet-ablate summary epochs-6 epochs-30 epochs-90 --finding 12b
+    senet-ablate summary --series networks
     """
+    from senet_ablate.spec.loading import declarations_dir
+
+    if bool(names) == bool(series):
+        raise UserError("name the studies, or a series with --series NAME, one of the two")
+    home = reports / plain_name("--name", name or series or "summary")
+    directory = ablations or declarations_dir()
+    if series:
+        if finding:
+            raise UserError("--finding is for studies that are named; the findings of a series are in its file")
+        _series(series, directory, results, home)
+    else:
+        _summary(names, finding, directory, results, home)
+
+
+def _summary(names: tuple[str, ...], finding: str | None, directory: Path, results: Path, home: Path) -> None:
     from senet_ablate.analysis.study import assess
     from senet_ablate.analysis.summary import summarise
     from senet_ablate.report.summary import conclusion, printed_summary, remarks, write_summary
     from senet_ablate.results.plan import declared_tables
-    from senet_ablate.spec.loading import declarations_dir
 
     if len(set(names)) < len(names):
         raise UserError(f"a study is named twice among {', '.join(names)}")
-    home = reports / plain_name("--name", name)
-    directory = ablations or declarations_dir()
     studies = [Study(results / plain_name("STUDY", each)) for each in names]
     found = summarise([assess(declared_tables(directory, [], study), study) for study in studies], finding)
     files = write_summary(found, home)
     text = printed_summary(found)
     show_text(found.effects[0].statement, text.drop(columns=["data", "network", "epochs"]))
     for line in (conclusion(found), *remarks(found), f"wrote {len(files)} files to {home}"):
+        say(line)
+
+
+def _series(name: str, directory: Path, results: Path, home: Path) -> None:
+    from senet_ablate.analysis.series import judge_series
+    from senet_ablate.analysis.study import assess
+    from senet_ablate.report.series import printed_findings, printed_gains, remarks, write_series
+    from senet_ablate.spec import series as declared
+    from senet_ablate.spec.loading import load_ablations
+
+    chosen = declared.load_series(directory, name)
+    studies = [Study(results / each.name) for each in chosen.studies]
+    begun = {study.name: study for study in studies if study.pin() is not None}
+    tables = load_ablations(directory, chosen.tables)
+    assessments = {each: assess(tables, study) for each, study in begun.items()}
+    found = judge_series(chosen, assessments, declared.printed_gains(directory, chosen.studies))
+    files = write_series(found, home)
+    show_text(chosen.title, printed_gains(found).drop(columns=["data", "network", "epochs"]))
+    if found.findings:
+        show_text("Findings about the series", printed_findings(found))
+    for line in (*remarks(found), f"wrote {len(files)} files; the page to open: {home / 'index.html'}"):
         say(line)
 
 

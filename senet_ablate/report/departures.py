@@ -60,7 +60,7 @@ def _network(known: _Known) -> _Here:
 
 def _images(known: _Known) -> _Here:
     facts = known.facts
-    text = f"{known.protocol.data.dataset}: {facts.n_train:,} to train on, {facts.classes} classes"
+    text = f"{known.protocol.images_name}: {facts.n_train:,} to train on, {facts.classes} classes"
     some = facts.n_train + facts.n_validation
     return text, (facts.classes, some) == (IMAGENET_CLASSES, IMAGENET_TRAIN)
 

@@ -33,7 +33,7 @@ def leaderboard(table: Table, study: str) -> pd.DataFrame:
     setting = {
         "study": study,
         "protocol": protocol.name,
-        "data": f"{protocol.data.dataset} {protocol.data.resolution}px",
+        "data": f"{protocol.images_name} {protocol.data.resolution}px",
         "network": protocol.network.backbone,
         "epochs": protocol.recipe.epochs,
     }

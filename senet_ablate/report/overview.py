@@ -21,7 +21,7 @@ def overview_markdown(assessment: Assessment) -> str:
     cells = {
         "study": f"`{outcomes.study.name}`",
         "protocol": f"`{protocol.name}`",
-        "training images": f"{assessment.pin.data.n_train:,} of {protocol.data.resolution}x{protocol.data.resolution}",
+        "training images": f"{assessment.pin.data.n_train:,} of {protocol.images_name}, {protocol.data.resolution} px",
         "network": f"{protocol.network.backbone}, width {protocol.network.width}",
         "epochs": f"{protocol.recipe.epochs}",
         "variants": f"{len(outcomes.runs)}",

@@ -16,59 +16,67 @@ from senet_ablate.report.findings import WORDS, percent
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
 from senet_ablate.report.tables import MISSING
+from senet_ablate.spec.backbones import is_ours
+
+
+def protocol_fields(each: StudyEffect) -> dict[str, object]:
+    """What a study was about, for a file."""
+    protocol = each.assessment.pin.protocol
+    network, data = protocol.network, protocol.data
+    return {
+        "dataset": protocol.images_name,
+        "resolution": data.resolution,
+        "backbone": network.backbone,
+        "width": network.width,
+        "epochs": protocol.recipe.epochs,
+    }
 
 
 def summary_frame(summary: Summary) -> pd.DataFrame:
     """A line per study: what it is, the fields in which the studies differ, estimate, interval, p, verdict, seeds."""
-    lines = []
-    for place, each in enumerate(summary.effects):
-        pin = each.assessment.pin
-        network, data, recipe = pin.protocol.network, pin.protocol.data, pin.protocol.recipe
-        lines.append(
-            {
-                "study": each.study,
-                "dataset": data.dataset,
-                "resolution": data.resolution,
-                "backbone": network.backbone,
-                "width": network.width,
-                "epochs": recipe.epochs,
-                "n_per_variant": " ".join(map(str, each.n)),
-                **{f"varied.{field}": values[place] for field, values in summary.varied.items()},
-                "estimate": each.estimate,
-                "low": each.low,
-                "high": each.high,
-                "p_one_sided": each.p,
-                "verdict": each.verdict,
-                "paper": each.paper,
-                "seeds": " ".join(f"{value:.6g}" for value in each.seeds.values()),
-            }
-        )
+    lines = [
+        {"study": each.study}
+        | protocol_fields(each)
+        | {
+            "n_per_variant": " ".join(map(str, each.n)),
+            **{f"varied.{field}": values[place] for field, values in summary.varied.items()},
+            "estimate": each.estimate,
+            "low": each.low,
+            "high": each.high,
+            "p_one_sided": each.p,
+            "verdict": each.verdict,
+            "paper": each.paper,
+            "seeds": " ".join(f"{value:.6g}" for value in each.seeds.values()),
+        }
+        for place, each in enumerate(summary.effects)
+    ]
     return pd.DataFrame(lines).astype(dict.fromkeys(("estimate", "low", "high", "p_one_sided", "paper"), float))
+
+
+def printed_line(each: StudyEffect) -> dict[str, str]:
+    """A study as text, for people."""
+    protocol = each.assessment.pin.protocol
+    network, data = protocol.network, protocol.data
+    width = f", width {network.width}" if is_ours(network.backbone) else ""
+    return {
+        "study": each.study,
+        "data": f"{protocol.images_name}, {data.resolution} px",
+        "network": f"{network.backbone}{width}",
+        "epochs": str(protocol.recipe.epochs),
+        "n": _range(each),
+        "difference": f"{each.estimate:+.2f}",
+        f"{percent(1 - 2 * ALPHA)} interval": MISSING if each.low is None else f"{each.low:+.2f} to {each.high:+.2f}",
+        "p": MISSING if each.p is None else f"{each.p:.3f}" if each.p >= 0.001 else "< 0.001",
+        "verdict": WORDS[each.verdict],
+    }
 
 
 def printed_summary(summary: Summary) -> pd.DataFrame:
     """The same as text, for people: a line per study."""
     field = only_field(summary)
-    lines = []
-    for each in summary.effects:
-        pin = each.assessment.pin
-        network, data = pin.protocol.network, pin.protocol.data
-        told = {
-            "study": each.study,
-            "data": f"{data.dataset}, {data.resolution} px",
-            "network": f"{network.backbone}, width {network.width}",
-            "epochs": str(pin.protocol.recipe.epochs),
-            "n": _range(each),
-            "difference": f"{each.estimate:+.2f}",
-            f"{percent(1 - 2 * ALPHA)} interval": MISSING
-            if each.low is None
-            else f"{each.low:+.2f} to {each.high:+.2f}",
-            "p": MISSING if each.p is None else f"{each.p:.3f}" if each.p >= 0.001 else "< 0.001",
-            "verdict": WORDS[each.verdict],
-        }
-        if field and field not in ("recipe.epochs", "data.resolution", "network.width"):
-            told[field] = str(summary.varied[field][summary.effects.index(each)])
-        lines.append(told)
+    lines = [printed_line(each) for each in summary.effects]
+    if field and field not in ("recipe.epochs", "data.resolution", "network.width"):
+        lines = [line | {field: str(value)} for line, value in zip(lines, summary.varied[field], strict=True)]
     return pd.DataFrame(lines)
 
 

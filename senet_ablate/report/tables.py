@@ -145,9 +145,9 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
     records = [record for row in ablation.rows for record in outcomes.runs.get(row.arm, ())]
     remarks = [
         f"{network.backbone}, width {network.width}, {network.stem} stem, stride in the {network.stride_in}; "
-        f"{data.dataset} at {data.resolution}x{data.resolution}, {facts.n_train:,} training, {facts.n_validation:,} "
-        f"validation and {facts.n_test:,} test images in {facts.classes} classes{skipped}; {recipe.epochs} epochs, "
-        f"batch {recipe.batch_size}.",
+        f"{pin.protocol.images_name} at {data.resolution}x{data.resolution}, {facts.n_train:,} training, "
+        f"{facts.n_validation:,} validation and {facts.n_test:,} test images in {facts.classes} classes{skipped}; "
+        f"{recipe.epochs} epochs, batch {recipe.batch_size}.",
         "Error of the last epoch on the test set, evaluated once: mean over n seeds and half-width of its 95 % "
         f"interval. The difference is to {ablation.row(ablation.reference).label}, with the half-width of its "
         f"simultaneous {percent(assessment.judges[ablation.slug].coverage)} interval. ✓ marks the rows that are not "

@@ -200,6 +200,8 @@ class Protocol(Spec):
     """The file's own name without `.toml`."""
     description: str
     """A sentence for `senet-ablate list` and the report."""
+    images: Annotated[str, Field(max_length=60)] = ""
+    """What the images of a folder are called in print; no part of a run's identity."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3  # from 1,000 on a null comparison's seeds begin
     """Runs of each variant, where neither a plan nor `--seeds` says otherwise."""
     precision: Precision = "fp32"
@@ -216,6 +218,11 @@ class Protocol(Spec):
         if self.recipe.backbone_lr and not self.network.pretrained:
             raise ValueError("recipe.backbone_lr is for a pretrained network: set network.pretrained, or leave it out")
         return self
+
+    @property
+    def images_name(self) -> str:
+        """What the images are called in print."""
+        return self.images or self.data.dataset
 
     def run_spec(self, variant: Variant, seed: int) -> RunSpec:
         """The training of `variant` under this protocol with one seed."""

@@ -1,0 +1,151 @@
+"""Findings about several studies together: gains compared between studies, and the value at which a gain crosses 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from senet_ablate.analysis import distributions
+from senet_ablate.analysis.noise import Difference
+from senet_ablate.analysis.study import Assessment
+from senet_ablate.analysis.summary import ALPHA, StudyEffect, partial_conjunction, row_effect
+from senet_ablate.analysis.verdicts import Verdict
+from senet_ablate.errors import UserError
+from senet_ablate.spec.series import Series, SeriesClaim
+
+
+@dataclass(frozen=True)
+class SeriesFinding:
+    """A finding of a series: estimate and interval of the difference, or how many studies are shown; p, verdict.
+
+    The interval is two-sided at twice the level of one finding, so that its lower end is the bound that decides.
+    """
+
+    claim: SeriesClaim
+    verdict: Verdict
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    shown: int | None = None
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where a gain crosses 0, if it is linear in the logarithm of a field: estimate and Fieller's 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SeriesResult:
+    """The gain of each row in each study that has begun, by row and study, and the findings."""
+
+    series: Series
+    effects: Mapping[str, Mapping[str, StudyEffect]]
+    findings: tuple[SeriesFinding, ...]
+    level: float
+
+    @property
+    def begun(self) -> list[str]:
+        """Studies with runs to compare, in the order of the series."""
+        return [each.name for each in self.series.studies if any(each.name in row for row in self.effects.values())]
+
+
+def judge_series(
+    series: Series, assessments: Mapping[str, Assessment], printed: Mapping[str, float] | None = None
+) -> SeriesResult:
+    """Judge the findings of a series; studies that have not begun, or lack a row, have no effect.
+
+    Each finding is tested at `ALPHA` over the number of findings, in either direction. Studies are independent.
+
+    Raises:
+        UserError: the studies are judged by different metrics, or two have runs in common.
+    """
+    effects: dict[str, dict[str, StudyEffect]] = {row: {} for row in series.rows}
+    for row in series.rows:
+        for study in series.studies:
+            assessment = assessments.get(study.name)
+            found = row_effect(assessment, row, (printed or {}).get(study.name)) if assessment else None
+            if found is not None:
+                effects[row][study.name] = found
+    metrics = {each.metric for row in effects.values() for each in row.values()}
+    if len(metrics) > 1:
+        raise UserError(f"the studies are judged by different metrics: {', '.join(sorted(metrics))}")
+    seen: dict[str, str] = {}
+    for name, assessment in assessments.items():
+        for record in assessment.outcomes.records:
+            if seen.setdefault(record.run_id, name) != name:
+                raise UserError(f"{seen[record.run_id]} and {name} have run {record.run_id} in common")
+    level = ALPHA / max(1, len(series.claims))
+    findings = tuple(judge_claim(claim, effects[claim.row], len(series.studies), level) for claim in series.claims)
+    return SeriesResult(series, effects, findings, level)
+
+
+def judge_claim(claim: SeriesClaim, effects: Mapping[str, StudyEffect], studies: int, level: float) -> SeriesFinding:
+    """One finding, from the gains of its row by study."""
+    if claim.at_least is not None:
+        p_values = [each.p for each in effects.values() if each.p is not None]
+        unknown = [1.0] * (studies - len(p_values))
+        holds = partial_conjunction([*p_values, *unknown], level)
+        fails = partial_conjunction([*(1 - p for p in p_values), *unknown], level)
+        verdict: Verdict = "not resolved"
+        if holds >= claim.at_least:
+            verdict = "reproduced"
+        elif fails > studies - claim.at_least:
+            verdict = "contradicted"
+        return SeriesFinding(claim, verdict, shown=holds)
+    weights = {name: 1 / len(claim.above) for name in claim.above} | {
+        name: -1 / len(claim.below) for name in claim.below
+    }
+    if any(name not in effects for name in weights):
+        return SeriesFinding(claim, "not resolved")
+    found = combine({name: effects[name].difference for name in weights}, weights)
+    if math.isnan(found.se):
+        return SeriesFinding(claim, "not resolved", found.estimate)
+    half = distributions.quantile(level, found.df) * found.se
+    t = (found.estimate + claim.margin) / found.se
+    p = distributions.tail(t, found.df)
+    verdict = "not resolved"
+    if min(p, 1 - p) <= level:
+        verdict = "reproduced" if p <= level else "contradicted"
+    return SeriesFinding(claim, verdict, found.estimate, found.estimate - half, found.estimate + half, p)
+
+
+def combine(gains: Mapping[str, Difference], weights: Mapping[str, float]) -> Difference:
+    """The weighted sum of independent estimates; df by Satterthwaite."""
+    parts = [(weights[name] * gain.estimate, (weights[name] * gain.se) ** 2, gain.df) for name, gain in gains.items()]
+    variance = sum(part for _, part, _ in parts)
+    spread = sum(part**2 / df for _, part, df in parts)
+    df = variance**2 / spread if spread else math.inf
+    return Difference(sum(estimate for estimate, _, _ in parts), math.sqrt(variance), df, math.nan)
+
+
+def crossing(values: Sequence[float], gains: Sequence[Difference]) -> Crossing | None:
+    """Where the gain crosses 0 against log2 of a field, by weighted least squares and Fieller's theorem.
+
+    None where there are too few studies, or the slope is not significantly different from 0 (then the interval is not
+    bounded). The t quantile has the fewest degrees of freedom of any study.
+    """
+    if len(set(values)) < 2 or any(math.isnan(gain.se) for gain in gains):
+        return None
+    z = np.log2(np.asarray(values, dtype=float))
+    weight = np.array([gain.se**-2 for gain in gains])
+    design = np.stack([np.ones_like(z), z], 1)
+    covariance = np.linalg.inv(design.T @ (weight[:, None] * design))
+    intercept, slope = covariance @ design.T @ (weight * np.array([gain.estimate for gain in gains]))
+    t = distributions.quantile(0.025, min(gain.df for gain in gains))
+    # (intercept + slope z)^2 <= t^2 variance(z), a quadratic in z
+    a = slope**2 - t**2 * covariance[1, 1]
+    b = 2 * (intercept * slope - t**2 * covariance[0, 1])
+    c = intercept**2 - t**2 * covariance[0, 0]
+    if a <= 0:
+        return None
+    root = math.sqrt(max(0.0, b * b - 4 * a * c))
+    low, high = (-b - root) / (2 * a), (-b + root) / (2 * a)
+    return Crossing(2 ** float(-intercept / slope), 2**low, 2**high)
