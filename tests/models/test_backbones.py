@@ -243,7 +243,7 @@ def test_the_small_inception_has_the_printed_number_of_weights():
 def test_se_stands_after_each_module_of_the_small_inception():
     found = survey(Network(backbone="smallinception"), SE, in_channels=3, classes=10, resolution=32)
     widths = {32: (64, 80), 16: (160, 160, 160, 144), 8: (336, 336)}  # sums of both branches, by side of the map
-    assert [(site.size, site.channels) for site in found.sites] == [(s, c) for s, all_c in widths.items() for c in all_c]
+    assert [(site.size, site.channels) for site in found.sites] == [(s, c) for s in widths for c in widths[s]]
 
 
 TASK = {"in_channels": 1, "classes": 7, "resolution": 32}
