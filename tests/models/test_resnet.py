@@ -248,7 +248,9 @@ def test_networks_for_32_pixels_are_pytorchcvs(backbone, make, arguments):
         torch.testing.assert_close(ours(images), theirs(images))
 
 
-@pytest.mark.parametrize("backbone", ["preresnet11", "preresnet20", "preresnet110", "preresnet164", "wrn10-2", "wrn16-8"])
+@pytest.mark.parametrize(
+    "backbone", ["preresnet11", "preresnet20", "preresnet110", "preresnet164", "wrn10-2", "wrn16-8"]
+)
 def test_networks_for_32_pixels_are_named_after_their_layers(backbone):
     """Pre-activation networks count all weighted layers but projections, wide ones all convolutions (6 n + 4)."""
     with torch.device("meta"):
