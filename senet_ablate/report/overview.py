@@ -1,4 +1,4 @@
-"""A study in one line: what was trained, what SE gained, and what became of the paper's findings."""
+"""A study in one line: what was trained, what SE gained, and what became of its findings."""
 
 from __future__ import annotations
 
@@ -6,31 +6,48 @@ from collections import Counter
 
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.report.findings import WORDS, deciding
-
-NO_RUNS = "not run"
+from senet_ablate.report.tables import MISSING
+from senet_ablate.results.arms import Outcomes
+from senet_ablate.spec.backbones import is_ours
+from senet_ablate.spec.claims import PLAIN
 
 
 def overview_markdown(assessment: Assessment) -> str:
     """The line under its headings, as a Markdown table. `senet-ablate report --fill` puts those of several together."""
     protocol, outcomes = assessment.pin.protocol, assessment.outcomes
+    network = protocol.network
     verdicts = Counter(
-        WORDS[finding.verdict] if deciding(finding) or finding.verdict != "not resolved" else NO_RUNS
-        for finding in assessment.all_findings
-        if finding.ablation.table and not finding.claim.secondary
+        WORDS[finding.verdict]
+        for ablation in assessment.about
+        for finding in assessment.findings[ablation.slug]
+        if not finding.claim.secondary and (deciding(finding) or finding.verdict != "not resolved")
     )
     cells = {
         "study": f"`{outcomes.study.name}`",
-        "protocol": f"`{protocol.name}`",
-        "training images": f"{assessment.pin.data.n_train:,} of {protocol.images_name}, {protocol.data.resolution} px",
-        "network": f"{protocol.network.backbone}, width {protocol.network.width}",
+        "data": f"{protocol.images_name}, {protocol.data.resolution} px",
+        "network": network.backbone + (f", width {network.width}" if is_ours(network.backbone) else ""),
         "epochs": f"{protocol.recipe.epochs}",
         "variants": f"{len(outcomes.runs)}",
-        "runs": f"{len(outcomes.records)}",
+        "seeds": _seeds(outcomes),
+        "no SE, %": _plain_error(assessment),
         "SE gain, points": _gain(assessment),
-        **{verdict: f"{verdicts[verdict]}" for verdict in (*WORDS.values(), NO_RUNS)},
+        **{verdict: f"{verdicts[verdict]}" for verdict in WORDS.values()},
     }
     rows = (cells, [":--"] * len(cells), cells.values())
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _seeds(outcomes: Outcomes) -> str:
+    """Runs of each variant: their number, or the least and the most."""
+    counts = {len(records) for records in outcomes.runs.values()} or {0}
+    return str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+def _plain_error(assessment: Assessment) -> str:
+    """Mean error of the network without SE."""
+    judge = next((judge for judge in assessment.judges.values() if judge.ablation.claims), None)
+    found = judge.evidence.difference(judge.contrasts.mean(PLAIN)) if judge else None
+    return MISSING if found is None else f"{found.estimate:.2f}"
 
 
 def _gain(assessment: Assessment) -> str:
@@ -39,6 +56,6 @@ def _gain(assessment: Assessment) -> str:
     gain = judge.evidence.difference(judge.contrasts.gain) if judge else None
     unit = " nats" if assessment.rules.metric == "cross_entropy" else ""
     if judge is None or gain is None:
-        return "–"
+        return MISSING
     sure = judge.half_width(judge.contrasts.gain) is not None
     return f"{gain.estimate:+.2f}{f' ± {gain.half_width:.2f}' if sure else ''}{unit}"

@@ -409,7 +409,7 @@ def changes(
 
 
 def _held_fixed(protocol: Protocol) -> dict[str, object]:
-    return protocol.model_dump(exclude={"name", "description", "seeds"})
+    return protocol.model_dump(exclude={"name", "description", "images", "seeds"})
 
 
 def _images(data: DataFacts) -> dict[str, object]:
