@@ -11,15 +11,8 @@ from studies import CLAIMED, CLEAR, better, claim, claimed, fill, put_plan
 from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes, load_outcomes
-from senet_ablate.results.plan import (
-    StudyPlan,
-    claims_digest,
-    default_plan,
-    deviations,
-    read_plan,
-    unplanned,
-    write_plan,
-)
+from senet_ablate.results.plan import claims_digest, default_plan, deviations, read_plan, unplanned, write_plan
+from senet_ablate.results.records import StudyPlan
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import LOOK_SHARE, Rules
