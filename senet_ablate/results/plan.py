@@ -136,7 +136,7 @@ def deviations(plan: StudyPlan, outcomes: Outcomes, ablations: Sequence[Ablation
     if not plan.written:
         told.append(plan.basis)
     elif early := [record for record in outcomes.records if record.provenance.started < plan.written]:
-        told.append(f"{len(early)} runs began before the plan was written ({plan.written})")
+        told.append(f"{len(early)} runs began before the plan was written ({plan.written}), by their clocks")
     now = claims_digest(ablations)
     changed = [slug for slug, digest in plan.claims.items() if now.get(slug, digest) != digest]
     if changed:

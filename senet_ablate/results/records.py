@@ -162,7 +162,9 @@ class StudyPlan(Digested):
 
     def extends(self, other: StudyPlan) -> bool:
         """Whether it is the other plan, or that with looks added."""
-        return self == other or (self.rules == other.rules and self.seeds[: len(other.seeds)] == other.seeds)
+        looks = len(other.seeds)
+        before = self.model_copy(update={"seeds": self.seeds[:looks], "basis": other.basis})
+        return self == other or (len(self.seeds) > looks and before == other)
 
 
 class StudyPin(Digested):

@@ -217,7 +217,7 @@ def test_runs_begun_before_the_plan_was_written_are_told(study: Study) -> None:
     put_plan(study, 3, written="2020-06-01T12:00:00+00:00")
     fill(study, {R4: CLEAR[R4], R16: CLEAR[R16]}, started="2020-06-01T12:00:00+00:00")
     fill(study, {PLAIN: CLEAR[PLAIN]}, started="2020-06-01T11:59:59.900000+00:00")
-    assert told(study) == ["3 runs began before the plan was written (2020-06-01T12:00:00+00:00)"]
+    assert told(study) == ["3 runs began before the plan was written (2020-06-01T12:00:00+00:00), by their clocks"]
 
 
 def test_other_claims_than_the_plans_are_told(study: Study) -> None:
