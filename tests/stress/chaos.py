@@ -42,7 +42,7 @@ from aftermath import (
     outcome,
     repeated,
 )
-from faults import AT_A_STEP, FAULTS, OF_A_RECORD, SHARED, Arena, Schedule
+from faults import AT_A_STEP, FAULTS, OF_A_RECORD, SHARED, STRANGERS, Arena, Schedule
 from lives import BEAT_S, STALE_S, Life, Stable, say
 
 from senet_ablate import environment
@@ -262,7 +262,7 @@ def one_study(
         before = contents(outside)
         try:
             disturb(arena, task, schedule, every_s, quota, end, found)
-            calm(arena, GRACE_S + 4 * STALE_S + 5 * task.runs * task.epochs / environment.cores(), found)
+            calm(arena, GRACE_S + 4 * STALE_S + 10 * task.runs * task.epochs / environment.cores(), found)
         finally:
             arena.undo(everything=True)
             for life in stable.living():
@@ -318,6 +318,8 @@ def page(result: dict[str, Any]) -> str:
         "|:--|--:|",
         *(f"| {kind} | {counts.get(kind, 0)} |" for kind in FAULTS),
         "",
+        f"{sum(counts.get(kind, 0) for kind in STRANGERS)} of them are what a stranger's archive may hold, or befell a "
+        "process of several that share a run. "
         f"{sum(result['ends'].values())} drivers ended: {ends}. The last process of a driver was gone at most "
         f"{result['slowest_end_s']:.1f} s after it, stopped ones included. {result['completions']} times a run was "
         f"finished, {result['taken_over']} times taken over from a doer that was dead or silent; {result['asked']} "

@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import signal
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pathlib import Path
 from lives import STALE_S, Life, Stable, is_stopped, marked, send
 
 from senet_ablate.errors import UserError
+from senet_ablate.files import ARRAY_LIMIT, read_file
 from senet_ablate.results.records import StudyPlan
 from senet_ablate.results.store import Study
 
@@ -64,8 +66,8 @@ class Arena:
     _undo: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
 
     def folders(self, *, finished: bool) -> list[Path]:
-        """Folders of runs, finished or begun."""
-        found = (path for path in sorted(self.study.glob("*-s*")) if path.is_dir())
+        """Folders of runs, finished or begun; a link that was put in the place of one is none."""
+        found = (path for path in sorted(self.study.glob("*-s*")) if path.is_dir() and not path.is_symlink())
         return [path for path in found if (path / "record.json").exists() == finished]
 
     def plan_elsewhere(self, name: str) -> bool:
@@ -271,7 +273,7 @@ def _holders(arena: Arena) -> set[int]:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, inside=path.parents[1])  # in its place there may be a pipe, or a file without end
     except OSError:
         return b""
 
@@ -299,6 +301,14 @@ BREAKING = ("cut off", "emptied", "overwritten in part", "replaced by noise")
 """Ways that cannot make another valid text: in study.json a turned bit may be another protocol."""
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether it is a file as the suite writes them, and not what was put in its place."""
+    with suppress(OSError):
+        status = path.lstat()
+        return stat.S_ISREG(status.st_mode) and status.st_size <= ARRAY_LIMIT
+    return False
+
+
 IMAGES = re.compile(rb'"data_fingerprint": *"([^"]*)"')
 
 OF_THE_PLAN = ("plan.json", "study.json")
@@ -307,7 +317,7 @@ OF_THE_PLAN = ("plan.json", "study.json")
 def harm(arena: Arena, pattern: str, finished: bool | None, ways: tuple[str, ...] = tuple(WAYS)) -> str | None:
     """Spoil a file in its place; `finished` says of which runs it may be, None is a file of the study."""
     folders = [arena.study] if finished is None else arena.folders(finished=finished)
-    files = [path for folder in folders for path in sorted(folder.glob(pattern))]
+    files = [path for folder in folders for path in sorted(folder.glob(pattern)) if _is_ours(path)]
     if not files or (pattern in OF_THE_PLAN and not arena.plan_elsewhere(pattern)):
         return None
     path, way = arena.rng.choice(files), arena.rng.choice(ways)
@@ -436,7 +446,11 @@ FAULTS: dict[str, Fault] = {
     "predictions.npz harmed": partial(harm, pattern="predictions.npz", finished=True),
 }
 
+STRANGERS = [LINKED, SHARED, *(kind for kind in FAULTS if kind.startswith("strange"))]
+"""What a stranger's archive, or several processes of one run, bring with them."""
+
 WEIGHTS = Counter({"worker killed": 2, AT_A_STEP: 3, "driver killed": 2, "worker stopped": 2})
+WEIGHTS.update(dict.fromkeys(STRANGERS, 2))
 """How often a fault comes in each cycle, if not once."""
 
 

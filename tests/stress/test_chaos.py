@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -156,6 +157,26 @@ def test_what_is_done_to_a_plan_is_told_or_needs_nothing_done_and_loses_nothing(
     assert read_plan(two) == plan
     if not path.exists():
         assert faults.FAULTS["study.json harmed"](arena) is None, "the only plan left is there"
+
+
+def test_the_harness_harms_no_file_but_the_suites_and_follows_no_link(two: Study, tmp_path: Path) -> None:
+    arena, (run, other) = arena_of(two, tmp_path), [folder.path for folder in two.folders()]
+    (arena.outside / "record.json").write_text("theirs")
+    (arena.outside / "lease-1.json").write_text("theirs")
+    for name in ("last.ckpt", "lease-1.json"):
+        os.mkfifo(run / name)
+    with (run / "progress.json").open("wb") as file:
+        file.truncate(10 * 2**30)
+    (run / "record.json").unlink()
+    (run / "previous.ckpt").symlink_to(arena.outside / "record.json")
+    (run / "lease-2.json").symlink_to("/dev/zero")
+    assert faults.LINKED in faults.FAULTS
+    (two.root / "se-r32-s0-0123456789").symlink_to(arena.outside, target_is_directory=True)
+    assert (arena.folders(finished=False), arena.folders(finished=True)) == ([run], [other])
+    for kind in ("last.ckpt", "previous.ckpt", "lease", "progress.json"):
+        assert faults.FAULTS[f"{kind} harmed"](arena) is None
+    assert faults._holders(arena) == set()
+    assert {path.read_text() for path in arena.outside.iterdir()} == {"theirs"}
 
 
 def test_causes_are_counted_without_names_and_numbers() -> None:
