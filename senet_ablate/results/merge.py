@@ -95,7 +95,7 @@ def find_study(source: Path, target: Study) -> Study:
     """
     for place in (source, source / target.name):
         if (place / "study.json").exists():
-            if place.resolve() == target.root.resolve():
+            if target.root.exists() and place.samefile(target.root):  # whatever the spelling
                 raise UserError(f"{source}: that is study {target.name!r} itself; name the folder of another's results")
             return Study(place)
     raise UserError(
