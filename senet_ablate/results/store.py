@@ -337,7 +337,9 @@ class Study:
         """
         old = self.pin()
         if old is None or not self._has_runs():
-            self._write(StudyPin(protocol=protocol, data=data, plan=old.plan if old else None))
+            pin = StudyPin(protocol=protocol, data=data, plan=old.plan if old else None)
+            if pin != old:
+                self._write(pin)
             return
         self.check_protocol(protocol)
         self.check_images(data)
