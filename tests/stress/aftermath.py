@@ -85,6 +85,7 @@ def last_line(text: str) -> str:
 
 
 def generalised(cause: str) -> str:
-    """A cause without names and numbers that differ from time to time."""
+    """A cause without names and numbers that differ from time to time, and without what the line says of progress."""
+    cause = re.sub(r"; \d+ of \d+ runs done\b.*", "", cause)
     cause = re.sub(r"/\S*/([^/\s:;]+)", r"…/\1", cause)
     return re.sub(r"\b(?:[\w.]*-)?s\d+-[0-9a-f]{10}\b|0x[0-9a-f]+|\b\d{3,}\b", "…", cause)[:120]

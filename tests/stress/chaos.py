@@ -322,7 +322,7 @@ def page(result: dict[str, Any]) -> str:
         "process of several that share a run. "
         f"{sum(result['ends'].values())} drivers ended: {ends}. The last process of a driver was gone at most "
         f"{result['slowest_end_s']:.1f} s after it, stopped ones included. {result['completions']} times a run was "
-        f"finished, {result['taken_over']} times taken over from a doer that was dead or silent; {result['asked']} "
+        f"finished, {result['taken_over']} times taken over from a process that was dead or silent; {result['asked']} "
         "times the user was told to remove something.",
         "",
         "| cause of a run that failed, as a driver told it | times |",

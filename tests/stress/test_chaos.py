@@ -180,7 +180,7 @@ def test_the_harness_harms_no_file_but_the_suites_and_follows_no_link(two: Study
 
 
 def test_causes_are_counted_without_names_and_numbers() -> None:
-    one = "…: /a/se-r16-s3-0123456789/last.ckpt: no space left; 4096 bytes"
+    one = "…: /a/se-r16-s3-0123456789/last.ckpt: no space left; 4096 bytes; 1 of 4 runs done, about 3 s left"
     assert aftermath.generalised(one) == "…: …/last.ckpt: no space left; … bytes"
 
 
