@@ -108,8 +108,10 @@ def test_where_large_and_small_letters_are_one_another_spelling_is_the_same_stud
     assert [record.run_id for record in again.records()] == [record.run_id for record in study.records()]
     with pytest.raises(UserError, match="was begun with another protocol"):
         again.begin(PROTOCOL.model_copy(update={"recipe": PROTOCOL.recipe.model_copy(update={"lr": 0.2})}), FACTS)
-    with pytest.raises(UserError, match="that is study 'first' itself"):
-        merge([again.root], study)
+    before = {path: path.read_bytes() for path in study.root.rglob("*.*")}
+    merged = merge([again.root], study)  # a driver of this file system gives each spelling a number of its own
+    assert (merged.same, merged.added, merged.conflicts) == (1, [], [])
+    assert {path: path.read_bytes() for path in study.root.rglob("*.*")} == before
     run = study.run(sound_run(R4, 0)[0].run_id).path
     with leased(run), pytest.raises(Taken), leased(run.with_name(run.name.upper())):
         pass
