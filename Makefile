@@ -104,7 +104,7 @@ prune: $(VENV)/installed ## Show the error with the SE blocks of each stage swit
 bench: $(VENV)/installed ## Measure speed relative to a usual script and a bare loop (with DATA= also on images)
 	@$(PY) benchmarks/bench.py $(call option,data,DATA) $(ARGS)
 
-chaos: $(VENV)/installed ## Inject 200 faults: killed processes, a full disk, damaged files (a quarter of an hour)
+chaos: $(VENV)/installed ## Inject 250 faults: killed processes, a full disk, damaged files (a quarter of an hour)
 	@$(PY) tests/stress/chaos.py $(ARGS)
 
 report: $(VENV)/installed ## Write the report again

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -193,8 +194,18 @@ def pages() -> dict[Path, str]:
     for page in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))):
         text = page.read_text(encoding="utf-8")
         if page not in written and "<!-- generated: " in text:
-            written[page] = fill(text, ROOT / "reports", STUDY)
+            written[page] = with_counts(fill(text, ROOT / "reports", STUDY))
     return written
+
+
+def with_counts(text: str) -> str:
+    """The text with as many faults and bad inputs as the last `make chaos` and `make bad-inputs` report."""
+    chaos, inputs = (ROOT / "reports" / name for name in ("chaos/chaos.json", "bad-inputs/bad-inputs.md"))
+    faults = json.loads(chaos.read_text(encoding="utf-8"))["injected"]
+    tried = re.search(r"^([\d,]+) different", inputs.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert tried is not None
+    text = re.sub(r"(damages files )\d+( times)", rf"\g<1>{faults}\2", text)
+    return re.sub(r"(tries )[\d,]+( generated mistakes)", rf"\g<1>{tried[1]}\2", text)
 
 
 if __name__ == "__main__":

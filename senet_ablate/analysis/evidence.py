@@ -15,8 +15,7 @@ from senet_ablate.analysis.noise import Difference, Noise, Sample, fit_noise
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.networks import Networks, Survey
-from senet_ablate.results.plan import StudyPlan
-from senet_ablate.results.records import Predictions, RunRecord
+from senet_ablate.results.records import Predictions, RunRecord, StudyPlan
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.claims import Metric, Rules
 from senet_ablate.spec.protocol import Complexity

@@ -20,7 +20,8 @@ from senet_ablate.analysis.study import assess
 from senet_ablate.environment import cores
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import load_outcomes
-from senet_ablate.results.plan import Selection, StudyPlan, claims_digest, planned_seeds, read_plan, write_plan
+from senet_ablate.results.plan import Selection, claims_digest, planned_seeds, read_plan, write_plan
+from senet_ablate.results.records import StudyPlan
 from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import Estimate, Pace, Plan, duration, estimate, find_pace, make_plan, wall_time
 from senet_ablate.spec.ablation import SEED_SERIES, Arm

@@ -15,8 +15,8 @@ from senet_ablate.analysis.judge import TableJudge, judges_of
 from senet_ablate.analysis.sample_size import advise
 from senet_ablate.analysis.verdicts import Explanation, FindingVerdict, Reason, UndeclaredDifference
 from senet_ablate.results.arms import Outcomes, load_outcomes
-from senet_ablate.results.plan import StudyPlan, default_plan, deviations, read_plan, unplanned
-from senet_ablate.results.records import StudyPin
+from senet_ablate.results.plan import default_plan, deviations, read_plan, unplanned
+from senet_ablate.results.records import StudyPin, StudyPlan
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.claims import LOOK_SHARE, PLAIN, Fewer, Metric, Rules

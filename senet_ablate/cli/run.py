@@ -49,7 +49,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.execution import machine
 from senet_ablate.execution.coordination import ExecutorKind
 from senet_ablate.execution.machine import OPTIMISATIONS
-from senet_ablate.results.plan import Selection, earlier_blocks, plan_seeds, planned_seeds
+from senet_ablate.results.plan import Selection, earlier_blocks, planned_seeds, settle_plan
 from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import Plan, channels_and_classes, duration, make_plan, row_states
 from senet_ablate.spec.loading import all_ablations, declarations_dir, load_protocol
@@ -305,7 +305,6 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
 
     resources = engine.resources
     fingerprint = driver.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
-    plan_seeds(chosen, seeds)
     planned = _plan(chosen, seeds)
     shape = (*channels_and_classes(chosen.protocol.data, chosen.study, None), chosen.protocol.data.resolution)
     try_variants(chosen.ablations, chosen.protocol.network, shape, min(8, chosen.protocol.recipe.batch_size))
@@ -318,6 +317,8 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
     if not todo:
         tell(f"{done}; nothing to train")
         return 0
+    if restored := settle_plan(chosen, seeds):
+        tell(restored)
     facts = chosen.study.pinned().data
     tell(describe(facts))
     if chosen.protocol.data.dataset == "folder":

@@ -178,7 +178,11 @@ def _listed(root: Path, splits: Path) -> Layout:
         if str(pure) in seen:
             raise UserError(f"{place}: {path} is in line {seen[str(pure)]} too; each file belongs to one part")
         seen[str(pure)] = number
-        if not (root / pure).is_file():
+        try:
+            there = (root / pure).is_file()
+        except OSError:  # no disk has such a name
+            there = False
+        if not there:
             raise UserError(f"{place}: there is no file {root / pure}; remove the line, or name the list's own folder")
         found[part].setdefault(class_name(name), []).append(root / pure)
     files = {

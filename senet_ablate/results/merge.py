@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from senet_ablate.errors import UserError
-from senet_ablate.files import ARRAY_LIMIT, refuse_links, write_atomic
+from senet_ablate.files import ARRAY_LIMIT, refuse_links
 from senet_ablate.results.arms import facts
 from senet_ablate.results.lease import Taken, leased
-from senet_ablate.results.plan import PLAN_FILE, read_plan
+from senet_ablate.results.plan import PLAN_FILE, read_plan, write_plan
 from senet_ablate.results.records import PREDICTIONS_FILE, Predictions, RunRecord
 from senet_ablate.results.store import CONFLICTS, RunFolder, Study, pin_changes
 from senet_ablate.results.verify import examine
@@ -95,7 +95,7 @@ def find_study(source: Path, target: Study) -> Study:
     """
     for place in (source, source / target.name):
         if (place / "study.json").exists():
-            if place.resolve() == target.root.resolve():
+            if target.root.exists() and place.samefile(target.root):  # whatever the spelling
                 raise UserError(f"{source}: that is study {target.name!r} itself; name the folder of another's results")
             return Study(place)
     raise UserError(
@@ -110,8 +110,8 @@ def _take_plan(studies: Iterable[Study], target: Study, merged: Merged) -> None:
         plan = read_plan(study)
         if plan is None:
             continue
-        if read_plan(target) is None and target.pin() is None:
-            write_atomic(target.root / PLAN_FILE, study.read(PLAN_FILE))
+        if read_plan(target) is None and target.pin() is None and not target.begun():
+            write_plan(target, plan)
         elif read_plan(target) != plan:
             merged.cautions.append(f"{study.root / PLAN_FILE} is not the study's plan, by which findings are judged")
 

@@ -1,6 +1,8 @@
 """The plan file: how many seeds each arm gets and by which rules findings are judged, written before the first run.
 
 It lies in `results/<study>/plan.json`. Without one, the protocol's number of seeds and the default rules are the plan.
+`study.json` holds it, too, from the first run on: a file that is lost is written again as it was, and one that was
+changed afterwards is refused.
 """
 
 from __future__ import annotations
@@ -11,52 +13,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
+from senet_ablate.results.records import StudyPlan
 from senet_ablate.results.store import MEND, Study, first_mistake
-from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, Row, arms
-from senet_ablate.spec.claims import Rules
+from senet_ablate.spec.ablation import Ablation, Arm, Row, arms
 from senet_ablate.spec.loading import ATTENTION, all_ablations, load_ablations, with_blocks
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.spec.schema import Digested
 
 if TYPE_CHECKING:  # what comes before the first run needs no statistics
     from senet_ablate.results.arms import Outcomes
 
 
 PLAN_FILE = "plan.json"
-
-
-Seeds = Annotated[int, Field(ge=0, le=SEED_SERIES)]
-
-
-class StudyPlan(Digested):
-    """What was decided before the runs: the rules, and the seeds of each arm at each look.
-
-    `seeds` has one mapping for each look, from an arm's slug to how many seeds it has by then. `claims` has the
-    fingerprint of each table's declared findings, `written` when the plan was made (empty: it is the protocol's
-    default), `basis` says in words from which noise, effects and budget the numbers follow.
-    """
-
-    schema_version: Literal[1] = 1
-    written: str = ""
-    claims: dict[str, str]
-    rules: Rules = Rules()
-    seeds: Annotated[tuple[dict[str, Seeds], ...], Field(min_length=1, max_length=100)]
-    basis: str = ""
-
-    @property
-    def digest(self) -> str:
-        """The plan's own fingerprint, shown in reports."""
-        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=5).hexdigest()
-
-    def count(self, arm: Arm) -> int:
-        """Seeds of an arm at the last planned look; 0 if it is not planned."""
-        return self.seeds[-1].get(arm.slug, 0)
 
 
 def claims_digest(ablations: Sequence[Ablation]) -> dict[str, str]:
@@ -79,11 +52,25 @@ def default_plan(ablations: Sequence[Ablation], protocol: Protocol) -> StudyPlan
 
 
 def read_plan(study: Study) -> StudyPlan | None:
-    """The study's plan file, or None.
+    """The study's plan: its plan file or, once a run was begun, what `study.json` holds of it; None if it has none.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged, or not the plan by which the study was begun, but for added looks.
     """
+    filed, pin = _filed(study), study.pin()
+    held = pin.plan if pin is not None and study.begun() else None
+    if filed is None or held is None:
+        return filed or held
+    if held.extends(filed):
+        return held
+    if filed.extends(held):
+        return filed
+    raise UserError(
+        f"{study.root / PLAN_FILE}: not the plan by which the study was begun ({held.digest}, in study.json); {MEND}"
+    )
+
+
+def _filed(study: Study) -> StudyPlan | None:
     path = study.root / PLAN_FILE
     try:
         return StudyPlan.model_validate_json(study.read(PLAN_FILE))
@@ -102,26 +89,40 @@ def write_plan(study: Study, plan: StudyPlan) -> None:
         UserError: the study has runs, and the plan is not its old one with one more look.
     """
     old = read_plan(study)
-    extends = old is not None and plan.seeds[:-1] == old.seeds and plan.rules == old.rules
+    extends = old is not None and plan.extends(old) and len(plan.seeds) == len(old.seeds) + 1
     if study.begun() and not extends:
         raise UserError(
             f"{study.root / PLAN_FILE}: a plan is made before the first run, and study {study.name!r} has runs; "
             "add seeds with --extend, or give the new plan a study of its own with --study NAME"
         )
+    study.hold(plan)
     write_atomic(study.root / PLAN_FILE, plan.model_dump_json(indent=1) + "\n")
 
 
-def plan_seeds(chosen: Selection, seeds: int | None) -> None:
-    """Make `seeds` of each chosen arm the plan of a study that has neither runs nor a plan file."""
-    if seeds is None or chosen.study.begun() or read_plan(chosen.study) is not None:
-        return
-    plan = StudyPlan(
-        written=datetime.now(UTC).date().isoformat(),  # the day: the same command again is the same plan
-        claims=claims_digest(chosen.declared),
-        seeds=({arm.slug: seeds for arm in arms(chosen.ablations)},),
-        basis=f"{seeds} seeds of each network, as given before the first run",
-    )
-    write_plan(chosen.study, plan)
+def settle_plan(chosen: Selection, seeds: int | None) -> str:
+    """Have the plan in its file and in `study.json`, just before runs are begun.
+
+    If there is neither a plan nor a run yet, `seeds` of each chosen arm are the plan.
+
+    Returns:
+        In words, what was restored; else nothing.
+    """
+    study, plan = chosen.study, read_plan(chosen.study)
+    if plan is None and seeds is not None and not study.begun():
+        plan = StudyPlan(
+            written=datetime.now(UTC).date().isoformat(),  # the day: the same command again is the same plan
+            claims=claims_digest(chosen.declared),
+            seeds=({arm.slug: seeds for arm in arms(chosen.ablations)},),
+            basis=f"{seeds} seeds of each network, as given before the first run",
+        )
+        write_plan(study, plan)
+        return ""
+    study.hold(plan)
+    if plan is None or _filed(study) == plan:
+        return ""
+    path = study.root / PLAN_FILE
+    write_atomic(path, plan.model_dump_json(indent=1) + "\n")
+    return f"restored {path} from study.json: plan {plan.digest}, by which the study was begun"
 
 
 def unplanned(plan: StudyPlan, outcomes: Outcomes) -> list[Arm]:
@@ -135,7 +136,7 @@ def deviations(plan: StudyPlan, outcomes: Outcomes, ablations: Sequence[Ablation
     if not plan.written:
         told.append(plan.basis)
     elif early := [record for record in outcomes.records if record.provenance.started < plan.written]:
-        told.append(f"{len(early)} runs began before the plan was written ({plan.written})")
+        told.append(f"{len(early)} runs began before the plan was written ({plan.written}), by their clocks")
     now = claims_digest(ablations)
     changed = [slug for slug, digest in plan.claims.items() if now.get(slug, digest) != digest]
     if changed:

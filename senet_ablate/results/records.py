@@ -21,8 +21,10 @@ from pydantic import ConfigDict, Field, model_validator
 from senet_ablate.environment import unwarned
 from senet_ablate.errors import UserError, reason
 from senet_ablate.files import ARRAY_LIMIT, read_file
+from senet_ablate.spec.ablation import SEED_SERIES, Arm
+from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.protocol import MOST_EPOCHS, Complexity, DataFacts, Protocol, RunSpec
-from senet_ablate.spec.schema import Spec
+from senet_ablate.spec.schema import Digested, Spec
 
 CURVE_FILE, PREDICTIONS_FILE = FILES = ("curve.csv", "predictions.npz")
 
@@ -131,12 +133,49 @@ class Progress(Spec):
     epochs: Annotated[Epoch, Field(ge=1)]
 
 
-class StudyPin(Spec):
-    """What all runs of a study share: the protocol (but for its number of seeds) and the images."""
+Seeds = Annotated[int, Field(ge=0, le=SEED_SERIES)]
+
+
+class StudyPlan(Digested):
+    """What was decided before the runs: the rules, and the seeds of each arm at each look.
+
+    `seeds` has one mapping for each look, from an arm's slug to how many seeds it has by then. `claims` has the
+    fingerprint of each table's declared findings, `written` when the plan was made (empty: it is the protocol's
+    default), `basis` says in words from which noise, effects and budget the numbers follow.
+    """
+
+    schema_version: Literal[1] = 1
+    written: str = ""
+    claims: dict[str, str]
+    rules: Rules = Rules()
+    seeds: Annotated[tuple[dict[str, Seeds], ...], Field(min_length=1, max_length=100)]
+    basis: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The plan's own fingerprint, shown in reports."""
+        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=5).hexdigest()
+
+    def count(self, arm: Arm) -> int:
+        """Seeds of an arm at the last planned look; 0 if it is not planned."""
+        return self.seeds[-1].get(arm.slug, 0)
+
+    def extends(self, other: StudyPlan) -> bool:
+        """Whether it is the other plan, or that with looks added."""
+        looks = len(other.seeds)
+        before = self.model_copy(update={"seeds": self.seeds[:looks], "basis": other.basis})
+        return self == other or (len(self.seeds) > looks and before == other)
+
+
+class StudyPin(Digested):
+    """What all runs of a study share: the protocol (but for its number of seeds), the images, and the plan, if any."""
+
+    LATER = frozenset({"plan"})
 
     schema_version: Literal[1] = 1
     protocol: Protocol
     data: DataFacts
+    plan: StudyPlan | None = None
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from senet_ablate.files import (
     write_atomic,
 )
 from senet_ablate.results.lease import LEASE, seems_held
-from senet_ablate.results.records import Failure, Latency, Progress, RunRecord, StudyPin
+from senet_ablate.results.records import Failure, Latency, Progress, RunRecord, StudyPin, StudyPlan
 from senet_ablate.spec.protocol import DataFacts, Protocol, RunSpec
 from senet_ablate.spec.schema import Spec
 
@@ -335,10 +335,11 @@ class Study:
         Raises:
             UserError: this study was begun with something else; the message names what differs.
         """
-        pin = StudyPin(protocol=protocol, data=data)
         old = self.pin()
         if old is None or not self._has_runs():
-            write_atomic(self.root / "study.json", pin.model_dump_json(indent=1) + "\n")
+            pin = StudyPin(protocol=protocol, data=data, plan=old.plan if old else None)
+            if pin != old:
+                self._write(pin)
             return
         self.check_protocol(protocol)
         self.check_images(data)
@@ -350,15 +351,22 @@ class Study:
             UserError: the message names each fact that differs.
         """
         pin = self.pin()
-        if pin is not None and self._has_runs():
-            changed = changes(_images(pin.data), _images(data), "data")
-            if changed:
-                raise UserError(self._other_study("other images", changed))
+        if pin and self._has_runs() and (changed := changes(_images(pin.data), _images(data), "data")):
+            raise UserError(self._other_study("other images", changed))
 
     def keep(self, pin: StudyPin | None) -> None:
         """Write study.json again if it was removed under way: without it no run belongs to anything."""
         if pin is not None and not (self.root / "study.json").exists():
-            write_atomic(self.root / "study.json", pin.model_dump_json(indent=1) + "\n")
+            self._write(pin)
+
+    def hold(self, plan: StudyPlan | None) -> None:
+        """Note the plan in study.json, if the study has one: its file alone may get lost, or be changed later."""
+        pin = self.pin()
+        if pin is not None and pin.plan != plan:
+            self._write(pin.model_copy(update={"plan": plan}))
+
+    def _write(self, pin: StudyPin) -> None:
+        write_atomic(self.root / "study.json", pin.model_dump_json(indent=1) + "\n")
 
     def check_protocol(self, protocol: Protocol) -> None:
         """Refuse a protocol under which this study's runs were not made (nothing to check before the first).
@@ -367,21 +375,16 @@ class Study:
             UserError: the message names each field that differs.
         """
         pin = self.pin()
-        if pin is not None and self._has_runs():
-            changed = changes(_held_fixed(pin.protocol), _held_fixed(protocol))
-            if changed:
-                raise UserError(self._other_study("another protocol", changed))
+        if pin and self._has_runs() and (changed := changes(_held_fixed(pin.protocol), _held_fixed(protocol))):
+            raise UserError(self._other_study("another protocol", changed))
 
     def _has_runs(self) -> bool:
         begun = any(any(self.root.glob(f"*/{name}")) for name in ("record.json", "last.ckpt", "previous.ckpt"))
         return begun or any(seems_held(folder.path) for folder in self.folders())
 
     def _other_study(self, what: str, changed: list[str]) -> str:
-        return (
-            f"study {self.name!r} in {self.root} was begun with {what}:\n  "
-            + "\n  ".join(changed)
-            + "\ngive the new runs a name of their own with --study NAME (make: STUDY=NAME)"
-        )
+        told = "\n  ".join([f"study {self.name!r} in {self.root} was begun with {what}:", *changed])
+        return f"{told}\ngive the new runs a name of their own with --study NAME (make: STUDY=NAME)"
 
 
 def pin_changes(one: StudyPin, other: StudyPin, words: tuple[str, str]) -> list[str]:

@@ -176,7 +176,10 @@ def _times(record: RunRecord, now: datetime) -> Iterator[str]:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     if moment > now + CLOCKS:
-        yield f"provenance.started = {started}, in the future"
+        yield (
+            f"provenance.started = {started}, in the future (here it is {now:%Y-%m-%d %H:%M} UTC; if that is wrong, "
+            "set the clock and do nothing else)"
+        )
 
 
 def studies(results: Path) -> list[Study]:

@@ -17,6 +17,8 @@ import pytest
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from senet_ablate.execution import worker
+from senet_ablate.results.merge import merge
+from senet_ablate.results.store import Study
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
@@ -107,6 +109,8 @@ def test_a_killed_process_of_a_run_is_retried_and_the_run_comes_out_the_same(tmp
     for name in ("curve.csv", "predictions.npz"):
         ((one,), (other,)) = (list(each.results.glob(f"first/*/{name}")) for each in (whole, killed))
         assert one.read_bytes() == other.read_bytes(), name
+    merged = merge([killed.results / "first"], Study(whole.results / "first"))
+    assert (merged.same, merged.conflicts, merged.added) == (1, [], [])
 
 
 @linux

@@ -11,15 +11,8 @@ from studies import CLAIMED, CLEAR, better, claim, claimed, fill, put_plan
 from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes, load_outcomes
-from senet_ablate.results.plan import (
-    StudyPlan,
-    claims_digest,
-    default_plan,
-    deviations,
-    read_plan,
-    unplanned,
-    write_plan,
-)
+from senet_ablate.results.plan import claims_digest, default_plan, deviations, read_plan, unplanned, write_plan
+from senet_ablate.results.records import StudyPlan
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import LOOK_SHARE, Rules
@@ -224,7 +217,7 @@ def test_runs_begun_before_the_plan_was_written_are_told(study: Study) -> None:
     put_plan(study, 3, written="2020-06-01T12:00:00+00:00")
     fill(study, {R4: CLEAR[R4], R16: CLEAR[R16]}, started="2020-06-01T12:00:00+00:00")
     fill(study, {PLAIN: CLEAR[PLAIN]}, started="2020-06-01T11:59:59.900000+00:00")
-    assert told(study) == ["3 runs began before the plan was written (2020-06-01T12:00:00+00:00)"]
+    assert told(study) == ["3 runs began before the plan was written (2020-06-01T12:00:00+00:00), by their clocks"]
 
 
 def test_other_claims_than_the_plans_are_told(study: Study) -> None:

@@ -21,6 +21,9 @@ TOLD = re.compile(
 """A run of which the user is told to remove the folder, or to move it away."""
 
 PIN_TOLD = re.compile(r"/study\.json: (?:damaged: .*; take it from a copy, or move it away|missing)")
+PLAN_TOLD = re.compile(
+    r"/plan\.json: (?:cannot be read: (?!\[Errno)|not the plan by which )[^\n]*; take it from a copy"
+)
 STRANGE = re.compile(
     r"(?:a link, and inside a study none is followed|not a regular file(?:, and so not replaced)?"
     r"|[\d,]+ bytes, expected at most [\d,]+): '([^'\n]+)'"
@@ -82,6 +85,7 @@ def last_line(text: str) -> str:
 
 
 def generalised(cause: str) -> str:
-    """A cause without names and numbers that differ from time to time."""
+    """A cause without names and numbers that differ from time to time, and without what the line says of progress."""
+    cause = re.sub(r"; \d+ of \d+ runs done\b.*", "", cause)
     cause = re.sub(r"/\S*/([^/\s:;]+)", r"…/\1", cause)
     return re.sub(r"\b(?:[\w.]*-)?s\d+-[0-9a-f]{10}\b|0x[0-9a-f]+|\b\d{3,}\b", "…", cause)[:120]

@@ -31,6 +31,7 @@ from typing import Any
 from aftermath import (
     FAILED,
     PIN_TOLD,
+    PLAN_TOLD,
     STRANGE,
     STUDY,
     TOLD,
@@ -41,7 +42,7 @@ from aftermath import (
     outcome,
     repeated,
 )
-from faults import AT_A_STEP, FAULTS, OF_A_RECORD, SHARED, Arena, Schedule
+from faults import AT_A_STEP, FAULTS, OF_A_RECORD, SHARED, STRANGERS, Arena, Schedule
 from lives import BEAT_S, STALE_S, Life, Stable, say
 
 from senet_ablate import environment
@@ -138,14 +139,14 @@ def attend(arena: Arena, life: Life, found: Found) -> None:
     if "Traceback" in text:
         found.problems["plain"].append(f"a traceback, {life.output.name}: {last_line(text)}")
     obey(arena, text, life.begun, found)
-    if code == 2 and not (TOLD.search(text) or PIN_TOLD.search(text) or STRANGE.search(text)):
+    if code == 2 and not any(asks.search(text) for asks in (TOLD, PIN_TOLD, PLAN_TOLD, STRANGE)):
         found.causes[generalised(last_line(text))] += 1
         if "No space left" not in text:
             found.problems["plain"].append(f"an error that no fault explains, {life.output.name}: {last_line(text)}")
 
 
 def obey(arena: Arena, text: str, begun: float, found: Found) -> None:
-    """Remove the folders of runs that a command begun then says to be damaged, and a pin that is."""
+    """Remove the folders of runs that a command begun then says to be damaged, and a pin or a plan that is."""
     for name in TOLD.findall(text):
         folder = Path(name)
         if arena.removed_at.get(folder.name, 0.0) > begun:
@@ -160,10 +161,11 @@ def obey(arena: Arena, text: str, begun: float, found: Found) -> None:
         elif path.is_symlink() or (path.exists() and not path.is_file()) or _is_huge(path):
             found.asked += 1
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    if PIN_TOLD.search(text) and arena.removed_at.get("study.json", 0.0) <= begun:
-        found.asked += 1
-        arena.removed_at["study.json"] = time.monotonic()
-        (arena.study / "study.json").unlink(missing_ok=True)
+    for name, told in (("study.json", PIN_TOLD), ("plan.json", PLAN_TOLD)):
+        if told.search(text) and arena.removed_at.get(name, 0.0) <= begun:
+            found.asked += 1
+            arena.removed_at[name] = time.monotonic()
+            (arena.study / name).unlink(missing_ok=True)
 
 
 def _is_huge(path: Path) -> bool:
@@ -214,7 +216,7 @@ def calm(arena: Arena, limit_s: float, found: Found) -> None:
         if ended_well and arena.stable.lives[-1].process.returncode == 0:
             begun = time.monotonic()
             told = call("verify", STUDY, "--results", str(arena.study.parent))
-            if told.returncode == 0 or not (TOLD.search(told.stdout) or STRANGE.search(told.stdout)):
+            if told.returncode == 0 or not any(asks.search(told.stdout) for asks in (TOLD, PLAN_TOLD, STRANGE)):
                 found.problems["sound"] += [] if told.returncode == 0 else told.stdout.splitlines()
                 return
             obey(arena, told.stdout, begun, found)
@@ -260,7 +262,7 @@ def one_study(
         before = contents(outside)
         try:
             disturb(arena, task, schedule, every_s, quota, end, found)
-            calm(arena, GRACE_S + 4 * STALE_S + 5 * task.runs * task.epochs / environment.cores(), found)
+            calm(arena, GRACE_S + 4 * STALE_S + 10 * task.runs * task.epochs / environment.cores(), found)
         finally:
             arena.undo(everything=True)
             for life in stable.living():
@@ -303,7 +305,7 @@ def page(result: dict[str, Any]) -> str:
         f"`make chaos` on {made['cpu']}, {made['cores']} cores, Python {made['python']}, torch {made['torch']}, commit "
         f"{(made['commit'] or 'none')[:10]}, seed {result['seed']}: {result['injected']} faults in {result['studies']} "
         f"{'study' if result['studies'] == 1 else 'studies'} of {result['runs']} runs of {result['epochs']} epochs "
-        "on the embedded digits, "
+        f"on the embedded digits ({result['shared']} of them of 2 runs that two devices share), "
         f"{result['wall_s'] / 60:.0f} minutes. Leases beat each {BEAT_S:.0f} s and are stale after {STALE_S:.0f} s.",
         "",
         "| check | outcome |",
@@ -316,9 +318,11 @@ def page(result: dict[str, Any]) -> str:
         "|:--|--:|",
         *(f"| {kind} | {counts.get(kind, 0)} |" for kind in FAULTS),
         "",
+        f"{sum(counts.get(kind, 0) for kind in STRANGERS)} of them are what a stranger's archive may hold, or befell a "
+        "process of several that share a run. "
         f"{sum(result['ends'].values())} drivers ended: {ends}. The last process of a driver was gone at most "
         f"{result['slowest_end_s']:.1f} s after it, stopped ones included. {result['completions']} times a run was "
-        f"finished, {result['taken_over']} times taken over from a doer that was dead or silent; {result['asked']} "
+        f"finished, {result['taken_over']} times taken over from a process that was dead or silent; {result['asked']} "
         "times the user was told to remove something.",
         "",
         "| cause of a run that failed, as a driver told it | times |",
@@ -343,8 +347,8 @@ def hardware() -> dict[str, Any]:
 def main() -> None:
     """Disturb studies until there were enough faults, print, and write reports/chaos/."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faults", type=int, default=200, help="how many to do [%(default)s]")
-    parser.add_argument("--minutes", type=float, default=25.0, help="do none later than this [%(default)s]")
+    parser.add_argument("--faults", type=int, default=250, help="how many to do [%(default)s]")
+    parser.add_argument("--minutes", type=float, default=40.0, help="do none later than this [%(default)s]")
     parser.add_argument("--every", type=float, default=2.5, help="mean seconds between two [%(default)s]")
     parser.add_argument("--kinds", nargs="+", choices=FAULTS, metavar="KIND", help=f"of {', '.join(FAULTS)} [all]")
     parser.add_argument("--seed", type=int, default=0, help="of the order of faults and of what they hit [%(default)s]")
@@ -389,6 +393,7 @@ def main() -> None:
         "hardware": hardware(),
         "seed": chosen.seed,
         "studies": studies,
+        "shared": sum(number <= studies for number in chosen.shared),
         "runs": task.runs,
         "epochs": task.epochs,
         "injected": found.faults.total(),

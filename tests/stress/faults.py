@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import signal
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +18,11 @@ from functools import partial
 from pathlib import Path
 
 from lives import STALE_S, Life, Stable, is_stopped, marked, send
+
+from senet_ablate.errors import UserError
+from senet_ablate.files import ARRAY_LIMIT, read_file
+from senet_ablate.results.records import StudyPlan
+from senet_ablate.results.store import Study
 
 OF_A_RECORD = ("record.json", "curve.csv", "predictions.npz")
 BALLAST = "ballast"
@@ -60,9 +66,23 @@ class Arena:
     _undo: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
 
     def folders(self, *, finished: bool) -> list[Path]:
-        """Folders of runs, finished or begun."""
-        found = (path for path in sorted(self.study.glob("*-s*")) if path.is_dir())
+        """Folders of runs, finished or begun; a link that was put in the place of one is none."""
+        found = (path for path in sorted(self.study.glob("*-s*")) if path.is_dir() and not path.is_symlink())
         return [path for path in found if (path / "record.json").exists() == finished]
+
+    def plan_elsewhere(self, name: str) -> bool:
+        """Whether the plan is whole in the other of its two files, or no run was begun: who loses both has lost it."""
+        study = Study(self.study)
+        try:
+            if name == "plan.json":
+                pin = study.pin()
+                there = pin is not None and pin.plan is not None
+            else:
+                StudyPlan.model_validate_json(study.read("plan.json"))
+                there = True
+        except (OSError, ValueError, UserError):
+            there = False
+        return there or not study.begun()
 
     def later(self, seconds: float, undo: Callable[[], object]) -> None:
         """Undo something after a while."""
@@ -253,7 +273,7 @@ def _holders(arena: Arena) -> set[int]:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, inside=path.parents[1])  # in its place there may be a pipe, or a file without end
     except OSError:
         return b""
 
@@ -281,14 +301,24 @@ BREAKING = ("cut off", "emptied", "overwritten in part", "replaced by noise")
 """Ways that cannot make another valid text: in study.json a turned bit may be another protocol."""
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether it is a file as the suite writes them, and not what was put in its place."""
+    with suppress(OSError):
+        status = path.lstat()
+        return stat.S_ISREG(status.st_mode) and status.st_size <= ARRAY_LIMIT
+    return False
+
+
 IMAGES = re.compile(rb'"data_fingerprint": *"([^"]*)"')
+
+OF_THE_PLAN = ("plan.json", "study.json")
 
 
 def harm(arena: Arena, pattern: str, finished: bool | None, ways: tuple[str, ...] = tuple(WAYS)) -> str | None:
     """Spoil a file in its place; `finished` says of which runs it may be, None is a file of the study."""
     folders = [arena.study] if finished is None else arena.folders(finished=finished)
-    files = [path for folder in folders for path in sorted(folder.glob(pattern))]
-    if not files:
+    files = [path for folder in folders for path in sorted(folder.glob(pattern)) if _is_ours(path)]
+    if not files or (pattern in OF_THE_PLAN and not arena.plan_elsewhere(pattern)):
         return None
     path, way = arena.rng.choice(files), arena.rng.choice(ways)
     if path.name in OF_A_RECORD:  # also of an unfinished run, which may finish at this moment
@@ -332,6 +362,8 @@ def put_strange(arena: Arena, names: tuple[str, ...], of_the_study: bool = False
     if not folders or not arena.study.exists():
         return None
     path = arena.rng.choice(folders) / arena.rng.choice(names)
+    if of_the_study and not arena.plan_elsewhere(path.name):
+        return None
     what = arena.rng.choice(list(STRANGE))
     aside = arena.outside.parent / f"strange-{len(arena.strange)}"
     try:
@@ -343,6 +375,15 @@ def put_strange(arena: Arena, names: tuple[str, ...], of_the_study: bool = False
         return None
     arena.strange.append(path)
     return f"{path.parent.name}/{path.name} is {what}"
+
+
+def remove_plan(arena: Arena) -> str | None:
+    """The user deletes the plan's file of a study under way."""
+    path = arena.study / "plan.json"
+    if path.is_symlink() or not path.is_file() or not arena.plan_elsewhere(path.name):
+        return None
+    path.unlink()
+    return path.name
 
 
 def link_a_run(arena: Arena) -> str | None:
@@ -396,6 +437,8 @@ FAULTS: dict[str, Fault] = {
     "strange thing for a note of a run": partial(put_strange, names=("progress.json", "progress.csv", "failure.json")),
     "strange thing for a result": partial(put_strange, names=OF_A_RECORD),
     "strange thing for a plan": partial(put_strange, names=("plan.json",), of_the_study=True),
+    "plan.json removed": remove_plan,
+    "plan.json harmed": partial(harm, pattern="plan.json", finished=None),
     SHARED: kill_process_of_a_run,
     "study.json harmed": partial(harm, pattern="study.json", finished=None, ways=BREAKING),
     "record.json harmed": partial(harm, pattern="record.json", finished=True),
@@ -403,7 +446,11 @@ FAULTS: dict[str, Fault] = {
     "predictions.npz harmed": partial(harm, pattern="predictions.npz", finished=True),
 }
 
+STRANGERS = [LINKED, SHARED, *(kind for kind in FAULTS if kind.startswith("strange"))]
+"""What a stranger's archive, or several processes of one run, bring with them."""
+
 WEIGHTS = Counter({"worker killed": 2, AT_A_STEP: 3, "driver killed": 2, "worker stopped": 2})
+WEIGHTS.update(dict.fromkeys(STRANGERS, 2))
 """How often a fault comes in each cycle, if not once."""
 
 

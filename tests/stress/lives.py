@@ -53,7 +53,7 @@ def watch(event, args):
         note("taken-over", str(args[0]))
 
 sys.addaudithook(watch)
-from senet_ablate import lease
+from senet_ablate.results import lease
 lease.BEAT_S, lease.STALE_S = {BEAT_S}, {STALE_S}
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from helpers import PLAIN, SE
 from sound import begun, write_sound
 
 from senet_ablate.errors import UserError
+from senet_ablate.files import write_atomic
+from senet_ablate.results.plan import read_plan
+from senet_ablate.results.records import StudyPlan
 from senet_ablate.results.store import Study
 from senet_ablate.results.verify import verify
 
@@ -21,6 +25,7 @@ STRESS = Path(__file__).parent
 
 import aftermath  # noqa: E402 - plain scripts beside each other
 import faults  # noqa: E402
+import lives  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 
@@ -36,6 +41,20 @@ def test_a_study_under_faults_of_many_kinds_comes_out_as_an_undisturbed_one(tmp_
     assert not any(result["problems"].values())
     assert result["completions"] >= result["runs"] * result["studies"]
     assert "| nothing was trained to the end twice | holds |" in (tmp_path / "chaos/chaos.md").read_text()
+
+
+def test_every_process_of_a_driver_has_short_leases_and_notes_what_is_finished(tmp_path: Path) -> None:
+    stable = lives.Stable("mark", [], tmp_path / "drivers")
+    (tmp_path / "run").mkdir()
+    code = (
+        "import pathlib, sys; from senet_ablate.results import lease; print(lease.BEAT_S, lease.STALE_S);"
+        "from senet_ablate.files import write_atomic; write_atomic(pathlib.Path(sys.argv[1]) / 'record.json', '{}')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, env=stable.environment("mark.0"), check=True)
+    assert done.stderr == ""
+    assert done.stdout.split() == [str(lives.BEAT_S), str(lives.STALE_S)]
+    assert stable.noted("finished") == ["run"]
 
 
 @pytest.fixture
@@ -110,8 +129,58 @@ def test_a_spoilt_file_of_a_finished_run_is_told_with_what_to_do(two: Study, nam
             assert aftermath.TOLD.findall(told) == [str(folder.path)], told
 
 
+def arena_of(study: Study, tmp_path: Path) -> faults.Arena:
+    (tmp_path / "outside").mkdir()
+    stable = lives.Stable("mark", [], tmp_path / "drivers")
+    return faults.Arena(random.Random(0), study.root, stable, None, tmp_path / "outside")
+
+
+PLAN_FAULTS = [kind for kind in faults.FAULTS if "plan" in kind]
+
+
+@pytest.mark.parametrize("kind", PLAN_FAULTS)
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_done_to_a_plan_is_told_or_needs_nothing_done_and_loses_nothing(
+    two: Study, tmp_path: Path, kind: str, seed: int
+) -> None:
+    arena, plan = arena_of(two, tmp_path), StudyPlan(claims={}, seeds=({"se-r16": 1, "plain": 1},))
+    assert faults.FAULTS[kind](arena) is None, "it would be lost"
+    two.hold(plan)
+    write_atomic(two.root / "plan.json", plan.model_dump_json(indent=1) + "\n")
+    arena.rng.seed(seed)
+    assert faults.FAULTS[kind](arena)
+    told = "\n".join(verify(two).problems)
+    assert not told or aftermath.PLAN_TOLD.search(told) or aftermath.STRANGE.findall(told) == [str(arena.strange[-1])]
+    path = two.root / "plan.json"
+    if told:
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    assert read_plan(two) == plan
+    if not path.exists():
+        assert faults.FAULTS["study.json harmed"](arena) is None, "the only plan left is there"
+
+
+def test_the_harness_harms_no_file_but_the_suites_and_follows_no_link(two: Study, tmp_path: Path) -> None:
+    arena, (run, other) = arena_of(two, tmp_path), [folder.path for folder in two.folders()]
+    (arena.outside / "record.json").write_text("theirs")
+    (arena.outside / "lease-1.json").write_text("theirs")
+    for name in ("last.ckpt", "lease-1.json"):
+        os.mkfifo(run / name)
+    with (run / "progress.json").open("wb") as file:
+        file.truncate(10 * 2**30)
+    (run / "record.json").unlink()
+    (run / "previous.ckpt").symlink_to(arena.outside / "record.json")
+    (run / "lease-2.json").symlink_to("/dev/zero")
+    assert faults.LINKED in faults.FAULTS
+    (two.root / "se-r32-s0-0123456789").symlink_to(arena.outside, target_is_directory=True)
+    assert (arena.folders(finished=False), arena.folders(finished=True)) == ([run], [other])
+    for kind in ("last.ckpt", "previous.ckpt", "lease", "progress.json"):
+        assert faults.FAULTS[f"{kind} harmed"](arena) is None
+    assert faults._holders(arena) == set()
+    assert {path.read_text() for path in arena.outside.iterdir()} == {"theirs"}
+
+
 def test_causes_are_counted_without_names_and_numbers() -> None:
-    one = "…: /a/se-r16-s3-0123456789/last.ckpt: no space left; 4096 bytes"
+    one = "…: /a/se-r16-s3-0123456789/last.ckpt: no space left; 4096 bytes; 1 of 4 runs done, about 3 s left"
     assert aftermath.generalised(one) == "…: …/last.ckpt: no space left; … bytes"
 
 

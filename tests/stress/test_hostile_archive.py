@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import signal
+import stat
 import subprocess
 import sys
 import tarfile
@@ -120,6 +121,8 @@ def texts(theirs: Theirs) -> None:
     pin = StudyPin(protocol=theirs.protocol.model_copy(update={"description": BAIT}), data=theirs.facts)
     (theirs.study.root / "study.json").write_text(pin.model_dump_json(), encoding="utf-8")
     (theirs.study.root / "notes.md").write_text(f"{BAIT}\n\n[x](javascript:alert(1))\n", encoding="utf-8")
+    plan = {"claims": {BAIT: BAIT}, "seeds": [{"se-r16": 1, BAIT: 1}], "written": BAIT, "basis": BAIT}
+    (theirs.study.root / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     (theirs.open.path / "failure.json").write_text(json.dumps({"cause": BAIT, "traceback": BAIT}))
     deep = theirs.study.root / ("d" * 200)
     for name in ("=1+1", "a\nb", "\x1b[2J", "\udcff", "x" * 255, "..."):
@@ -147,12 +150,29 @@ def honest(theirs: Theirs) -> None:
 KINDS = (honest, links_to_folders, links_to_files, only_notes_are_a_link, pipes, a_pipe_for_a_pin, texts, pickles)
 
 
+WRITTEN = ("results/first", "results/mine", "results/.networks", "reports/first", "mine")
+"""Where commands about the archive's study may write, or create: it, what it is merged into, and its report."""
+
+
 def content(place: Path) -> dict[str, tuple[bytes, int]]:
-    """All files and folders below a place, with their times."""
-    found = {str(path): path for path in (place, *place.rglob("*"))}
-    return {
-        name: (path.read_bytes() if path.is_file() else b"", path.stat().st_mtime_ns) for name, path in found.items()
-    }
+    """All files and folders below a place, with their times; no link is followed."""
+
+    def look(path: Path) -> tuple[bytes, int]:
+        status = path.lstat()
+        kind = stat.S_IFMT(status.st_mode)
+        read = {stat.S_IFREG: path.read_bytes, stat.S_IFLNK: lambda: os.fsencode(path.readlink())}
+        return read.get(kind, lambda: b"")(), status.st_mtime_ns
+
+    return {str(path): look(path) for path in (place, *place.rglob("*"))}
+
+
+def outside_of_the_study(place: Path) -> dict[str, tuple[bytes, int]]:
+    """The same of all but `WRITTEN`; the folders in which these lie may get them, and nothing else."""
+    home, found = place / "home", content(place)
+    own = [str(home / name) for name in WRITTEN]
+    above = {str(path) for name in own for path in Path(name).parents}
+    rest = {name: told for name, told in found.items() if not any(f"{name}/".startswith(f"{each}/") for each in own)}
+    return {name: (b"", 0) if name in above else told for name, told in rest.items()}
 
 
 @contextmanager
@@ -175,9 +195,16 @@ def unpacked(kind: Callable[[Theirs], None], place: Path) -> Iterator[Path]:
     home = place / "home"
     with tarfile.open(place / "archive.tar") as archive:
         archive.extractall(home, filter="fully_trusted")
-    before = content(outside)
+    own = Study(home / "results" / "own")
+    own.begin(theirs.protocol, theirs.facts)
+    (own.root / "notes.md").write_text("ours")
+    (home / "reports" / "own").mkdir()
+    (home / "reports" / "own" / "index.html").write_text("ours")
+    (home / "weights.pt").write_text(SECRET)
+    before = outside_of_the_study(place)
+    assert len(before) > 30
     yield home
-    assert content(outside) == before
+    assert outside_of_the_study(place) == before
     shown = [path for path in home.rglob("*") if path.is_file() and not path.is_symlink()]
     for path in shown:
         if path.suffix in (".html", ".md", ".csv", ".tex") and "reports" in path.relative_to(home).parts:
@@ -236,6 +263,6 @@ def test_nor_does_a_command_that_trains(kind: Callable[[Theirs], None], tmp_path
             ["excitation", "ratio:r16", "--study", "first", "--device", "cpu", "--reports", str(home / "reports")],
         ):
             call = [sys.executable, "-m", "senet_ablate", *command, *WORDS, "--results", str(home / "results")]
-            done = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
+            done = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False, cwd=home)
             assert done.returncode in (0, 1, 2), done.stderr
             assert "Traceback" not in done.stderr

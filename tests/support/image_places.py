@@ -147,6 +147,74 @@ def answer_cache(typed_in: tuple[int, bytes, bool]) -> str | None:
         )
 
 
+# --- a list of the folder's files ---
+
+LISTED = [
+    (f"{part}/{name}/{number}.png", part, name)
+    for part, count in (("train", 4), ("test", 2))
+    for name in ("cat", "dog")
+    for number in range(count)
+]
+"""The rows of a list of `image_folder`: path, part, class."""
+
+cells = (
+    st.sampled_from(["", " ", "val", "Train", "train", "test", "cat", "dog", "Cat", "train/cat/0.png", "train/cat"])
+    | st.sampled_from(
+        ["../images/train/cat/0.png", "/etc/passwd", "./train/cat/0.png", "train//cat/0.png", "nowhere.png"]
+    )
+    | st.sampled_from(
+        ["x" * 300, "y/" * 3000, "z" * 200_000, "\x00", "\udcff", "\x1b[2J", "=1+1", "<script>", "ä", "a,b"]
+    )
+    | st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+)
+
+
+@st.composite
+def odd_lists(draw: st.DrawFn) -> bytes:
+    """Such a list as a person's spreadsheet or editor may leave it."""
+    names, rows = ["path", "part", "class"], [list(row) for row in LISTED]
+    for _ in range(draw(st.integers(1, 3))):
+        row = draw(st.sampled_from(rows)) if rows else []
+        match draw(st.sampled_from(["cell", "cell", "cell", "short", "long", "twice", "gone", "class", "header"])):
+            case "cell" if row:
+                row[draw(st.integers(0, len(row) - 1))] = draw(cells)
+            case "short":
+                del row[draw(st.integers(0, 2)) :]
+            case "long":
+                row.append(draw(cells))
+            case "twice":
+                rows.append(list(row))
+            case "gone":
+                rows = [other for other in rows if other is not row]
+            case "class":
+                rows = [other for other in rows if other[1:] != row[1:]]
+            case "header":
+                names[draw(st.integers(0, 2))] = draw(cells)
+    mark = draw(st.sampled_from([",", ",", ",", ",", ";", "\t"]))
+    quoted = draw(st.booleans())
+    text = "\n".join(mark.join(f'"{cell}"' if quoted else cell for cell in line) for line in (names, *rows))
+    encoding = draw(st.sampled_from(["utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1"]))
+    content = text.encode(encoding, errors="ignore")
+    return draw(st.just(content) | changed_bytes(content))
+
+
+def answer_list(typed_in: tuple[bytes, bool]) -> str | None:
+    content, stream = typed_in
+    with scratch() as folder:
+        root = image_folder(folder / "images")
+        (root / "splits.csv").write_bytes(content)
+        config = CONFIG.model_copy(update={"splits": "splits.csv"})
+        notices: list[str] = []
+
+        def read() -> None:
+            data = load_data(config, root, stream=stream)
+            notices.extend(data.notices)
+            read_all(data)
+
+        told = refusal(read, "") or "\n".join(notice for notice in notices if notice.startswith("skipped"))
+        return named(told or None, "splits.csv", str(root))
+
+
 small = st.binary(max_size=200)
 
 IMAGES = (
@@ -156,6 +224,7 @@ IMAGES = (
         st.tuples(st.sampled_from(CHANGES), class_names, odd_images(), st.booleans()),
         answer_images,
     ),
+    Place("lists of an own folder's files", 4, st.tuples(odd_lists(), st.booleans()), answer_list),
     Place("torchvision's files", 1, st.tuples(st.integers(0, 3), small), answer_fashion),
     Place("decoded images kept", 1, st.tuples(st.integers(0, 4), small, st.booleans()), answer_cache),
 )

@@ -10,7 +10,8 @@ from click.testing import Result
 from helpers import FACTS, PLAIN, R16, make_record, write_record
 from studies import ABLATIONS
 
-from senet_ablate.results.plan import StudyPlan, read_plan
+from senet_ablate.results.plan import read_plan
+from senet_ablate.results.records import StudyPlan
 from senet_ablate.results.store import Study
 from senet_ablate.spec.cost import total_cost
 from senet_ablate.spec.loading import load_protocol

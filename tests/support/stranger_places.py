@@ -135,10 +135,10 @@ def answer_text(text: str) -> str | None:
 STRANGERS = (
     Place(
         "links, pipes, devices, folders and huge files for files",
-        6,
+        8,
         st.tuples(st.sampled_from((*OF_A_STUDY, *OF_A_RUN, DECLARED)), st.sampled_from(sorted(STRANGE)), targets),
         answer_strange,
     ),
     Place("keys of very many parts", 2, deep_keys(), answer_deep),
-    Place("texts that are commands elsewhere", 4, texts, answer_text),
+    Place("texts that are commands elsewhere", 5, texts, answer_text),
 )

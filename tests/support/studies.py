@@ -10,7 +10,8 @@ from helpers import ABLATION, FACTS, PLAIN, PROTOCOL, R4, R16, make_record, writ
 
 from senet_ablate.analysis.power import Assumptions
 from senet_ablate.files import write_atomic
-from senet_ablate.results.plan import PLAN_FILE, StudyPlan, default_plan
+from senet_ablate.results.plan import PLAN_FILE, default_plan
+from senet_ablate.results.records import StudyPlan
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Ablation, arms
 from senet_ablate.spec.claims import Atom, Claim, Equivalent, Rules, Superior

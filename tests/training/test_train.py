@@ -312,6 +312,10 @@ class WeightsOfEachProcess(pl.Callback):
         sums = pl_module.train_loss.metric_state.values()
         assert not any(value.is_shared() for value in sums), "both would add to the same number"
 
+    def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: object) -> None:
+        statistics = {name: value.clone() for name, value in pl_module.model.named_buffers()}
+        torch.save(statistics, self.folder / f"judged-by-{trainer.global_rank}.pt")
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         weights = {name: value.detach() for name, value in pl_module.named_parameters()}
         torch.save(weights, self.folder / f"{trainer.global_rank}.pt")
@@ -329,6 +333,10 @@ def test_two_processes_share_a_run_and_what_they_learn(tmp_path, monkeypatch):
     assert (folder.path / "curve.csv").read_text().count("\n") == 1 + RECIPE.epochs
     # Each saw its own half of every batch: without a common gradient they would have gone apart at the first step.
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    # And both halves of the validation part are judged by one network, the one that is saved.
+    one, other = (torch.load(tmp_path / f"judged-by-{rank}.pt") for rank in (0, 1))
+    assert one
     assert all(torch.equal(one[name], other[name]) for name in one)
     # Batch statistics are each process's own, so equal only in what is learnt.
     assert abs(shared.metrics.top1_err - alone.metrics.top1_err) < 15
