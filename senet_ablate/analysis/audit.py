@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
-from senet_ablate.results.arms import ABSENT, Outcomes, _flat, facts
+from senet_ablate.results.arms import ABSENT, Outcomes, facts
 from senet_ablate.results.records import RunRecord
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm
 from senet_ablate.spec.claims import PLAIN
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol, RunSpec
+from senet_ablate.spec.schema import flat
 
 CAUTIONS = frozenset({"versions", "code", "hardware", "execution"})
 """Aspects in which arms may differ without having been taught different things; all others forbid a verdict."""
@@ -195,7 +196,7 @@ def _fields(spec: RunSpec, *, variant_whole: bool) -> dict[str, object]:
         fields["variant"]["se"]["reduction"] = (
             spec.variant.se.reduction
         )  # one value, though it may be a table of stages
-    return _flat(fields)
+    return flat(fields)
 
 
 def _aspect(path: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from senet_ablate.analysis.contrasts import Contrast
 from senet_ablate.analysis.evidence import Evidence, gather
 from senet_ablate.analysis.judge import TableJudge, judges_of
 from senet_ablate.analysis.sample_size import advise
-from senet_ablate.analysis.verdicts import Explanation, FindingVerdict, Reason, UndeclaredDifference
+from senet_ablate.analysis.verdicts import Explanation, FindingVerdict, Reason, UndeclaredDifference, Verdict
 from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.plan import StudyPlan, default_plan, deviations, read_plan, unplanned
 from senet_ablate.results.records import StudyPin
@@ -68,6 +68,12 @@ class Assessment:
     def all_findings(self) -> list[FindingVerdict]:
         """The findings of all tables, in their order."""
         return [finding for table in self.findings.values() for finding in table]
+
+    def by_other_metrics(self, finding: FindingVerdict) -> dict[Metric, Verdict]:
+        """The verdict on a finding by each secondary metric."""
+        slug = finding.ablation.slug
+        number = self.findings[slug].index(finding)
+        return {metric: tables[slug][number].verdict for metric, tables in self.others.items()}
 
 
 def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:

@@ -249,8 +249,8 @@ def findings_frame(assessment: Assessment) -> pd.DataFrame:
     lines = []
     for slug, findings in assessment.findings.items():
         judge = assessment.judges[slug]
-        for number, finding in enumerate(findings):
-            others = {f"verdict_{metric}": tables[slug][number].verdict for metric, tables in assessment.others.items()}
+        for finding in findings:
+            others = {f"verdict_{key}": verdict for key, verdict in assessment.by_other_metrics(finding).items()}
             for atom in finding.atoms:
                 share = None
                 if isinstance(atom.atom, Superior) and atom.estimate is not None:
@@ -395,17 +395,16 @@ def shared_runs(assessment: Assessment) -> list[str]:
 def _glance(assessment: Assessment) -> str:
     lines = []
     for finding in family(assessment):
+        others = assessment.by_other_metrics(finding).items()
         line = {
             "": MARK[finding.verdict],
             "finding": finding.claim.id,
             "statement": finding.claim.statement,
             "verdict": WORDS[finding.verdict],
+            **{f"by {METRIC_NAMES[metric]}": WORDS[verdict] for metric, verdict in others},
+            "needed, if the paper is right": to_decide(finding),
         }
-        slug = finding.ablation.slug
-        number = assessment.findings[slug].index(finding)
-        for metric, tables in assessment.others.items():
-            line[f"by {METRIC_NAMES[metric]}"] = WORDS[tables[slug][number].verdict]
-        lines.append(line | {"needed, if the paper is right": to_decide(finding)})
+        lines.append(line)
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) if lines else ""
 
 

@@ -20,8 +20,14 @@ MOST_PARTS = 16
 
 def declarations_dir() -> Path:
     """The `ablations/` folder: of the working directory, else of the checkout, else inside the installed package."""
+    here = Path("ablations")
+    return here if (here / "protocols").is_dir() else packaged_declarations()
+
+
+def packaged_declarations() -> Path:
+    """The `ablations/` folder of the checkout, else inside the installed package: the paper's own declarations."""
     package = Path(__file__).parents[1]
-    places = (Path("ablations"), package.parent / "ablations", package / "ablations")
+    places = (package.parent / "ablations", package / "ablations")
     found = next((place for place in places if (place / "protocols").is_dir()), None)
     if found is None:
         raise UserError(f"no ablations/ folder with protocols/ found; looked in {', '.join(map(str, places))}")

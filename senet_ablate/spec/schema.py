@@ -42,6 +42,14 @@ class Digested(Spec):
         return {name: value for name, value in written.items() if name not in unused}
 
 
+def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """The leaves of nested mappings by their dotted names."""
+    leaves: dict[str, object] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
+
+
 SpecT = TypeVar("SpecT", bound=BaseModel)
 
 
