@@ -9,9 +9,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol as Interface
 
 from senet_ablate.results.arms import ABSENT, Outcomes, facts
+from senet_ablate.results.networks import Difference, NetworkDiff
 from senet_ablate.results.records import RunRecord
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm
 from senet_ablate.spec.claims import PLAIN
@@ -213,39 +213,7 @@ def _words(value: object) -> str:
     return str(getattr(value, "__name__", value))
 
 
-class Difference(Interface):
-    """One thing in which a variant's network differs from the one without SE, outside of its blocks."""
-
-    @property
-    def aspect(self) -> str:
-        """Modules, weights, blocks, outputs, gradients, buffers or random draws."""
-
-    @property
-    def what(self) -> str:
-        """Which."""
-
-    @property
-    def here(self) -> object:
-        """The variant's value."""
-
-    @property
-    def plain(self) -> object:
-        """The value in the network without SE."""
-
-
-class ModelDiff(Interface):
-    """A variant's network beside the one without SE (`models/diff.py`)."""
-
-    @property
-    def summary(self) -> str:
-        """Its blocks in words."""
-
-    @property
-    def undeclared(self) -> Sequence[Difference]:
-        """All in which it differs beside its blocks."""
-
-
-def audit_networks(ablations: Iterable[Ablation], diffs: Mapping[Variant, ModelDiff]) -> list[Departure]:
+def audit_networks(ablations: Iterable[Ablation], diffs: Mapping[Variant, NetworkDiff]) -> list[Departure]:
     """Compare the network of each row with the one without SE, so that any two rows differ in their blocks alone.
 
     What a row declares, its blocks beside those of the reference, is summed up in one departure. All else is

@@ -19,33 +19,16 @@ from senet_ablate.blocks.build import block_class
 from senet_ablate.blocks.se import SqueezeExcitation
 from senet_ablate.models.build import build_network
 from senet_ablate.models.sites import Insert, find_sites, inserts
+from senet_ablate.results.networks import Difference, NetworkDiff
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.schema import Spec
 
 BATCH = 4
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One thing in which a variant differs outside of its inserts, or an insert from its declaration."""
-
-    aspect: str
-    what: str
-    here: object
-    plain: object
-
-
-@dataclass(frozen=True)
-class ModelDiff:
-    """The blocks of a variant in words, and whatever its row does not declare."""
-
-    summary: str
-    undeclared: tuple[Difference, ...] = ()
-
-
 def compare_to_plain(
     network: Network, variants: Iterable[Variant], *, in_channels: int, classes: int, resolution: int
-) -> dict[Variant, ModelDiff]:
+) -> dict[Variant, NetworkDiff]:
     """Build each variant and the network without a block under one seed, and compare them.
 
     Raises:
@@ -61,7 +44,7 @@ def compare_to_plain(
         found = {}
         for variant in dict.fromkeys(variants):
             model = build_network(network, variant, **task)
-            found[variant] = ModelDiff(
+            found[variant] = NetworkDiff(
                 _summary(model),
                 (
                     *_tree_differs(model, parts),
