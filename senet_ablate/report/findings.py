@@ -51,56 +51,50 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
+REASONS = {
+    Reason.REVERSED: "reversed: {apart}",
+    Reason.SEPARATED: "{apart}",
+    Reason.IMMATERIAL: "immaterial: the difference is less than {margin}",
+    Reason.TOO_DIFFERENT: "too different: by more than {margin}",
+    Reason.LOSES_GAIN: "keeps less than {share} of the gain",
+    Reason.FALSE_ALARM: "a false alarm: these runs vary more than told",
+    Reason.WITHIN_NOISE: "within the noise",
+    Reason.WIDE_INTERVAL: "the interval is wider than {margin}",
+    Reason.NO_GAIN: "no SE gain to measure against",
+    Reason.NOT_RUN: "not run: {arms}",
+    Reason.ONE_SEED: "one seed: {arms}",
+    Reason.SEEDS_WITHOUT_EFFECT: "seeds have no effect: {arms}",
+    Reason.UNSTABLE: "unstable: {unstable}",
+    Reason.BY_INSTABILITY: "{arms} diverged or collapsed in {lost[0]} runs, all other networks in {lost[1]}",
+    Reason.COLLAPSED: "{lost[0]} runs of {arms} collapsed",
+    Reason.CONDITIONAL_ON_CONVERGENCE: "conditional on convergence: {diverged[0][0]} runs of {arms} diverged",
+    Reason.EXACT_COUNT: "exact count: {count}",
+    Reason.UNDECLARED_DIFFERENCE: "arms differ in what is not declared: {undeclared}",
+    Reason.REACHED_EARLIER: "reached at interim analysis {look}",
+    Reason.GIVEN_UP: "the verdict of interim analysis {look} is given up: its comparisons now say the opposite",
+}
+
+
 def describe(reason: Explanation) -> str:
     """A reason in words, without a full stop."""
-    arms = ", ".join(reason.arms)
-    runs = zip(reason.arms, reason.diverged, strict=False)
-    diverged = ", ".join(f"{arm} diverged in {lost} of {total} runs" for arm, (lost, total) in runs)
-    margin = f"{reason.points:g} points" if reason.points is not None else f"{reason.share or 0:.0%} of the SE gain"
-    match reason.kind:
-        case Reason.REVERSED:
-            return f"reversed: {_apart(reason)}" if any(reason.runs) else "reversed"
-        case Reason.SEPARATED:
-            return _apart(reason)
-        case Reason.IMMATERIAL:
-            return f"immaterial: the difference is less than {margin}"
-        case Reason.TOO_DIFFERENT:
-            return f"too different: by more than {margin}"
-        case Reason.LOSES_GAIN:
-            return f"keeps less than {reason.share:.0%} of the gain"
-        case Reason.FALSE_ALARM:
-            return "a false alarm: these runs vary more than told"
-        case Reason.WITHIN_NOISE:
-            return "within the noise"
-        case Reason.WIDE_INTERVAL:
-            return f"the interval is wider than {margin}"
-        case Reason.NO_GAIN:
-            return "no SE gain to measure against"
-        case Reason.NOT_RUN:
-            return f"not run: {arms}"
-        case Reason.ONE_SEED:
-            return f"one seed: {arms}"
-        case Reason.SEEDS_WITHOUT_EFFECT:
-            return f"seeds have no effect: {arms}"
-        case Reason.UNSTABLE:
-            return f"unstable: {diverged or arms}"
-        case Reason.BY_INSTABILITY:
-            here, elsewhere = (f"{lost} of {total}" for lost, total in reason.diverged)
-            return f"{arms} diverged or collapsed in {here} runs, all other networks in {elsewhere}"
-        case Reason.COLLAPSED:
-            return f"{reason.diverged[0][0]} of {reason.diverged[0][1]} runs of {arms} collapsed"
-        case Reason.CONDITIONAL_ON_CONVERGENCE:
-            return f"conditional on convergence: {reason.diverged[0][0]} runs of {arms} diverged"
-        case Reason.EXACT_COUNT:
-            what = {"params": "parameters", "macs": "multiply-adds"}[reason.quantity]
-            return f"exact count: {abs(reason.fewer):,} {'fewer' if reason.fewer > 0 else 'more'} {what}"
-        case Reason.UNDECLARED_DIFFERENCE:
-            told = (f"{each.row} in {each.field} ({each.here}, not {each.reference})" for each in reason.undeclared)
-            return f"arms differ in what is not declared: {', '.join(told)}"
-        case Reason.REACHED_EARLIER:
-            return f"reached at interim analysis {reason.look}"
-        case Reason.GIVEN_UP:
-            return f"the verdict of interim analysis {reason.look} is given up: its comparisons now say the opposite"
+    arms, share = ", ".join(reason.arms), f"{reason.share or 0:.0%}"
+    lost = [f"{lost} of {total}" for lost, total in reason.diverged]
+    diverged = ", ".join(f"{arm} diverged in {some} runs" for arm, some in zip(reason.arms, lost, strict=False))
+    quantity = {"params": "parameters", "macs": "multiply-adds"}[reason.quantity]
+    undeclared = (f"{each.row} in {each.field} ({each.here}, not {each.reference})" for each in reason.undeclared)
+    words = {
+        "arms": arms,
+        "share": share,
+        "margin": f"{reason.points:g} points" if reason.points is not None else f"{share} of the SE gain",
+        "lost": lost,
+        "diverged": reason.diverged,
+        "unstable": diverged or arms,
+        "count": f"{abs(reason.fewer):,} {'fewer' if reason.fewer > 0 else 'more'} {quantity}",
+        "undeclared": ", ".join(undeclared),
+        "look": reason.look,
+        "apart": _apart(reason) if any(reason.runs) else "",
+    }
+    return REASONS[reason.kind].format(**words).removesuffix(": ")
 
 
 FACTORS = {
