@@ -48,28 +48,26 @@ def summary_frame(summary: Summary) -> pd.DataFrame:
 
 def printed_summary(summary: Summary) -> pd.DataFrame:
     """The same as text, for people: a line per study."""
-    field = only_field(summary)
-    lines = []
-    for each in summary.effects:
-        pin = each.assessment.pin
-        network, data = pin.protocol.network, pin.protocol.data
-        told = {
-            "study": each.study,
-            "data": f"{data.dataset}, {data.resolution} px",
-            "network": f"{network.backbone}, width {network.width}",
-            "epochs": str(pin.protocol.recipe.epochs),
-            "n": _range(each),
-            "difference": f"{each.estimate:+.2f}",
-            f"{percent(1 - 2 * ALPHA)} interval": MISSING
-            if each.low is None
-            else f"{each.low:+.2f} to {each.high:+.2f}",
-            "p": MISSING if each.p is None else f"{each.p:.3f}" if each.p >= 0.001 else "< 0.001",
-            "verdict": WORDS[each.verdict],
+    frame, field = summary_frame(summary), only_field(summary)
+    text = pd.DataFrame(
+        {
+            "study": frame["study"],
+            "data": [f"{name}, {side} px" for name, side in zip(frame["dataset"], frame["resolution"], strict=True)],
+            "network": [f"{name}, width {n}" for name, n in zip(frame["backbone"], frame["width"], strict=True)],
+            "epochs": frame["epochs"].astype(str),
+            "n": [_range(each) for each in summary.effects],
+            "difference": frame["estimate"].map("{:+.2f}".format),
+            f"{percent(1 - 2 * ALPHA)} interval": [
+                MISSING if pd.isna(low) else f"{low:+.2f} to {high:+.2f}"
+                for low, high in zip(frame["low"], frame["high"], strict=True)
+            ],
+            "p": [MISSING if pd.isna(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in frame["p_one_sided"]],
+            "verdict": frame["verdict"].map(WORDS),
         }
-        if field and field not in ("recipe.epochs", "data.resolution", "network.width"):
-            told[field] = str(summary.varied[field][summary.effects.index(each)])
-        lines.append(told)
-    return pd.DataFrame(lines)
+    )
+    if field and field not in ("recipe.epochs", "data.resolution", "network.width"):
+        text[field] = list(map(str, summary.varied[field]))
+    return text
 
 
 def _range(each: StudyEffect) -> str:
