@@ -119,22 +119,20 @@ def add_blocks(ablations: Sequence[Ablation], names: Sequence[str]) -> list[Abla
     return [with_blocks(each, variants) if each.slug == ATTENTION else each for each in ablations]
 
 
-def load_ablations(directory: Path, slugs: Sequence[str] = (), rows: Sequence[str] = ()) -> list[Ablation]:
+def load_ablations(directory: Path, slugs: Sequence[str] = ()) -> list[Ablation]:
     """Load the tables of `directory` in the order of their numbers: the paper's, or those named by `slugs`.
 
-    A table without a number, one of ours, is loaded when it is named. With `rows`, keep only the rows with these ids
-    (a table's reference always stays) and no claims.
+    A table without a number, one of ours, is loaded when it is named.
 
     Raises:
-        UserError: a file has a mistake, two tables collide, or a slug or row id is unknown.
+        UserError: a file has a mistake, two tables collide, or a slug is unknown.
     """
     ablations = {ablation.slug: ablation for ablation in all_ablations(directory)}
     for slug in slugs:
         if slug not in ablations:
             raise UserError(f"no table {slug!r}; {did_you_mean(slug, ablations)}")
     wanted = set(slugs) or {slug for slug, ablation in ablations.items() if ablation.table} or set(ablations)
-    chosen = [ablation for slug, ablation in ablations.items() if slug in wanted]
-    return keep_rows(chosen, rows)
+    return [ablation for slug, ablation in ablations.items() if slug in wanted]
 
 
 def keep_rows(chosen: list[Ablation], rows: Sequence[str]) -> list[Ablation]:
