@@ -208,11 +208,9 @@ def preview(
     }
     if request.shares_out:
         price, budget = _price(request, pace, costs, protocol)
-        start = seeds if request.extend else None
-        if request.extend:
-            analysis = analysis.only(_open(chosen))
-        seeds = allocate(analysis, price, budget, start, tell, 1 if request.budget is None else workers)
-        analysis = PowerAnalysis(chosen.ablations, judged, assumptions, request.gain)
+        start, only = (seeds, _open(chosen)) if request.extend else (None, None)
+        sought = PowerAnalysis(chosen.ablations, judged, assumptions, request.gain, only)
+        seeds = allocate(sought, price, budget, start, tell, 1 if request.budget is None else workers)
     plan = make_plan(chosen.ablations, protocol, seeds, study, shape)
     found = tuple(analysis.claims(seeds))
     remarks = list(_remarks(analysis, assumptions, found, any(ablation.claims for ablation in chosen.ablations)))
