@@ -19,6 +19,7 @@ from senet_ablate.analysis.verdicts import (
     Reason,
 )
 from senet_ablate.report.escape import csv_text
+from senet_ablate.report.render import render
 from senet_ablate.spec.claims import Equivalent, Fewer, Metric, NoDifference, Retains, Superior
 
 MARK = {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
@@ -297,18 +298,19 @@ def to_csv(assessment: Assessment) -> str:
 
 def to_markdown(assessment: Assessment) -> str:
     """The page: verdicts at a glance, each finding in words, the gain over the noise, the plan."""
-    paragraphs = [
-        f"# Findings ({assessment.outcomes.study.name})",
-        f"{counts_in_words(assessment)} {promise(assessment)}",
-        _glance(assessment),
-        *shared_runs(assessment),
-        *_by_table(assessment),
-        "## What the runs can decide",
-        "\n".join(f"- {line}" for line in power_lines(assessment)),
-        "## Plan",
-        _plan(assessment),
-    ]
-    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"
+    judged = [(ablation.heading, assessment.findings[ablation.slug]) for ablation in assessment.about]
+    return render(
+        "findings.md.j2",
+        study=assessment.outcomes.study.name,
+        counts=counts_in_words(assessment),
+        promise=promise(assessment),
+        glance=_glance(assessment),
+        shared=shared_runs(assessment),
+        tables=[(heading, list(map(in_words, found))) for heading, found in judged if found],
+        power=power_lines(assessment),
+        plan=plan_sentence(assessment),
+        remarks=[*(assessment.deviations or ["Deviations from the plan: none."]), *assessment.cautions],
+    )
 
 
 def family(assessment: Assessment) -> list[FindingVerdict]:
@@ -386,7 +388,7 @@ def shared_runs(assessment: Assessment) -> list[str]:
     return told
 
 
-def _glance(assessment: Assessment) -> str:
+def _glance(assessment: Assessment) -> pd.DataFrame:
     lines = []
     for finding in family(assessment):
         others = assessment.by_other_metrics(finding).items()
@@ -399,14 +401,7 @@ def _glance(assessment: Assessment) -> str:
             "needed, if the paper is right": to_decide(finding),
         }
         lines.append(line)
-    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) if lines else ""
-
-
-def _by_table(assessment: Assessment) -> list[str]:
-    judged = [found for ablation in assessment.about if (found := assessment.findings[ablation.slug])]
-    lists = ["\n".join(f"- {in_words(finding)}" for finding in findings) for findings in judged]
-    headings = [f"## {findings[0].ablation.heading}" for findings in judged]
-    return [text for pair in zip(headings, lists, strict=True) for text in pair]
+    return pd.DataFrame(lines)
 
 
 def power_lines(assessment: Assessment) -> list[str]:
@@ -432,12 +427,6 @@ def plan_sentence(assessment: Assessment) -> str:
         f"within {margin}, {rules.pairing} credit for seeds in common, verdicts for {_ESTIMAND[rules.estimand]}; exact "
         f"counts: {counted}."
     )
-
-
-def _plan(assessment: Assessment) -> str:
-    told = "\n".join(f"- {line}" for line in assessment.deviations) or "- Deviations from the plan: none."
-    audit = "\n".join(f"- {line}" for line in assessment.cautions)
-    return f"{plan_sentence(assessment)}\n\n{told}" + (f"\n{audit}" if audit else "")
 
 
 _ESTIMAND = {"benchmark": "these test images", "population": "new images of the same kind"}
