@@ -13,7 +13,7 @@ from senet_ablate.analysis.contrasts import Contrast
 from senet_ablate.analysis.evidence import Evidence, gather
 from senet_ablate.analysis.judge import TableJudge, judges_of
 from senet_ablate.analysis.sample_size import advise
-from senet_ablate.analysis.verdicts import Explanation, FindingVerdict, Reason, UndeclaredDifference, Verdict
+from senet_ablate.analysis.verdicts import Explanation, FindingVerdict, Reason, Verdict
 from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.plan import StudyPlan, default_plan, deviations, read_plan, unplanned
 from senet_ablate.results.records import StudyPin
@@ -145,8 +145,7 @@ def _barred(finding: FindingVerdict, departures: Sequence[Departure]) -> Finding
     ]
     if not grave:
         return finding
-    differences = dict.fromkeys(UndeclaredDifference(each.row, each.field, each.here, each.reference) for each in grave)
-    reason = Explanation(Reason.UNDECLARED_DIFFERENCE, undeclared=tuple(differences))
+    reason = Explanation(Reason.UNDECLARED_DIFFERENCE, undeclared=tuple(dict.fromkeys(grave)))
     atoms = tuple(
         atom if isinstance(atom.atom, Fewer) else replace(atom, verdict="not resolved", reason=reason, p=None)
         for atom in finding.atoms
