@@ -26,7 +26,7 @@ from senet_ablate.results.worklist import Estimate, Pace, Plan, duration, estima
 from senet_ablate.spec.ablation import SEED_SERIES, Arm
 from senet_ablate.spec.claims import LOOK_SHARE, Rules
 from senet_ablate.spec.protocol import Complexity, DataFacts, Protocol, weaknesses
-from senet_ablate.spec.schema import parse_value, validate
+from senet_ablate.spec.schema import key_value, validate
 
 START, SHORT_START, UNSTABLE_START = 3, 2, 5
 STEP = 0.15
@@ -261,12 +261,7 @@ def _check(request: PlanRequest, chosen: Selection) -> None:
 
 def _rules(changed: Sequence[str], old: StudyPlan | None) -> Rules:
     rules = old.rules if old else Rules()
-    raw = rules.model_dump()
-    for change in changed:
-        key, equals, value = change.partition("=")
-        if not equals:
-            raise UserError(f"--rule {change!r}: expected KEY=VALUE, for example margin_rho=0.3")
-        raw[key.strip()] = parse_value(value.strip())
+    raw = rules.model_dump() | dict(key_value("--rule", change, "margin_rho=0.3") for change in changed)
     return validate(Rules, {key: value for key, value in raw.items() if value is not None}, "--rule")
 
 

@@ -22,7 +22,7 @@ from senet_ablate.spec.ablation import SEED_SERIES, Ablation, arms, check_arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.spec.schema import parse_value
+from senet_ablate.spec.schema import key_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -317,7 +317,7 @@ def try_command(block: str, settings: Sequence[str], channels: int) -> None:
     from senet_ablate.blocks.build import build_block
     from senet_ablate.blocks.contract import SIDE, check_block
 
-    values = dict(_setting(text) for text in settings)
+    values = dict(key_value("--set", text, "reduction=8") for text in settings)
 
     def make(width: int, side: int) -> Any:
         return build_block(block, width, size=side, stage=2, index=0, settings=values)
@@ -333,10 +333,3 @@ def try_command(block: str, settings: Sequence[str], channels: int) -> None:
     report = check_block(make, channels)
     show_contract(block, report, channels)
     sys.exit(0 if report.passed else 1)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--set {text!r}: expected KEY=VALUE, for example reduction=8")
-    return key.strip(), parse_value(value.strip())

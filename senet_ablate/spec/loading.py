@@ -11,7 +11,7 @@ from senet_ablate.spec.ablation import Ablation, Row
 from senet_ablate.spec.claims import PLAIN, Claim, Superior
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.spec.schema import parse_value, read_toml, validate
+from senet_ablate.spec.schema import key_value, read_toml, validate
 from senet_ablate.spec.sources import with_source
 
 MOST_PARTS = 16
@@ -173,18 +173,16 @@ def load_protocol(directory: Path, name: str, overrides: Sequence[str] = ()) -> 
     raw = read_toml(path)
     place = str(path)
     for override in overrides:
-        key, equals, value = override.partition("=")
-        *tables, last = key.strip().split(".")
+        key, value = key_value("--set", override, "recipe.epochs=60")
+        *tables, last = key.split(".")
         if len(tables) > MOST_PARTS:
             raise UserError(f"--set {override[:20]!r}…: a key of {len(tables) + 1:,} parts, nested too deeply")
-        if not equals or not all((*tables, last)):
-            raise UserError(f"--set {override!r}: expected KEY=VALUE, for example recipe.epochs=60")
         target = raw
         for part in tables:
             target = target.setdefault(part, {})
             if not isinstance(target, dict):
                 raise UserError(f"--set {override!r}: {part!r} is a value, not a table")
-        target[last] = parse_value(value.strip())
+        target[last] = value
         place = f"{path} with --set {' '.join(overrides)}"
     protocol = validate(Protocol, raw, place)
     try:

@@ -92,6 +92,18 @@ def parse_value(text: str) -> Any:
     return found["value"] if len(found) == 1 else text  # a second line would be another key
 
 
+def key_value(option: str, text: str, example: str) -> tuple[str, Any]:
+    """Key and value of an option that is given as `KEY=VALUE`.
+
+    Raises:
+        UserError: it is not; the message has an example.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.strip().split(".")):
+        raise UserError(f"{option} {text!r}: expected KEY=VALUE, for example {example}")
+    return key.strip(), parse_value(value.strip())
+
+
 def validate(model: type[SpecT], raw: Mapping[str, Any], place: str) -> SpecT:
     """Build `model` from a parsed TOML document.
 
