@@ -35,8 +35,8 @@ def to_markdown(frame: pd.DataFrame) -> str:
         "calibration.md.j2",
         text=text,
         studies=int(frame["studies"].iloc[0]),
-        coverage=f"{LEAST_COVERAGE:.0%}",
-        false=f"{MOST_FALSE:.0%}",
-        false_unstable=f"{MOST_FALSE_UNSTABLE:.0%}",
+        least_coverage=f"{LEAST_COVERAGE:.0%}",
+        most_false=f"{MOST_FALSE:.0%}",
+        most_false_unstable=f"{MOST_FALSE_UNSTABLE:.0%}",
         enough=ENOUGH,
     )
