@@ -7,12 +7,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers import FACTS, PROTOCOL, make_record, write_record
 from scipy import stats
 from studies import ABLATIONS
 
 import senet_ablate
 from senet_ablate import SqueezeExcitation, compare, load_model, load_study
 from senet_ablate.errors import UserError
+from senet_ablate.results.store import Study
+from senet_ablate.spec.network import Variant
 
 ROOT = ABLATIONS.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -104,3 +107,16 @@ def test_folders_without_a_study_or_a_run_are_refused(tmp_path):
         load_study(tmp_path)
     with pytest.raises(UserError, match="no finished run"):
         load_model(tmp_path)
+
+
+def test_code_that_only_a_record_names_is_not_run_unless_it_is_allowed(tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.chdir(tmp_path)
+    study = Study(tmp_path / "results" / "found")
+    study.begin(PROTOCOL, FACTS)
+    folder = write_record(study, make_record(Variant(block="theirs:Block", source="f00d"), 0))
+    torch.save({}, folder / "weights.pt")
+    with pytest.raises(UserError, match=r"only its record names the code 'theirs:Block'; to run it, add allow="):
+        load_model(folder)
+    with pytest.raises(UserError, match="not the weights of"):  # allowed, so that its file is looked into
+        load_model(folder, allow=["theirs:Block"])

@@ -9,14 +9,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol as Interface
 
-from senet_ablate.results.arms import ABSENT, Outcomes, _flat, facts
+from senet_ablate.results.arms import ABSENT, Outcomes, facts
+from senet_ablate.results.networks import Difference, NetworkDiff
 from senet_ablate.results.records import RunRecord
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm
 from senet_ablate.spec.claims import PLAIN
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol, RunSpec
+from senet_ablate.spec.schema import flat
 
 CAUTIONS = frozenset({"versions", "code", "hardware", "execution"})
 """Aspects in which arms may differ without having been taught different things; all others forbid a verdict."""
@@ -69,21 +70,8 @@ class Comparison:
 
     ablation: Ablation
     name: str
-
-    @property
-    def arm(self) -> Arm:
-        """The arm that is held against the reference."""
-        return self.ablation.arm(self.name)
-
-    @property
-    def reference(self) -> Arm:
-        """The arm that it is held against."""
-        return self.ablation.arm(self.ablation.reference)
-
-    @property
-    def with_plain(self) -> bool:
-        """Whether one of the two is the network without SE, which `se = false` declares as a whole."""
-        return self.arm.variant.is_plain or self.reference.variant.is_plain
+    arm: Arm
+    reference: Arm
 
     def departure(self, aspect: str, what: str, here: object, reference: object, *, declared: bool) -> Departure:
         """A departure of this arm."""
@@ -97,7 +85,8 @@ def comparisons(ablations: Iterable[Ablation]) -> Iterator[Comparison]:
         names = [row.id for row in ablation.rows if row.id != ablation.reference]
         if all(row.arm != ablation.arm(PLAIN) for row in ablation.rows):
             names.append(PLAIN)
-        yield from (Comparison(ablation, name) for name in names)
+        reference = ablation.arm(ablation.reference)
+        yield from (Comparison(ablation, name, ablation.arm(name), reference) for name in names)
 
 
 def changes(here: Mapping[str, object], reference: Mapping[str, object]) -> Iterator[tuple[str, object, object]]:
@@ -115,14 +104,13 @@ def audit_declarations(ablations: Iterable[Ablation], protocol: Protocol) -> lis
     """
     found = []
     for pair in comparisons(ablations):
-        whole = pair.with_plain or pair.ablation.factor == "block"
+        arms = (pair.arm, pair.reference)
+        # `se = false` declares the network without SE as a whole.
+        whole = pair.ablation.factor == "block" or any(arm.variant.is_plain for arm in arms)
         declared = {"variant.block"} if whole else {f"variant.{pair.ablation.factor}"}
         if pair.arm.first_seed != pair.reference.first_seed:
             declared.add("seed")
-        here, reference = (
-            _fields(protocol.run_spec(arm.variant, arm.first_seed), variant_whole=whole)
-            for arm in (pair.arm, pair.reference)
-        )
+        here, reference = (_fields(protocol.run_spec(arm.variant, arm.first_seed), variant_whole=whole) for arm in arms)
         for path, one, other in changes(here, reference):
             found.append(pair.departure(*_aspect(path), one, other, declared=path in declared))
     return found
@@ -162,20 +150,11 @@ def _text(departure: Departure) -> str:
     )
 
 
-def _matched(
-    here: Sequence[RunRecord], reference: Sequence[RunRecord]
-) -> tuple[Sequence[RunRecord], Sequence[RunRecord]]:
+def _matched(here: Sequence[RunRecord], reference: Sequence[RunRecord]) -> tuple[list[RunRecord], ...]:
     """The runs of two arms at the places in their series that both have; all runs if they have none in common."""
-
-    def places(runs: Sequence[RunRecord]) -> set[int]:
-        return {run.spec.seed % SEED_SERIES for run in runs}
-
-    common = places(here) & places(reference) or places(here) | places(reference)
-
-    def kept(runs: Sequence[RunRecord]) -> list[RunRecord]:
-        return [run for run in runs if run.spec.seed % SEED_SERIES in common]
-
-    return kept(here), kept(reference)
+    one, other = ({run.spec.seed % SEED_SERIES for run in runs} for runs in (here, reference))
+    kept = one & other or one | other
+    return tuple([run for run in runs if run.spec.seed % SEED_SERIES in kept] for runs in (here, reference))
 
 
 def _values(runs: Sequence[RunRecord]) -> dict[str, frozenset[object]]:
@@ -192,10 +171,9 @@ def _fields(spec: RunSpec, *, variant_whole: bool) -> dict[str, object]:
     if variant_whole:
         fields["variant"] = {"block": spec.variant.slug}
     elif spec.variant.se is not None:
-        fields["variant"]["se"]["reduction"] = (
-            spec.variant.se.reduction
-        )  # one value, though it may be a table of stages
-    return _flat(fields)
+        # One value, though it may be a table of stages.
+        fields["variant"]["se"]["reduction"] = spec.variant.se.reduction
+    return flat(fields)
 
 
 def _aspect(path: str) -> tuple[str, str]:
@@ -212,39 +190,7 @@ def _words(value: object) -> str:
     return str(getattr(value, "__name__", value))
 
 
-class Difference(Interface):
-    """One thing in which a variant's network differs from the one without SE, outside of its blocks."""
-
-    @property
-    def aspect(self) -> str:
-        """Modules, weights, blocks, outputs, gradients, buffers or random draws."""
-
-    @property
-    def what(self) -> str:
-        """Which."""
-
-    @property
-    def here(self) -> object:
-        """The variant's value."""
-
-    @property
-    def plain(self) -> object:
-        """The value in the network without SE."""
-
-
-class ModelDiff(Interface):
-    """A variant's network beside the one without SE (`models/diff.py`)."""
-
-    @property
-    def summary(self) -> str:
-        """Its blocks in words."""
-
-    @property
-    def undeclared(self) -> Sequence[Difference]:
-        """All in which it differs beside its blocks."""
-
-
-def audit_networks(ablations: Iterable[Ablation], diffs: Mapping[Variant, ModelDiff]) -> list[Departure]:
+def audit_networks(ablations: Iterable[Ablation], diffs: Mapping[Variant, NetworkDiff]) -> list[Departure]:
     """Compare the network of each row with the one without SE, so that any two rows differ in their blocks alone.
 
     What a row declares, its blocks beside those of the reference, is summed up in one departure. All else is
@@ -256,15 +202,13 @@ def audit_networks(ablations: Iterable[Ablation], diffs: Mapping[Variant, ModelD
         here, reference = diffs[pair.arm.variant].summary, diffs[pair.reference.variant].summary
         if here != reference:
             found.append(pair.departure("modules", "blocks", here, reference, declared=True))
-    seen: set[tuple[str, Variant]] = set()
     for ablation in tables:
+        names: dict[Variant, str] = {}
         for name in (*(row.id for row in ablation.rows), PLAIN):
-            variant = ablation.arm(name).variant
-            if variant not in diffs or (ablation.slug, variant) in seen:
-                continue
-            seen.add((ablation.slug, variant))
+            names.setdefault(ablation.arm(name).variant, name)
+        for variant, name in names.items():
             by_aspect: dict[str, list[Difference]] = {}
-            for each in diffs[variant].undeclared:
+            for each in diffs[variant].undeclared if variant in diffs else ():
                 by_aspect.setdefault(each.aspect, []).append(each)
             for aspect, several in by_aspect.items():
                 first, more = several[0], f" and {len(several) - 1} more" if len(several) > 1 else ""

@@ -264,7 +264,7 @@ def tally(ablations: Sequence[Ablation], evidence: Evidence, truth: GroundTruth)
             assert found is not None
             miss = abs(found.estimate - contrast.at(errors)) / found.se
             covered[f"{ablation.slug} {len(inside)}"] = bool(miss <= distributions.quantile(0.025, found.df))
-            inside.append(bool(miss <= distributions.quantile(judge.pointwise / 2, found.df)))
+            inside.append(bool(miss <= judge.times_se(found)))
         simultaneous[ablation.slug] = all(inside)
         false[ablation.slug] = 0
         for finding in judge.judge():
@@ -301,27 +301,27 @@ def is_true(contrasts: TableContrasts, atom: AtomVerdict, errors: np.ndarray) ->
 
 def summarise(cell: Cell, tallies: Sequence[Tally]) -> dict[str, object]:
     """One line of the table: rates over the simulated studies of a cell, and whether the nominal levels hold."""
-    coverage = {name: np.mean([tally.covered[name] for tally in tallies]) for name in tallies[0].covered}
-    false = {name: np.mean([tally.false[name] > 0 for tally in tallies]) for name in tallies[0].false}
-    together = {name: np.mean([tally.simultaneous[name] for tally in tallies]) for name in tallies[0].simultaneous}
+    covered, together, false = (
+        pd.DataFrame([getattr(tally, what) for tally in tallies]) for what in ("covered", "simultaneous", "false")
+    )
+    coverage, worst = covered.mean(), false.gt(0).mean()
     planted = any(tally.planted for tally in tallies)
     most = MOST_FALSE_UNSTABLE if planted else MOST_FALSE
-    worst = max(false, key=lambda name: false[name])
-    average = float(np.mean(list(coverage.values())))
+    average, worst_rate = float(coverage.mean()), float(worst.max())
     return {
         "truth": cell.name,
         "seeds": str(cell.seeds[0]) if len(set(cell.seeds)) == 1 else f"{min(cell.seeds)} to {max(cell.seeds)}",
         "studies": len(tallies),
         "coverage": average,
-        "least_coverage": float(min(coverage.values())),
-        "simultaneous_coverage": float(min(together.values())),
-        "false_worst_table": float(false[worst]),
-        "worst_table": worst,
-        "false_any": float(np.mean([any(tally.false.values()) for tally in tallies])),
+        "least_coverage": float(coverage.min()),
+        "simultaneous_coverage": float(together.mean().min()),
+        "false_worst_table": worst_rate,
+        "worst_table": worst.idxmax(),
+        "false_any": float(false.any(axis=1).mean()),
         "right": float(np.mean([tally.right for tally in tallies])),
         "flagged": float(np.mean([set(each.planted) <= set(each.unstable) for each in tallies])) if planted else None,
         "promised": not planted or min(cell.seeds) >= ENOUGH,
-        "holds": average >= LEAST_COVERAGE and float(false[worst]) <= most,
+        "holds": average >= LEAST_COVERAGE and worst_rate <= most,
     }
 
 

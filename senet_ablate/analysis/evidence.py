@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,7 @@ from senet_ablate.analysis.noise import Difference, Noise, Sample, fit_noise
 from senet_ablate.errors import UserError
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.networks import Networks, Survey
-from senet_ablate.results.records import Predictions, RunRecord, StudyPlan
+from senet_ablate.results.records import Predictions, StudyPlan
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.claims import Metric, Rules
 from senet_ablate.spec.protocol import Complexity
@@ -100,25 +99,6 @@ def survey(outcomes: Outcomes, arm: Arm) -> Survey | None:
     pin = outcomes.pin
     shape = (pin.data.channels, pin.data.classes, pin.protocol.data.resolution)
     return Networks(outcomes.study.root.parent).find(pin.protocol.network, arm.variant, shape)
-
-
-@dataclass(frozen=True)
-class ErrorSummary:
-    """Of runs of one arm: standard deviation of their top-1 errors, mean of their top-5 errors; None without enough."""
-
-    top1_sd: float | None
-    top5_mean: float | None
-
-
-def summarise_errors(records: Sequence[RunRecord]) -> ErrorSummary:
-    """Describe the errors of the runs that have any."""
-    known = [record.metrics for record in records if record.metrics]
-    top1 = [metrics.top1_err for metrics in known]
-    top5 = [metrics.top5_err for metrics in known if metrics.top5_err is not None]
-    return ErrorSummary(
-        statistics.stdev(top1) if len(top1) > 1 else None,
-        statistics.fmean(top5) if top5 else None,
-    )
 
 
 def scores_of(predictions: Predictions, metric: Metric) -> np.ndarray | None:

@@ -103,12 +103,11 @@ class TableJudge:
         found = self.evidence.difference(contrast)
         if found is None or self.evidence.noise is None or (self.evidence.counts[contrast.arms] < 2).any():
             return None
-        return distributions.quantile(self.pointwise / 2, found.df) * found.se
+        return self.times_se(found) * found.se
 
-    def interval(self, difference: Difference) -> tuple[float, float]:
-        """The simultaneous interval at the rules' alpha."""
-        half = distributions.quantile(self.pointwise / 2, difference.df) * difference.se
-        return difference.estimate - half, difference.estimate + half
+    def times_se(self, difference: Difference) -> float:
+        """By how many standard errors a simultaneous interval reaches to each side."""
+        return distributions.quantile(self.pointwise / 2, difference.df)
 
     def judge(self) -> list[FindingVerdict]:
         """All claims of the table, the secondary ones as well."""
@@ -143,7 +142,8 @@ class TableJudge:
         if shown is None or unfit:
             lacks = shown is None or any(self.losses.diverging(arm) for arm in arms)
             return replace(blank, reason=unfit, estimate=None if lacks or shown is None else shown.estimate)
-        low, high = self.interval(shown)
+        half = self.times_se(shown) * shown.se
+        low, high = shown.estimate - half, shown.estimate + half
         found = replace(blank, estimate=shown.estimate, low=low, high=high, se=shown.se, df=shown.df)
         if isinstance(atom, NoDifference):
             p = 2 * distributions.tail(abs(shown.estimate) / shown.se, shown.df)
@@ -210,8 +210,7 @@ class TableJudge:
         found = self.evidence.difference(contrast)
         if found is None or self._unfit(contrast.arms):
             return 0
-        se = found.se_new_images if new_images else found.se
-        half = distributions.quantile(self.pointwise / 2, found.df) * se
+        half = self.times_se(found) * (found.se_new_images if new_images else found.se)
         return int(np.sign(found.estimate)) if abs(found.estimate) > half else 0
 
     def _against(self, tested: TestedAtom, *, new_images: bool = False) -> Explanation | None:
@@ -275,11 +274,8 @@ class TableJudge:
                 continue
             p = losses.p(arm)
             if p <= (self.level if verdict == "reproduced" else self.exact_level):
-                here, everywhere = (
-                    np.array((losses.lost[arm], losses.total[arm])),
-                    np.array((losses.lost.sum(), losses.total.sum())),
-                )
-                counts = tuple((int(lost), int(total)) for lost, total in (here, everywhere - here))
+                others = np.arange(len(losses.lost)) != arm
+                counts = tuple((int(losses.lost[of].sum()), int(losses.total[of].sum())) for of in (~others, others))
                 reason = Explanation(Reason.BY_INSTABILITY, (self.evidence.arms[arm].slug,), counts)
                 return replace(blank, verdict=verdict, reason=reason, p=p if arm == worse else 1 - p)
         return None

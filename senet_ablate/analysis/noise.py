@@ -114,8 +114,8 @@ class Difference:
 class Noise:
     """The noise model of a sample: per arm B, ratio r, factor f, variance of one run and its degrees of freedom.
 
-    Build it with `fit_noise`. `phi` is the pooled over-dispersion, `unstable` names arms by index, `b_known` tells
-    which arms had two runs of their own.
+    Build it with `fit_noise`. `phi` is the pooled over-dispersion, `pooled` and `unstable` are masks over the
+    arms.
     """
 
     sample: Sample

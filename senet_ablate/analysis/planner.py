@@ -27,7 +27,7 @@ from senet_ablate.results.worklist import Estimate, Pace, Plan, duration, estima
 from senet_ablate.spec.ablation import SEED_SERIES, Arm
 from senet_ablate.spec.claims import LOOK_SHARE, Rules
 from senet_ablate.spec.protocol import Complexity, DataFacts, Protocol, weaknesses
-from senet_ablate.spec.schema import parse_value, validate
+from senet_ablate.spec.schema import key_value, validate
 
 START, SHORT_START, UNSTABLE_START = 3, 2, 5
 STEP = 0.15
@@ -209,11 +209,9 @@ def preview(
     }
     if request.shares_out:
         price, budget = _price(request, pace, costs, protocol)
-        start = seeds if request.extend else None
-        if request.extend:
-            analysis = analysis.only(_open(chosen))
-        seeds = allocate(analysis, price, budget, start, tell, 1 if request.budget is None else workers)
-        analysis = PowerAnalysis(chosen.ablations, judged, assumptions, request.gain)
+        start, only = (seeds, _open(chosen)) if request.extend else (None, None)
+        sought = PowerAnalysis(chosen.ablations, judged, assumptions, request.gain, only)
+        seeds = allocate(sought, price, budget, start, tell, 1 if request.budget is None else workers)
     plan = make_plan(chosen.ablations, protocol, seeds, study, shape)
     found = tuple(analysis.claims(seeds))
     remarks = list(_remarks(analysis, assumptions, found, any(ablation.claims for ablation in chosen.ablations)))
@@ -225,6 +223,7 @@ def preview(
             rules=rules,
             seeds=added,
             basis=f"noise {assumptions.basis}; {_budget(request)}",
+            tables=old.tables if request.extend and old else tuple(ablation.slug for ablation in chosen.ablations),
         )
         write_plan(study, written)
         remarks.append(
@@ -264,12 +263,7 @@ def _check(request: PlanRequest, chosen: Selection) -> None:
 
 def _rules(changed: Sequence[str], old: StudyPlan | None) -> Rules:
     rules = old.rules if old else Rules()
-    raw = rules.model_dump()
-    for change in changed:
-        key, equals, value = change.partition("=")
-        if not equals:
-            raise UserError(f"--rule {change!r}: expected KEY=VALUE, for example margin_rho=0.3")
-        raw[key.strip()] = parse_value(value.strip())
+    raw = rules.model_dump() | dict(key_value("--rule", change, "margin_rho=0.3") for change in changed)
     return validate(Rules, {key: value for key, value in raw.items() if value is not None}, "--rule")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,21 +21,15 @@ POWER = 0.8
 MOST_SEEDS = 1000
 
 
-@dataclass(frozen=True)
-class Guess:
-    """What a data set's test error in percent and number of test images may be, before any run or file was seen."""
-
-    err: float
-    images: int
-
-
-GUESSES: dict[Dataset, Guess] = {
-    "digits": Guess(3.0, 768),
-    "cifar10": Guess(6.0, 10_000),
-    "cifar100": Guess(26.0, 10_000),
-    "fashion-mnist": Guess(6.0, 10_000),
+GUESSES: dict[Dataset, tuple[float, int]] = {
+    "digits": (3.0, 768),
+    "cifar10": (6.0, 10_000),
+    "cifar100": (26.0, 10_000),
+    "fashion-mnist": (6.0, 10_000),
 }
-"""Of the data sets that are the same everywhere. Of a folder nothing is guessed: its images and runs must tell."""
+"""Test error in percent and test images of the data sets that are the same everywhere, before any run.
+
+Of a folder nothing is guessed: its images and runs must tell."""
 
 
 def assumed_sd(err: float, images: int, classes: int, epochs: int) -> float:
@@ -127,10 +120,10 @@ def assume(
             f"from {len(records.sample.means)} finished runs ({whence})",
         )
     guess = GUESSES.get(protocol.data.dataset)
-    count = images or (guess.images if guess else None)
+    guessed, usual = guess or (100 * (1 - 1 / classes), None)
+    count, error = images or usual, err or guessed
     if count is None:
         raise UserError(NO_TEST_SIZE)
-    error = err or (guess.err if guess else 100 * (1 - 1 / classes))
     said = f"from formulas, for an error of {error:g} % on {count:,} test images"
     if not err:
         said += " (a guess: say --error)" if guess else " (that of guessing, the largest: say --error)"
@@ -167,18 +160,26 @@ class PowerAnalysis:
         rules: by which they will be judged.
         assumptions: the noise.
         gain: the SE gain in points that is assumed; by default the paper's.
+        only: ids of the findings to look at; by default all.
     """
 
     def __init__(
-        self, ablations: Sequence[Ablation], rules: Rules, assumptions: Assumptions, gain: float | None = None
+        self,
+        ablations: Sequence[Ablation],
+        rules: Rules,
+        assumptions: Assumptions,
+        gain: float | None = None,
+        only: Collection[str] | None = None,
     ) -> None:
         self.assumptions, self.rules = assumptions, rules
         self.arms = tuple(arms(ablations))
         self._ablations = tuple(ablations)
         self._place = {arm: place for place, arm in enumerate(self.arms)}
-        tests: list[_Test] = []
+        self._tests: list[_Test] = []
         family = [(ablation, claim) for ablation in ablations for claim in ablation.claims if not claim.secondary]
         for ablation, claim in family:
+            if only is not None and claim.id not in only:
+                continue
             contrasts = TableContrasts(ablation, self.arms, rules)
             measured = [atom for atom in claim.simple_atoms() if not isinstance(atom, (Fewer, NoDifference))]
             wanted = tuple(contrast for atom in measured for contrast in contrasts.tested(atom).wanted)
@@ -186,22 +187,17 @@ class PowerAnalysis:
             level = rules.alpha_per_look / (len(family) if rules.family != "table" else k)
             printed = self._printed(ablation, contrasts, gain)
             if wanted and not np.isnan(printed[sorted({arm for c in wanted for arm in c.arms})]).any():
-                tests.append((ablation, claim, wanted, level, printed))
-        self._take(tests)
+                self._tests.append((ablation, claim, wanted, level, printed))
+        # All contrasts laid out for one product.
+        tests = [(contrast, level, printed) for *_, wanted, level, printed in self._tests for contrast in wanted]
+        self._weights = np.array([contrast.weights for contrast, _, _ in tests])
+        self._offsets = np.array([contrast.offset for contrast, _, _ in tests])
+        self._effects = np.array([contrast.at(printed) for contrast, _, printed in tests])
+        self._levels = np.array([level for _, level, _ in tests])
+        self._starts = np.cumsum([0, *(len(wanted) for *_, wanted, _, _ in self._tests[:-1])])
         rng = np.random.default_rng(20170905)
         self._normals = rng.standard_normal((DRAWS, len(self.arms)))
         self._scale = rng.standard_normal((DRAWS, 1))
-
-    def _take(self, tests: list[_Test]) -> None:
-        """Lay the findings' contrasts out for one product."""
-        self._tests = tests
-        self._weights = np.array([contrast.weights for *_, wanted, _, _ in self._tests for contrast in wanted])
-        self._offsets = np.array([contrast.offset for *_, wanted, _, _ in self._tests for contrast in wanted])
-        self._effects = np.array(
-            [contrast.at(printed) for *_, wanted, _, printed in self._tests for contrast in wanted]
-        )
-        self._levels = np.array([level for *_, wanted, level, _ in self._tests for _ in wanted])
-        self._starts = np.cumsum([0, *(len(wanted) for *_, wanted, _, _ in self._tests[:-1])])
 
     def _printed(self, ablation: Ablation, contrasts: TableContrasts, gain: float | None) -> np.ndarray:
         means = contrasts.printed()
@@ -261,31 +257,13 @@ class PowerAnalysis:
             effects = [contrast.at(printed) for contrast in wanted]
             hardest = min(range(len(wanted)), key=lambda i: effects[i] / sizes[i])
             counts = [
-                seeds_needed(
-                    contrast.weights, contrast.at(printed), one_seed, level, lambda n: max(1, len(self.arms) * (n - 1))
-                )
-                for contrast in wanted
+                seeds_needed(contrast.weights, effect, one_seed, level, lambda n: max(1, len(self.arms) * (n - 1)))
+                for contrast, effect in zip(wanted, effects, strict=True)
             ]
             needed = None if any(count is None for count in counts) else max(count or 0 for count in counts)
-            found.append(
-                ClaimPower(
-                    ablation,
-                    claim,
-                    sizes[hardest],
-                    effects[hardest],
-                    float(full[place]),
-                    float(half[place]),
-                    needed,
-                    self.finding_arms[place],
-                )
-            )
+            sizes_and_powers = sizes[hardest], effects[hardest], float(full[place]), float(half[place])
+            found.append(ClaimPower(ablation, claim, *sizes_and_powers, needed, self.finding_arms[place]))
         return found
-
-    def only(self, findings: Collection[str]) -> PowerAnalysis:
-        """The same with these findings alone, by id."""
-        part = copy(self)
-        part._take([test for test in self._tests if test[1].id in findings])
-        return part
 
     def detectable_gain(self, seeds: Mapping[Arm, int]) -> float | None:
         """Smallest SE gain in points that is found with 80 % power; None without a finding and the two arms of it."""

@@ -13,7 +13,7 @@ from senet_ablate.analysis.contrasts import Contrast
 from senet_ablate.analysis.evidence import Evidence, gather
 from senet_ablate.analysis.judge import TableJudge, judges_of
 from senet_ablate.analysis.sample_size import advise
-from senet_ablate.analysis.verdicts import Explanation, FindingVerdict, Reason, UndeclaredDifference
+from senet_ablate.analysis.verdicts import Explanation, FindingVerdict, Reason, Verdict
 from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.plan import default_plan, deviations, read_plan, unplanned
 from senet_ablate.results.records import StudyPin, StudyPlan
@@ -51,23 +51,30 @@ class Assessment:
 
     @property
     def about(self) -> list[Ablation]:
-        """Tables with runs of their own; all, if none has."""
-        return self.begun or [judge.ablation for judge in self.judges.values()]
+        """Tables that the plan names or that have runs of their own; all, if there is none."""
+        return self.chosen or [judge.ablation for judge in self.judges.values()]
 
     @property
-    def begun(self) -> list[Ablation]:
-        """Tables with runs of their own, besides those of the reference and of the network without SE."""
+    def chosen(self) -> list[Ablation]:
+        """Tables that the plan names, and those with runs besides those of the reference and of no SE."""
 
         def has_runs(ablation: Ablation) -> bool:
             shared = {ablation.arm(ablation.reference), ablation.arm(PLAIN)}
             return any(row.arm in self.outcomes.runs for row in ablation.rows if row.arm not in shared)
 
-        return [judge.ablation for judge in self.judges.values() if has_runs(judge.ablation)]
+        tables = [judge.ablation for judge in self.judges.values()]
+        return [table for table in tables if table.slug in self.plan.tables or has_runs(table)]
 
     @property
     def all_findings(self) -> list[FindingVerdict]:
         """The findings of all tables, in their order."""
         return [finding for table in self.findings.values() for finding in table]
+
+    def by_other_metrics(self, finding: FindingVerdict) -> dict[Metric, Verdict]:
+        """The verdict on a finding by each secondary metric."""
+        slug = finding.ablation.slug
+        number = self.findings[slug].index(finding)
+        return {metric: tables[slug][number].verdict for metric, tables in self.others.items()}
 
 
 def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
@@ -139,8 +146,7 @@ def _barred(finding: FindingVerdict, departures: Sequence[Departure]) -> Finding
     ]
     if not grave:
         return finding
-    differences = dict.fromkeys(UndeclaredDifference(each.row, each.field, each.here, each.reference) for each in grave)
-    reason = Explanation(Reason.UNDECLARED_DIFFERENCE, undeclared=tuple(differences))
+    reason = Explanation(Reason.UNDECLARED_DIFFERENCE, undeclared=tuple(dict.fromkeys(grave)))
     atoms = tuple(
         atom if isinstance(atom.atom, Fewer) else replace(atom, verdict="not resolved", reason=reason, p=None)
         for atom in finding.atoms

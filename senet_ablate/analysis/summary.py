@@ -16,8 +16,8 @@ from senet_ablate.analysis.noise import Difference
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import Verdict
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.results.arms import _flat
 from senet_ablate.spec.claims import PLAIN, Fewer, Metric
+from senet_ablate.spec.schema import flat
 
 ALPHA = 0.05
 """One-sided level; an interval is the two-sided one at twice of it, so that its lower end is the bound that decides."""
@@ -212,7 +212,7 @@ def summarise(assessments: Sequence[Assessment], finding: str | None = None) -> 
 def _varied(assessments: Sequence[Assessment]) -> dict[str, tuple[object, ...]]:
     """Protocol fields whose values differ; where no field of the data does, their images may."""
     protocols = [
-        _flat(each.pin.protocol.model_dump(include={"network", "data", "recipe", "precision"})) for each in assessments
+        flat(each.pin.protocol.model_dump(include={"network", "data", "recipe", "precision"})) for each in assessments
     ]
     varied = {
         field: tuple(protocol[field] for protocol in protocols)

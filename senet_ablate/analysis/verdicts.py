@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Literal
 
+from senet_ablate.analysis.audit import Departure
 from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.claims import Atom, Claim, Fewer
 
@@ -18,10 +19,8 @@ PAPER_SD = 0.17
 WITHIN_NOISE_Z = 1.645
 """A published difference below this many standard deviations is itself within run noise."""
 
-
 STUDY_RATE = 0.12
 """Share of simulated studies without any effect that show some false finding; `calibrate` measures both rates."""
-
 
 FEW_SEEDS_RATE = 0.10
 """Share of them with a false finding in the table of a network of three times the noise, with three seeds each."""
@@ -53,16 +52,6 @@ class Reason(enum.Enum):
 
 
 @dataclass(frozen=True)
-class UndeclaredDifference:
-    """A field in which an arm's runs differ from the reference's though its row does not declare it."""
-
-    row: str
-    field: str
-    here: str
-    reference: str
-
-
-@dataclass(frozen=True)
 class Explanation:
     """A reason with what it is about; which fields are set depends on its kind.
 
@@ -79,7 +68,7 @@ class Explanation:
     share: float | None = None
     fewer: int = 0
     quantity: Literal["params", "macs"] = "params"
-    undeclared: tuple[UndeclaredDifference, ...] = ()
+    undeclared: tuple[Departure, ...] = ()
     look: int = 0
     runs: tuple[int, int] = (0, 0)
     factor: str = ""

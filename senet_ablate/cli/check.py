@@ -11,31 +11,9 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from senet_ablate.cli import options as opt
 from senet_ablate.cli.completion import complete_protocols
 from senet_ablate.cli.console import say, show_calibration, show_contract, show_counts, show_latency, tell
-from senet_ablate.cli.options import (
-    ABLATIONS,
-    BLOCKS,
-    CLASSES,
-    DATA,
-    DEVICE,
-    MANY,
-    MOST_CLASSES,
-    PRECISION,
-    PROTOCOL,
-    REPORTS,
-    RESULTS,
-    SET,
-    STUDY,
-    TABLES,
-    Place,
-    Word,
-    choose,
-    find_facts,
-    find_shape,
-    options,
-    refuse_undeclared_code,
-)
 from senet_ablate.environment import cores
 from senet_ablate.errors import UserError
 from senet_ablate.execution import machine
@@ -44,7 +22,7 @@ from senet_ablate.spec.ablation import SEED_SERIES, Ablation, arms, check_arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.spec.schema import parse_value
+from senet_ablate.spec.schema import key_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +35,7 @@ BUSY = 0.3
 
 
 @click.command()
-@options(TABLES, PROTOCOL, SET, PRECISION, BLOCKS, STUDY, DATA, CLASSES, RESULTS, ABLATIONS)
+@opt.options(opt.TABLES, *opt.UNDER, opt.BLOCKS, opt.STUDY, opt.DATA, opt.CLASSES, opt.RESULTS, opt.ABLATIONS)
 def audit(classes: int | None, data: Path | None, **choice: Any) -> None:
     """Check that each variant differs from its table's reference only as declared.
 
@@ -78,11 +56,11 @@ def audit(classes: int | None, data: Path | None, **choice: Any) -> None:
     from senet_ablate.models.diff import compare_to_plain
     from senet_ablate.results.arms import load_outcomes
 
-    chosen = choose(**choice)
-    shape = find_shape(chosen, find_facts(chosen, data), classes)
+    chosen = opt.choose(**choice)
+    shape = opt.find_shape(chosen, opt.find_facts(chosen, data), classes)
     found = audit_declarations(chosen.ablations, chosen.protocol)
     variants = [arm.variant for pair in comparisons(chosen.ablations) for arm in (pair.arm, pair.reference)]
-    refuse_undeclared_code(chosen)
+    opt.refuse_undeclared_code(chosen)
     task = {"in_channels": shape[0], "classes": shape[1], "resolution": chosen.protocol.data.resolution}
     found += audit_networks(chosen.ablations, compare_to_plain(chosen.protocol.network, variants, **task))
     pin = chosen.study.pin()
@@ -100,17 +78,15 @@ def audit(classes: int | None, data: Path | None, **choice: Any) -> None:
 
 
 @click.command()
-@options(
-    TABLES,
-    PROTOCOL,
-    SET,
-    PRECISION,
-    STUDY,
-    CLASSES,
-    DEVICE,
-    click.option("--threads", type=MANY, default=1, show_default=True, help="Processor threads."),
-    RESULTS,
-    ABLATIONS,
+@opt.options(
+    opt.TABLES,
+    *opt.UNDER,
+    opt.STUDY,
+    opt.CLASSES,
+    opt.DEVICE,
+    click.option("--threads", type=opt.MANY, default=1, show_default=True, help="Processor threads."),
+    opt.RESULTS,
+    opt.ABLATIONS,
 )
 def latency(classes: int | None, device: str, threads: int, **choice: Any) -> None:
     """Measure the time of one image, a batch and a training step of each variant (minutes).
@@ -126,8 +102,8 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
     from senet_ablate.results.store import write_latency
     from senet_ablate.training.evaluation import resolve_precision
 
-    chosen = choose(**choice)
-    refuse_undeclared_code(chosen)
+    chosen = opt.choose(**choice)
+    opt.refuse_undeclared_code(chosen)
     shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
     variants = list(dict.fromkeys(arm.variant for arm in arms(chosen.ablations)))
     kind = find_machine(device).device
@@ -151,7 +127,7 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
 
 
 @click.command()
-@options(
+@opt.options(
     click.option(
         "--studies",
         type=click.IntRange(1, 1_000_000),
@@ -160,9 +136,9 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
         help="Simulated studies per scenario and number of seeds.",
     ),
     click.option("--seeds", default="3,5,10", show_default=True, metavar="N,N", help="Numbers of seeds to simulate."),
-    click.option("--jobs", type=MANY, help="Parallel processes.  [default: one per core]"),
-    REPORTS,
-    ABLATIONS,
+    click.option("--jobs", type=opt.MANY, help="Parallel processes.  [default: one per core]"),
+    opt.REPORTS,
+    opt.ABLATIONS,
 )
 def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablations: Path | None) -> None:
     """Judge simulated studies with known true effects, and count wrong intervals and verdicts (minutes).
@@ -198,23 +174,27 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
 
 
 @click.command()
-@options(
-    TABLES,
+@opt.options(
+    opt.TABLES,
     click.option(
         "--protocol",
-        type=Word(),
+        type=opt.Word(),
         shell_complete=complete_protocols,
         default="imagenet-resnet50",
         show_default=True,
         help="Count this protocol's network.",
     ),
-    SET,
+    opt.SET,
     click.option(
-        "--classes", type=click.IntRange(2, MOST_CLASSES), default=1000, show_default=True, help="Number of classes."
+        "--classes",
+        type=click.IntRange(2, opt.MOST_CLASSES),
+        default=1000,
+        show_default=True,
+        help="Number of classes.",
     ),
     click.option("--fvcore", is_flag=True, help="Trace each network with fvcore, too, and compare (seconds each)."),
-    click.option("--csv", "csv_file", type=Place(dir_okay=False), help="Also write the counts to this file."),
-    ABLATIONS,
+    click.option("--csv", "csv_file", type=opt.Place(dir_okay=False), help="Also write the counts to this file."),
+    opt.ABLATIONS,
 )
 def count(
     tables: Sequence[str],
@@ -314,8 +294,8 @@ def _count_tables(
 
 
 @click.command("try")
-@options(
-    click.argument("block", type=Word()),
+@opt.options(
+    click.argument("block", type=opt.Word()),
     click.option(
         "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the block: reduction=8. Repeatable."
     ),
@@ -337,7 +317,7 @@ def try_command(block: str, settings: Sequence[str], channels: int) -> None:
     from senet_ablate.blocks.build import build_block
     from senet_ablate.blocks.contract import SIDE, check_block
 
-    values = dict(_setting(text) for text in settings)
+    values = dict(key_value("--set", text, "reduction=8") for text in settings)
 
     def make(width: int, side: int) -> Any:
         return build_block(block, width, size=side, stage=2, index=0, settings=values)
@@ -353,10 +333,3 @@ def try_command(block: str, settings: Sequence[str], channels: int) -> None:
     report = check_block(make, channels)
     show_contract(block, report, channels)
     sys.exit(0 if report.passed else 1)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--set {text!r}: expected KEY=VALUE, for example reduction=8")
-    return key.strip(), parse_value(value.strip())

@@ -11,24 +11,9 @@ import click
 from rich.console import Console
 from rich.progress import track
 
+from senet_ablate.cli import options as opt
 from senet_ablate.cli.completion import complete_networks
-from senet_ablate.cli.console import say, show_text
-from senet_ablate.cli.options import (
-    ABLATIONS,
-    DATA,
-    DEVICE,
-    PRECISION,
-    PROTOCOL,
-    REPORTS,
-    RESULTS,
-    SET,
-    STUDY,
-    Place,
-    Word,
-    choose,
-    options,
-    refuse_undeclared_code,
-)
+from senet_ablate.cli.console import say, show_text, tell
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.loading import all_ablations, declarations_dir
@@ -48,7 +33,7 @@ SEED = click.option(
 )
 WEIGHTS = click.option(
     "--weights",
-    type=Place(dir_okay=False, exists=True),
+    type=opt.Place(dir_okay=False, exists=True),
     help="Weights from a file instead of a run: timm's legacy_seresnet50, or a weights.pt of the one variant named.",
 )
 PART = click.option(
@@ -75,21 +60,17 @@ class Looked:
 
 
 @click.command()
-@options(
+@opt.options(
     ARMS,
     SEED,
     WEIGHTS,
-    click.option("--classes", type=Word(), metavar="NAME,NAME", help="Classes to draw."),
+    click.option("--classes", type=opt.Word(), metavar="NAME,NAME", help="Classes to draw."),
     PART,
-    PROTOCOL,
-    SET,
-    PRECISION,
-    STUDY,
-    DATA,
-    DEVICE,
-    RESULTS,
-    REPORTS,
-    ABLATIONS,
+    *opt.UNDER,
+    opt.STUDY,
+    opt.DATA,
+    opt.DEVICE,
+    *opt.FOLDERS,
 )
 def excitation(classes: str | None, **call: Any) -> None:
     """Show what the SE blocks of trained networks do, as in the paper's Figures 6 and 7, and in numbers.
@@ -115,7 +96,7 @@ def excitation(classes: str | None, **call: Any) -> None:
 
 
 @click.command()
-@options(ARMS, SEED, WEIGHTS, PART, PROTOCOL, SET, PRECISION, STUDY, DATA, DEVICE, RESULTS, REPORTS, ABLATIONS)
+@opt.options(ARMS, SEED, WEIGHTS, PART, *opt.UNDER, opt.STUDY, opt.DATA, opt.DEVICE, *opt.FOLDERS)
 def prune(**call: Any) -> None:
     """Show the error of trained networks with the SE blocks of each stage switched off (section 4).
 
@@ -173,8 +154,8 @@ def _look(
     With `errors` its classes must be those of the images.
     """
     found = find_arms(names or USUAL, all_ablations(ablations or declarations_dir()))
-    chosen = choose(tables=list(dict.fromkeys(found.values())), ablations=ablations, **choice)
-    refuse_undeclared_code(chosen)
+    chosen = opt.choose(tables=list(dict.fromkeys(found.values())), ablations=ablations, **choice)
+    opt.refuse_undeclared_code(chosen)
     if weights and len(found) > 1:
         raise UserError(f"--weights {weights}: one file has the weights of one variant, and {len(found)} are named")
     from senet_ablate.execution import rerun
@@ -196,11 +177,11 @@ def _look(
             which = arm.first_seed if seed is None else seed
             if not arm.owns(which):
                 raise UserError(f"--seed {which}: the seeds of {arm.slug} start at {arm.first_seed}")
-            subject = rerun.of_run(arm, which, chosen.study, chosen.protocol, data, machine, _tell)
+            subject = rerun.of_run(arm, which, chosen.study, chosen.protocol, data, machine, tell)
         wanted = part or ("test" if subject.released else "validation")
         if wanted not in images:
             fingerprint = pin.data.fingerprint if pin else None
-            images[wanted] = rerun.find_images(chosen.protocol, wanted, data, fingerprint, machine, _tell)
+            images[wanted] = rerun.find_images(chosen.protocol, wanted, data, fingerprint, machine, tell)
         here = images[wanted]
         check_channels(subject.model, here.facts)
         if errors:
@@ -217,7 +198,3 @@ def _look(
         )
         blocks = collect(subject.model, batches, here.facts.classes)
         yield Looked(subject, here, blocks, reports / chosen.study.name / "excitation" / subject.name)
-
-
-def _tell(text: str) -> None:
-    say(text, error=True)

@@ -144,6 +144,11 @@ DEVICE = click.option(
     show_default=True,
     help="Device to compute on.",
 )
+UNDER = (PROTOCOL, SET, PRECISION)
+WANTED = (TABLES, *UNDER, ROWS, BLOCKS, SEEDS, STUDY, DATA)
+FOLDERS = (RESULTS, REPORTS, ABLATIONS)
+"""Options that stand together: the protocol, the runs of a study, and where things lie."""
+
 MANY = click.IntRange(1, 1024)
 """Workers, threads or devices."""
 

@@ -10,26 +10,9 @@ from typing import Any
 
 import click
 
+from senet_ablate.cli import options as opt
 from senet_ablate.cli.completion import complete_studies
 from senet_ablate.cli.console import say, show_table, show_text
-from senet_ablate.cli.options import (
-    ABLATIONS,
-    DATA,
-    PRECISION,
-    PROTOCOL,
-    REPORTS,
-    RESULTS,
-    SET,
-    STUDY,
-    TABLES,
-    Place,
-    Word,
-    choose,
-    find_facts,
-    options,
-    plain_name,
-    survey_networks,
-)
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.files import decode, read_file, rewrite
 from senet_ablate.results.plan import Selection, earlier_blocks
@@ -38,30 +21,26 @@ from senet_ablate.spec.ablation import Ablation
 
 
 @click.command()
-@options(
-    TABLES,
-    PROTOCOL,
-    SET,
-    PRECISION,
-    STUDY,
-    DATA,
+@opt.options(
+    opt.TABLES,
+    *opt.UNDER,
+    opt.STUDY,
+    opt.DATA,
     click.option(
         "--fill",
         "filled",
-        type=Place(dir_okay=False, exists=True),
+        type=opt.Place(dir_okay=False, exists=True),
         help="Fill the blocks <!-- generated: table10_ratio --> … <!-- /generated --> of this Markdown file. "
         "STUDY/table10_ratio is another study's table, ONE+OTHER one table of both.",
     ),
     click.option(
         "--columns",
-        type=Word(),
+        type=opt.Word(),
         metavar="NAME,NAME",
         help="Columns of the LaTeX tables: n, err, best, diff, top5, params, macs, latency, step, paper_err, "
         "paper_diff, paper_top5, paper_params, paper_gflops, note.  [default: all that are not empty]",
     ),
-    RESULTS,
-    REPORTS,
-    ABLATIONS,
+    *opt.FOLDERS,
 )
 def report(reports: Path, filled: Path | None, columns: str | None, data: Path | None, **choice: Any) -> None:
     """Write the page, tables (Markdown, CSV, LaTeX) and figures (SVG, PNG) of a study, finished or not.
@@ -71,8 +50,8 @@ def report(reports: Path, filled: Path | None, columns: str | None, data: Path |
     """
     from senet_ablate.report.write import fill
 
-    chosen = choose(**choice)
-    find_facts(chosen, data)  # other images than the study's are an error
+    chosen = opt.choose(**choice)
+    opt.find_facts(chosen, data)  # other images than the study's are an error
     _report(chosen, reports, choice["tables"], columns)
     if filled:
         old = read_file(filled)
@@ -101,7 +80,7 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str], columns: str
     pin = chosen.study.pin()
     if pin is not None:
         with suppress(UserError):  # a library or a file that is not here; what is unknown is left out
-            survey_networks(chosen, (pin.data.channels, pin.data.classes), _declared_by_the_caller(chosen))
+            opt.survey_networks(chosen, (pin.data.channels, pin.data.classes), _declared_by_the_caller(chosen))
     # --rows chooses what is trained; a table always has all its rows, and says which have no runs.
     written = write_report(assess(chosen.declared, chosen.study), reports, slugs, kept)
     for table in written.tables:
@@ -111,21 +90,19 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str], columns: str
 
 
 @click.command()
-@options(
+@opt.options(
     click.argument("names", nargs=-1, metavar="[STUDY]...", shell_complete=complete_studies),
-    click.option("--series", type=Word(), metavar="NAME", help="Studies, rows and findings of ablations/series/."),
+    click.option("--series", type=opt.Word(), metavar="NAME", help="Studies, rows and findings of ablations/series/."),
     click.option(
         "--finding",
-        type=Word(),
+        type=opt.Word(),
         metavar="ID",
         help="A declared finding, such as 12b.  [default: the SE gain, error without SE less error with SE]",
     ),
     click.option(
-        "--name", type=Word(), help="Folder under reports/ to write to.  [default: the series' name, else summary]"
+        "--name", type=opt.Word(), help="Folder under reports/ to write to.  [default: the series' name, else summary]"
     ),
-    RESULTS,
-    REPORTS,
-    ABLATIONS,
+    *opt.FOLDERS,
 )
 def summary(
     names: tuple[str, ...],
@@ -151,7 +128,7 @@ def summary(
 
     if bool(names) == bool(series):
         raise UserError("name the studies, or a series with --series NAME, one of the two")
-    home = reports / plain_name("--name", name or series or "summary")
+    home = reports / opt.plain_name("--name", name or series or "summary")
     directory = ablations or declarations_dir()
     if series:
         if finding:
@@ -169,7 +146,7 @@ def _summary(names: tuple[str, ...], finding: str | None, directory: Path, resul
 
     if len(set(names)) < len(names):
         raise UserError(f"a study is named twice among {', '.join(names)}")
-    studies = [Study(results / plain_name("STUDY", each)) for each in names]
+    studies = [Study(results / opt.plain_name("STUDY", each)) for each in names]
     found = summarise([assess(declared_tables(directory, [], study), study) for study in studies], finding)
     files = write_summary(found, home)
     text = printed_summary(found)
@@ -200,24 +177,24 @@ def _series(name: str, directory: Path, results: Path, home: Path) -> None:
 
 
 @click.command()
-@options(
+@opt.options(
     click.argument(
         "sources",
         nargs=-1,
         required=True,
         metavar="SOURCE...",
-        type=Place(exists=True, file_okay=False),
+        type=opt.Place(exists=True, file_okay=False),
     ),
     click.option(
         "--into",
         required=True,
-        type=Word(),
+        type=opt.Word(),
         shell_complete=complete_studies,
         metavar="STUDY",
         help="Study that gets the runs.",
     ),
     click.option("--new", is_flag=True, help="Begin the study, which does not exist yet."),
-    RESULTS,
+    opt.RESULTS,
 )
 def merge(sources: tuple[Path, ...], into: str, new: bool, results: Path) -> None:
     """Copy finished runs from other machines or people into a study.
@@ -233,7 +210,7 @@ def merge(sources: tuple[Path, ...], into: str, new: bool, results: Path) -> Non
     """
     from senet_ablate.results.merge import merge as join
 
-    target = Study(results / plain_name("--into", into))
+    target = Study(results / opt.plain_name("--into", into))
     if not new and not target.root.is_dir():
         try:
             target.pinned()
@@ -261,7 +238,7 @@ def merge(sources: tuple[Path, ...], into: str, new: bool, results: Path) -> Non
 
 
 @click.command()
-@options(click.argument("names", nargs=-1, metavar="[STUDY]...", shell_complete=complete_studies), RESULTS)
+@opt.options(click.argument("names", nargs=-1, metavar="[STUDY]...", shell_complete=complete_studies), opt.RESULTS)
 def verify(names: tuple[str, ...], results: Path) -> None:
     """Check every finished run: identity, checksums, protocol, images, and whether its numbers are possible.
 
@@ -275,7 +252,7 @@ def verify(names: tuple[str, ...], results: Path) -> None:
 
     known = {study.name: study for study in studies(results)}
     for name in names:
-        if not (results / plain_name("STUDY", name)).is_dir():
+        if not (results / opt.plain_name("STUDY", name)).is_dir():
             raise UserError(f"no study {name!r} in {results}; {did_you_mean(name, known)}")
     chosen = [Study(results / name) for name in names] or list(known.values())
     if not chosen:

@@ -15,35 +15,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from rich.console import Console
 
+from senet_ablate.cli import options as opt
 from senet_ablate.cli.console import headline, say, show_declarations, show_plan, show_power, show_status, tell
-from senet_ablate.cli.options import (
-    ABLATIONS,
-    BLOCKS,
-    CLASSES,
-    DATA,
-    DEVICE,
-    INTERRUPTED,
-    MANY,
-    PRECISION,
-    PROTOCOL,
-    REPORTS,
-    RESULTS,
-    ROWS,
-    SEEDS,
-    SET,
-    STUDY,
-    TABLES,
-    Duration,
-    Finite,
-    Word,
-    choose,
-    describe,
-    find_facts,
-    find_shape,
-    options,
-    survey_networks,
-    warn,
-)
 from senet_ablate.cli.results import _report
 from senet_ablate.errors import UserError
 from senet_ablate.execution import machine
@@ -60,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command("list")
-@options(ABLATIONS)
+@opt.options(opt.ABLATIONS)
 def list_command(ablations: Path | None) -> None:
     """List tables with their rows, and protocols.
 
@@ -73,38 +46,30 @@ def list_command(ablations: Path | None) -> None:
 
 
 @click.command()
-@options(
-    TABLES,
-    PROTOCOL,
-    SET,
-    PRECISION,
-    ROWS,
-    BLOCKS,
-    SEEDS,
-    STUDY,
-    DATA,
-    CLASSES,
+@opt.options(
+    *opt.WANTED,
+    opt.CLASSES,
     click.option(
         "--runs",
         type=click.IntRange(2, 1_000_000),
         help="Distribute this many runs over the variants so that the most findings are decided.",
     ),
-    click.option("--budget", type=Duration(), metavar="TIME", help="The same for a wall time: 2h, 90min."),
-    click.option("--jobs", type=MANY, help="Parallel runs.  [default: one per core]"),
+    click.option("--budget", type=opt.Duration(), metavar="TIME", help="The same for a wall time: 2h, 90min."),
+    click.option("--jobs", type=opt.MANY, help="Parallel runs.  [default: one per core]"),
     click.option(
         "--device",
-        type=Word(),
+        type=opt.Word(),
         metavar="NAME",
         help="Take times from runs on this device: cuda, EPYC, H200.  [default: all finished runs]",
     ),
     click.option(
         "--gain",
-        type=Finite(0, 100, min_open=True),
+        type=opt.Finite(0, 100, min_open=True),
         help="SE gain to assume, in points.  [default: the paper's 1.02]",
     ),
     click.option(
         "--error",
-        type=Finite(0, 100, min_open=True, max_open=True),
+        type=opt.Finite(0, 100, min_open=True, max_open=True),
         help="Error to assume before any run, in percent.",
     ),
     click.option(
@@ -122,8 +87,8 @@ def list_command(ablations: Path | None) -> None:
         is_flag=True,
         help="Plan another interim analysis: more seeds, by --runs or --budget, for findings not resolved yet.",
     ),
-    RESULTS,
-    ABLATIONS,
+    opt.RESULTS,
+    opt.ABLATIONS,
 )
 def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any) -> None:
     """Show how many claims a plan can decide, what would be trained, and how long it takes.
@@ -140,10 +105,10 @@ def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any)
 
     names = ("runs", "budget", "jobs", "device", "gain", "error", "changed", "write", "extend")
     wish = PlanRequest(seeds=seeds, **{name: call.pop(name) for name in names})
-    chosen = choose(**call)
-    facts = find_facts(chosen, data)
-    shape = find_shape(chosen, facts, classes)
-    survey_networks(chosen, shape)
+    chosen = opt.choose(**call)
+    facts = opt.find_facts(chosen, data)
+    shape = opt.find_shape(chosen, facts, classes)
+    opt.survey_networks(chosen, shape)
     with Console(stderr=True).status("choosing seeds") as spinner:
         found = preview(
             chosen, wish, shape, lambda share: spinner.update(f"choosing seeds: {share:.0%} of the budget"), facts
@@ -152,21 +117,13 @@ def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any)
         say(headline(found, wish.shares_out))
     show_plan(found.plan, f"study {chosen.study.name}: {chosen.protocol.description}", found.estimate)
     show_power(found)
-    warn(found.warnings)
+    opt.warn(found.warnings)
 
 
 @click.command()
-@options(
-    TABLES,
-    PROTOCOL,
-    SET,
-    PRECISION,
-    ROWS,
-    BLOCKS,
-    SEEDS,
-    STUDY,
-    DATA,
-    DEVICE,
+@opt.options(
+    *opt.WANTED,
+    opt.DEVICE,
     click.option(
         "--executor",
         type=click.Choice(get_args(ExecutorKind)),
@@ -187,13 +144,13 @@ def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any)
     ),
     click.option(
         "--jobs",
-        type=MANY,
+        type=opt.MANY,
         help="Parallel runs.  [default: one per core or GPU; as many as the cluster takes]",
     ),
     click.option(
-        "--devices-per-run", type=MANY, default=1, show_default=True, help="Devices that share each batch (DDP)."
+        "--devices-per-run", type=opt.MANY, default=1, show_default=True, help="Devices that share each batch (DDP)."
     ),
-    click.option("--threads", type=MANY, default=1, show_default=True, help="Processor threads per run."),
+    click.option("--threads", type=opt.MANY, default=1, show_default=True, help="Processor threads per run."),
     click.option(
         "--without",
         multiple=True,
@@ -214,14 +171,12 @@ def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any)
     click.option(
         "--for",
         "time_s",
-        type=Duration(),
+        type=opt.Duration(),
         metavar="TIME",
         help="Stop after this time (25min, 2h), and start no run that would not finish in it.",
     ),
     click.option("--report", is_flag=True, help="Write the report at the end, also of an unfinished study."),
-    RESULTS,
-    REPORTS,
-    ABLATIONS,
+    *opt.FOLDERS,
 )
 def run(
     seeds: int | None,
@@ -263,7 +218,7 @@ def run(
             f"--for limits runs on this machine; with --executor {executor} each job has its own time limit"
         )
     ends_at = began + (time_s or math.inf)
-    chosen = choose(**choice)
+    chosen = opt.choose(**choice)
     tell(f"study {chosen.study.name}, protocol {chosen.protocol.name}, results in {chosen.study.root}; loading")
     from senet_ablate.execution import driver  # a second
     from senet_ablate.training.trackers import check_trackers
@@ -280,7 +235,7 @@ def run(
         code = _train(chosen, seeds, data, engine, ends_at, keep_weights=keep_weights, trackers=trackers)
     if report:
         _report(chosen, reports, choice["tables"])
-    elif code != INTERRUPTED:
+    elif code != opt.INTERRUPTED:
         tell(f"for the page with tables and figures: {report_command(chosen.study)}")
     sys.exit(code)
 
@@ -295,7 +250,7 @@ def report_command(study: Study) -> str:
 
 def _plan(chosen: Selection, seeds: int | None) -> Plan:
     shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
-    survey_networks(chosen, shape)
+    opt.survey_networks(chosen, shape)
     return make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
 
 
@@ -320,11 +275,11 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
     if restored := settle_plan(chosen, seeds):
         tell(restored)
     facts = chosen.study.pinned().data
-    tell(describe(facts))
+    tell(opt.describe(facts))
     if chosen.protocol.data.dataset == "folder":
         from senet_ablate.analysis.planner import PlanRequest, preview
 
-        warn(preview(chosen, PlanRequest(seeds=seeds), shape[:2], lambda share: None, facts).warnings)
+        opt.warn(preview(chosen, PlanRequest(seeds=seeds), shape[:2], lambda share: None, facts).warnings)
     tell(f"{done}; training {len(todo)} on {resources.device}, {engine.where(len(todo))}")
     pin = chosen.study.pin()
     try:
@@ -333,7 +288,7 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
         )
     except KeyboardInterrupt:
         tell("stopped; finished runs are kept, the same command continues the others")
-        return INTERRUPTED
+        return opt.INTERRUPTED
     found = f", {summary.found} were done by another process" if summary.found else ""
     failed = f", {len(summary.failed)} failed" if summary.failed else ""
     left = f", {summary.left} left for lack of time (the same command continues)" if summary.left else ""
@@ -343,17 +298,17 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
 
 
 @click.command()
-@options(TABLES, PROTOCOL, SET, PRECISION, ROWS, BLOCKS, SEEDS, STUDY, DATA, RESULTS, ABLATIONS)
+@opt.options(*opt.WANTED, opt.RESULTS, opt.ABLATIONS)
 def status(seeds: int | None, data: Path | None, **choice: Any) -> None:
     """Show which runs of each variant are finished, unfinished, failed (with the cause) or not started.
 
     \b
     senet-ablate status --study digits-reference
     """
-    chosen = choose(**choice)
+    chosen = opt.choose(**choice)
     if choice["study"] and not chosen.study.root.is_dir():  # a typo; one that is planned has no run yet
         chosen.study.pinned()
-    find_facts(chosen, data)  # other images than the study's are an error
+    opt.find_facts(chosen, data)  # other images than the study's are an error
     states = {
         arm.slug: row_states([chosen.protocol.run_spec(arm.variant, seed) for seed in arm.seeds(count)], chosen.study)
         for arm, count in planned_seeds(chosen, seeds)[0].items()

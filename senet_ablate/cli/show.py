@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from senet_ablate.cli import options as opt
 from senet_ablate.cli.completion import complete_runs
 from senet_ablate.cli.console import make_grid, say, show_grid
-from senet_ablate.cli.options import RESULTS, STUDY, Word, options, plain_name
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.results.records import RunRecord
 from senet_ablate.results.store import RUN_NAME, RunFolder, Study
@@ -17,17 +17,15 @@ from senet_ablate.results.worklist import duration
 
 
 @click.command()
-@options(
-    click.argument("name", metavar="RUN", type=Word(), shell_complete=complete_runs),
-    STUDY,
-    RESULTS,
+@opt.options(
+    click.argument("name", metavar="RUN", type=opt.Word(), shell_complete=complete_runs), opt.STUDY, opt.RESULTS
 )
 def show(name: str, study: str | None, results: Path) -> None:
     """Show one run: what was trained, how, and what it came to, or how far it is and why it failed.
 
     RUN is the name of its folder or the beginning of it, such as se-r16-s0, of any study in results/ or of --study.
     """
-    known = [Study(results / plain_name("--study", study))] if study else studies(results)
+    known = [Study(results / opt.plain_name("--study", study))] if study else studies(results)
     folder = find_run(name, known, results)
     record, failure, progress = folder.record(), folder.failure(), folder.progress()
     lines = {"run": folder.path.name, "folder": str(folder.path)}

@@ -89,9 +89,8 @@ def build_model(
 
     Args:
         backbone: a name such as `resnet50`, `torchvision:vgg16_bn`, `timm:mobilenetv1_100`, `my_pkg.nets:make`.
-        se: settings of the paper's block (`squeeze`, `gate`, `reduction`, `bias`, `residual`); `{}` is the paper's,
-        None
-            no SE.
+        se: settings of the paper's block (`squeeze`, `gate`, `reduction`, `bias`, `residual`); `{}` is the
+            paper's, None no SE.
         block: another block instead, `cbam` or `my_pkg.blocks:MyBlock`.
         settings: of that block.
         block_source: digest of the code of a block of your own, if it must be the one that was planned.

@@ -9,43 +9,27 @@ that batch leaves behind: buffers, and the state of the random generator.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from senet_ablate.blocks.build import block_class
 from senet_ablate.blocks.se import SqueezeExcitation
 from senet_ablate.models.build import build_network
 from senet_ablate.models.sites import Insert, find_sites, inserts
+from senet_ablate.results.networks import Difference, NetworkDiff
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.schema import Spec
 
 BATCH = 4
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One thing in which a variant differs outside of its inserts, or an insert from its declaration."""
-
-    aspect: str
-    what: str
-    here: object
-    plain: object
-
-
-@dataclass(frozen=True)
-class ModelDiff:
-    """The blocks of a variant in words, and whatever its row does not declare."""
-
-    summary: str
-    undeclared: tuple[Difference, ...] = ()
-
-
 def compare_to_plain(
     network: Network, variants: Iterable[Variant], *, in_channels: int, classes: int, resolution: int
-) -> dict[Variant, ModelDiff]:
+) -> dict[Variant, NetworkDiff]:
     """Build each variant and the network without a block under one seed, and compare them.
 
     Raises:
@@ -61,7 +45,7 @@ def compare_to_plain(
         found = {}
         for variant in dict.fromkeys(variants):
             model = build_network(network, variant, **task)
-            found[variant] = ModelDiff(
+            found[variant] = NetworkDiff(
                 _summary(model),
                 (
                     *_tree_differs(model, parts),
@@ -88,18 +72,14 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, object]]:
             if not key.startswith("_") and value is not None:
                 yield prefix + key, value.model_dump_json() if isinstance(value, Spec) else value
         for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-            hooks = [hook for hook in vars(module)[kind].values() if not isinstance(_owner(hook), Insert)]
-            if hooks:
-                yield prefix + kind, len(hooks)
+            owners = [getattr(hook, "__self__", None) for hook in vars(module)[kind].values()]
+            if others := [owner for owner in owners if not isinstance(owner, Insert)]:
+                yield prefix + kind, len(others)
         for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
             yield f"{prefix}{key}.shape", tuple(tensor.shape)
             yield f"{prefix}{key}.dtype", tensor.dtype
             yield f"{prefix}{key}.requires_grad", tensor.requires_grad
             yield f"{prefix}{key}.values", _digest(tensor)
-
-
-def _owner(hook: object) -> object:
-    return getattr(hook, "__self__", None)
 
 
 def _digest(tensor: Tensor) -> str:
@@ -130,44 +110,33 @@ def _inserts_differ(
         for name, each in inserts(model).items():
             yield Difference("blocks", name, type(each.block).__name__, "no block")
         return
-    sites = find_sites(
-        plain,
-        network.family,
-        variant.placement,
-        in_channels=images.shape[1],
-        resolution=images.shape[-1],
-        stages=network.unit_stages,
-    )
+    task = {"in_channels": images.shape[1], "resolution": images.shape[-1]}
+    sites = find_sites(plain, network.family, variant.placement, stages=network.unit_stages, **task)
     declared = {site.path: site for site in sites}
     here = {each.site.path: each for each in inserts(model).values()}
     wanted = SqueezeExcitation if variant.se else block_class(str(variant.block))
     calls = dict.fromkeys(here, 0)
-
-    changed: dict[str, Tensor] = {}
     given: dict[str, Tensor] = {}
+    changed: set[str] = set()
 
-    def keeper(path: str) -> Callable[..., None]:
-        def keep(module: nn.Module, inputs: tuple[Tensor]) -> None:
+    def watch(path: str, block: nn.Module) -> tuple[RemovableHandle, RemovableHandle]:
+        def before(module: nn.Module, inputs: tuple[Tensor]) -> None:
             given[path] = inputs[0].clone()
 
-        return keep
-
-    def listener(path: str) -> Callable[..., None]:
-        def listen(module: nn.Module, inputs: tuple[Tensor], output: object) -> None:
+        def after(module: nn.Module, inputs: tuple[Tensor], output: object) -> None:
             calls[path] += 1
             if not torch.equal(given[path], inputs[0]):
-                changed[path] = inputs[0]
+                changed.add(path)
 
-        return listen
+        return block.register_forward_pre_hook(before), block.register_forward_hook(after)
 
-    handles = [each.block.register_forward_pre_hook(keeper(path)) for path, each in here.items()]
-    handles += [each.block.register_forward_hook(listener(path)) for path, each in here.items()]
+    handles = [handle for path, each in here.items() for handle in watch(path, each.block)]
     with torch.no_grad():
         model.eval()(images)
     model.train()
     for handle in handles:
         handle.remove()
-    for path in changed:
+    for path in sorted(changed, key=list(here).index):
         yield Difference("blocks", f"input of {path}", "changed by the block", "left alone")
     for path in dict.fromkeys((*declared, *here)):
         if path not in here or path not in declared or here[path].site != declared[path]:

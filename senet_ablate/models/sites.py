@@ -133,16 +133,22 @@ def _smallest(model: nn.Module, in_channels: int, above: int) -> str:
 
 
 def _run(model: nn.Module, in_channels: int, resolution: int) -> dict[str, _Seen]:
+    with _watched(model) as seen:
+        pass_image(model, in_channels=in_channels, resolution=resolution)
+    return seen
+
+
+def pass_image(model: nn.Module, *, in_channels: int, resolution: int) -> None:
+    """Pass one black image through a network in evaluation mode, without gradients; nothing is left behind."""
     # On the model's own device: a first step on `meta` costs seconds of imports, which no worker should pay.
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     modes = {module: module.training for module in model.modules()}
     try:
-        with _watched(model.eval()) as seen, torch.no_grad():
-            model(torch.zeros(1, in_channels, resolution, resolution, device=device))
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, in_channels, resolution, resolution, device=device))
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return seen
 
 
 def fitting_family(model: nn.Module) -> Family:

@@ -24,7 +24,7 @@ from torch import nn
 
 from senet_ablate.blocks.counter import CostCounter
 from senet_ablate.models.build import build_network
-from senet_ablate.models.sites import inserts, run_once
+from senet_ablate.models.sites import inserts, pass_image, run_once
 from senet_ablate.results.networks import SiteShape, Survey
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import Complexity
@@ -84,15 +84,8 @@ def count(
     model: nn.Module, blocks: list[nn.Module], *, in_channels: int, resolution: int
 ) -> tuple[Complexity, Complexity]:
     """Count a whole network, and its `blocks` alone, on one image (1, in_channels, resolution, resolution)."""
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad(), _counted(blocks) as cost:
-            model(torch.zeros(1, in_channels, resolution, resolution, device=device))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with _counted(blocks) as cost:
+        pass_image(model, in_channels=in_channels, resolution=resolution)
     whole, added = _parameters([model]), _parameters(blocks)
     return (
         Complexity(params=whole[0], params_with_bn_stats=whole[1], macs=cost.whole),

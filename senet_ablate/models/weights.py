@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.backbones import BACKBONES
 from senet_ablate.spec.network import Network, SEConfig, Variant
 from senet_ablate.spec.protocol import DataFacts, Protocol
+from senet_ablate.spec.sources import is_users
 
 RELEASED = "a released model; its protocol is imagenet-resnet50 (for another depth --set network.backbone=resnet101)"
 
@@ -120,8 +122,13 @@ def check_classes(subject: Subject, facts: DataFacts) -> None:
 LEGACY_VARIANT = Variant(se=SEConfig(bias=True))
 """The block of the released models: the paper's, with biases."""
 
-_STARTS = (("layer0.conv1.", "conv1."), ("layer0.bn1.", "bn1."), ("last_linear.", "fc."))
-_INSIDE = ((".se_module.fc1.", ".se.reduce."), (".se_module.fc2.", ".se.expand."))
+LEGACY_NAMES = {
+    r"^layer0\.(conv1|bn1)\.": r"\1.",
+    r"^last_linear\.": "fc.",
+    r"\.se_module\.fc1\.": ".se.reduce.",
+    r"\.se_module\.fc2\.": ".se.expand.",
+}
+"""Parts of names in timm's layout, and what they are in ours."""
 
 
 def legacy_network(backbone: str) -> Network:
@@ -145,25 +152,14 @@ def from_legacy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Files older than PyTorch's batch counters get counters of 0, which evaluation does not read.
     """
-    ours = {_renamed(name, _STARTS, _INSIDE): value for name, value in state.items()}
+    ours = {}
+    for name, value in state.items():
+        for theirs, our in LEGACY_NAMES.items():
+            name = re.sub(theirs, our, name)
+        ours[name] = value
     for name in [name for name in ours if name.endswith(".running_mean")]:
         ours.setdefault(name.replace("running_mean", "num_batches_tracked"), torch.zeros((), dtype=torch.int64))
     return ours
-
-
-def to_legacy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The way back: our network's tensors under timm's names."""
-    starts, inside = (tuple((ours, theirs) for theirs, ours in pairs) for pairs in (_STARTS, _INSIDE))
-    return {_renamed(name, starts, inside): value for name, value in state.items()}
-
-
-def _renamed(name: str, starts: tuple[tuple[str, str], ...], inside: tuple[tuple[str, str], ...]) -> str:
-    for old, new in starts:
-        if name.startswith(old):  # only there: each block has a conv1 and a bn1, too
-            return new + name.removeprefix(old)
-    for old, new in inside:
-        name = name.replace(old, new)
-    return name
 
 
 def load_model(folder: str | Path, *, allow: Collection[str] = ()) -> nn.Module:
@@ -187,5 +183,9 @@ def load_model(folder: str | Path, *, allow: Collection[str] = ()) -> nn.Module:
         raise UserError(f"{run.path}: no finished run in this folder")
     if not run.weights_file.exists():
         raise UserError(f"{run.path}: the run kept no weights; train it with --keep-weights")
-    spec, state = record.spec, read_weights(run.weights_file, inside=run.path.parent)
+    spec = record.spec
+    for name in (spec.network.backbone, spec.variant.block):
+        if name is not None and is_users(name) and name not in allow:
+            raise UserError(f"{run.path}: only its record names the code {name!r}; to run it, add allow=[{name!r}]")
+    state = read_weights(run.weights_file, inside=run.path.parent)
     return build(spec.network, spec.variant, state, str(run.weights_file), spec.data.resolution)

@@ -110,10 +110,10 @@ def network_lines(table: NetworkTable, row: NetworkRow, plain: Survey, se: Surve
     Millions of parameters are printed to one place; billions of multiply-adds to two, millions of them to none.
     """
     lines = []
-    for name, found, printed in ((f"{row.id}", plain, row.plain), (f"SE-{row.id}", se, row.se)):
+    for name, found, printed in ((row.id, plain, row.plain), (f"SE-{row.id}", se, row.se)):
         total, places = found.total, 3 if printed.gmacs and printed.gmacs < 1 else 2
-        params = {"without BN statistics": total.params, "with BN statistics": total.params_with_bn_stats}
-        met = [way for way, n in params.items() if printed.params_m and rounds_to(n / 1e6, printed.params_m, 1)]
+        millions = printed.params_m
+        met = [str(way) for way in OURS if millions and way.explains(total, Variant(), millions)]
         lines.append(
             {
                 "table": table.table,
@@ -124,7 +124,7 @@ def network_lines(table: NetworkTable, row: NetworkRow, plain: Survey, se: Surve
                 "sites": len(found.sites),
                 "added_params": found.added.params,
                 "added_macs": found.added.macs,
-                "paper_params_m": printed.params_m,
+                "paper_params_m": millions,
                 "paper_gflops": printed.gmacs,
                 "params_met": "; ".join(met),
                 "params_explained": "",

@@ -1,26 +1,34 @@
-"""A study's setting beside that of the paper's ablations: what is the same, and every departure.
+"""A study's setting beside that of the paper's ablations: its protocol field by field, then what no protocol says.
 
-The paper's side is what section 6 (and 5.1, where section 6 is silent) prints; "not printed" is said with where the
-value is known from.
+The paper's side is its own protocol in `ablations/protocols/`, which names where each value is printed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from senet_ablate.results.arms import Outcomes
-from senet_ablate.spec.protocol import Augmentation, DataFacts, Protocol, Recipe
+from senet_ablate.spec.loading import load_protocol, packaged_declarations
+from senet_ablate.spec.protocol import Protocol
+from senet_ablate.spec.schema import flat
+
+PAPER = ("imagenet-resnet50", "imagenet-resnet50-plateau")
+"""The paper's recipe by the footnote to section 6 and by its text; a study is held against the nearer one."""
+
+NOT_PRINTED = {
+    "recipe.batch_size": "that of the released models",
+    "recipe.weight_decay": "by an answer of the authors",
+    "recipe.label_smoothing": "the value of the work that is cited",
+    "recipe.schedule.patience": "our choice",
+}
+"""Fields whose value the paper does not print, and where it is known from."""
 
 IMAGENET_CLASSES, IMAGENET_TRAIN = 1000, 1_281_167
-FOOTNOTE = (125, 200, 250)
-"""Epochs at which the rate falls by the footnote to section 6, which trains 270."""
 
 
-@dataclass(frozen=True)
-class SettingLine:
-    """One aspect of the setting: what the paper has, what the study has, and whether they are the same."""
+class Line(NamedTuple):
+    """One field of the setting: what the paper has, what the study has, and whether they are the same."""
 
     what: str
     paper: str
@@ -28,143 +36,91 @@ class SettingLine:
     same: bool
 
 
-class _Known(NamedTuple):
-    """What a study's lines are made from."""
+@dataclass(frozen=True)
+class Setting:
+    """The whole setting of a study beside `reference`, one of the paper's protocols."""
 
-    protocol: Protocol
-    facts: DataFacts
-    outcomes: Outcomes
+    reference: str
+    lines: tuple[Line, ...]
 
+    @property
+    def departures(self) -> list[Line]:
+        """Where the two differ."""
+        return [line for line in self.lines if not line.same]
 
-def setting_lines(outcomes: Outcomes) -> list[SettingLine]:
-    """The whole setting, line by line, the most consequential first."""
-    known = _Known(outcomes.pin.protocol, outcomes.pin.data, outcomes)
-    return [SettingLine(what, paper, *here(known)) for what, paper, here in _LINES]
-
-
-def same_in_words(lines: Iterable[SettingLine]) -> str:
-    """What is as in the paper, in a sentence; empty if nothing is."""
-    same = [f"{line.what} ({line.here})" for line in lines if line.same]
-    return f"As in the paper: {'; '.join(same)}." if same else ""
-
-
-_Here = tuple[str, bool]
+    @property
+    def in_words(self) -> str:
+        """What was compared, and what is the same of that which the paper's protocol says, as sentences."""
+        same = "; ".join(f"{line.what} ({line.here})" for line in self.lines if line.same)
+        told = f"Compared with the paper's recipe as {self.reference}.toml has it."
+        return f"{told} The same: {same}." if same else told
 
 
-def _network(known: _Known) -> _Here:
-    network = known.protocol.network
-    text = f"{network.backbone}, width {network.width}, {network.stem} stem, stride in the {network.stride_in}"
-    like_it = (network.backbone, network.width, network.stem, network.stride_in)
-    return text, like_it == ("resnet50", 64, "imagenet", "1x1")
+def compare_setting(outcomes: Outcomes) -> Setting:
+    """The setting of a study: images, runs and precision, then the protocol's fields."""
+    papers = [load_protocol(packaged_declarations(), name) for name in PAPER]
+    compared = {paper.name: _fields(paper, outcomes.pin.protocol) for paper in papers}
+    nearest = min(compared, key=lambda name: sum(not line.same for line in compared[name]))
+    return Setting(nearest, (*_beside_the_protocol(outcomes), *compared[nearest]))
 
 
-def _images(known: _Known) -> _Here:
-    facts = known.facts
-    text = f"{known.protocol.images_name}: {facts.n_train:,} to train on, {facts.classes} classes"
-    some = facts.n_train + facts.n_validation
-    return text, (facts.classes, some) == (IMAGENET_CLASSES, IMAGENET_TRAIN)
+def _fields(paper: Protocol, ours: Protocol) -> list[Line]:
+    """All fields that differ, and of those that do not the ones that the paper's file sets."""
+    # What images these are, and which are kept for validation, is told beside.
+    compared: dict[str, Any] = {
+        "include": {"network", "data", "recipe"},
+        "exclude": {"data": {"dataset", "validation", "splits"}},
+    }
+    theirs, here = flat(paper.model_dump(**compared)), flat(ours.model_dump(**compared))
+    written = flat(paper.model_dump(**compared, exclude_unset=True))
+    notes = {field: f" (not printed; {whence})" for field, whence in NOT_PRINTED.items()}
+    pairs = {field: (theirs.get(field, ()), here.get(field, ())) for field in (*theirs, *here)}
+    return [
+        Line(field, _words(one) + notes.get(field, ""), _words(other), one == other)
+        for field, (one, other) in pairs.items()
+        if field in written or one != other
+    ]
 
 
-def _size(known: _Known) -> _Here:
-    data = known.protocol.data
-    centre = f", tested on the centre of {data.resize}" if data.resize else ""
-    return f"{data.resolution}x{data.resolution}{centre}", (data.resolution, data.resize) == (224, 256)
+def _beside_the_protocol(outcomes: Outcomes) -> list[Line]:
+    facts, protocol = outcomes.pin.data, outcomes.pin.protocol
+    imagenet = (facts.classes, facts.n_train + facts.n_validation) == (IMAGENET_CLASSES, IMAGENET_TRAIN)
+    counts = sorted({len(runs) for runs in outcomes.runs.values()})
+    runs = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else ""
+    kinds = sorted({record.provenance.precision for record in outcomes.records})
+    return [
+        Line(
+            "images",
+            f"ImageNet: {IMAGENET_TRAIN:,} to train on, {IMAGENET_CLASSES} classes",
+            f"{protocol.images_name}: {facts.n_train:,} to train on, {facts.classes} classes",
+            imagenet,
+        ),
+        Line(
+            "tested on",
+            "ImageNet's 50,000 validation images, on whose loss the plateaus were seen, too",
+            f"{facts.n_test:,} test images, read once after the last epoch; {facts.n_validation:,} of the training "
+            "images are kept aside for curves and plateaus",
+            same=False,
+        ),
+        Line(
+            "runs",
+            "one of each network",
+            f"{runs} of each network, their mean and its interval" if runs else "none yet",
+            counts == [1],
+        ),
+        Line(
+            "pixels",
+            "less the mean of each channel",
+            "less the mean of each channel, divided by its standard deviation",
+            same=False,
+        ),
+        Line("precision", "not printed; fp32 at its time", " and ".join(kinds) or "not run yet", kinds == ["fp32"]),
+    ]
 
 
-def _tested_on(known: _Known) -> _Here:
-    facts = known.facts
-    kept = f"{facts.n_validation:,} of the training images are kept aside for curves and plateaus"
-    return f"{facts.n_test:,} test images, read once after the last epoch; {kept}", False
-
-
-def _runs(known: _Known) -> _Here:
-    counts = sorted({len(runs) for runs in known.outcomes.runs.values()})
-    if not counts:
-        return "none yet", False
-    some = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{some} of each network, their mean and its interval", counts == [1]
-
-
-def _schedule(known: _Known) -> _Here:
-    recipe = known.protocol.recipe
-    schedule = recipe.schedule
-    plateau = schedule.kind == "plateau" and (schedule.factor, schedule.drops) == (0.1, 3)
-    steps = schedule.kind == "step" and (schedule.milestones, schedule.factor, recipe.epochs) == (FOOTNOTE, 0.1, 270)
-    return _rate_in_words(recipe), recipe.lr == 0.1 and (plateau or steps)
-
-
-def _rate_in_words(recipe: Recipe) -> str:
-    schedule = recipe.schedule
-    rise = f", after {schedule.warmup_epochs} of linear rise" if schedule.warmup_epochs else ""
-    falls = {
-        "cosine": "falling to zero along a cosine",
-        "step": f"times {schedule.factor:g} at {', '.join(map(str, schedule.milestones))}",
-        "plateau": f"times {schedule.factor:g} at each of at most {schedule.drops} plateaus",
-    }[schedule.kind]
-    return f"{recipe.epochs} epochs at {recipe.lr:g}, {falls}{rise}"
-
-
-def _batch(known: _Known) -> _Here:
-    size = known.protocol.recipe.batch_size
-    return str(size), size == 256
-
-
-def _momentum(known: _Known) -> _Here:
-    recipe = known.protocol.recipe
-    return (
-        "AdamW" if recipe.optimizer == "adamw" else f"{recipe.momentum:g}{', Nesterov' if recipe.nesterov else ''}",
-        recipe.optimizer == "sgd" and recipe.momentum == 0.9 and not recipe.nesterov,
-    )
-
-
-def _weight_decay(known: _Known) -> _Here:
-    decay = known.protocol.recipe.weight_decay
-    return f"{decay:g}", decay == 1e-4
-
-
-def _smoothing(known: _Known) -> _Here:
-    smoothing = known.protocol.recipe.label_smoothing
-    return f"{smoothing:g}" if smoothing else "none", smoothing == 0.1
-
-
-def _augmentation(known: _Known) -> _Here:
-    views = known.protocol.recipe.augmentation
-    return _views_in_words(views), views == Augmentation(resized_crop=True, horizontal_flip=True)
-
-
-def _views_in_words(views: Augmentation) -> str:
-    crops = "random crops of 8 to 100 % of the area" if views.resized_crop else ""
-    side = views.crop_padding
-    shifts = f"shifts of up to {side} {'pixel' if side == 1 else 'pixels'}" if side else ""
-    flips = "flips" if views.horizontal_flip else ""
-    return ", ".join(filter(None, (crops, shifts, flips, *views.policies))) or "none"
-
-
-def _pixels(known: _Known) -> _Here:
-    return "less the mean of each channel, divided by its standard deviation", False
-
-
-def _arithmetic(known: _Known) -> _Here:
-    kinds = sorted({record.provenance.precision for record in known.outcomes.records})
-    return " and ".join(kinds) or "not run yet", kinds == ["fp32"]
-
-
-_LINES: tuple[tuple[str, str, Callable[[_Known], _Here]], ...] = (
-    ("network", "ResNet-50", _network),
-    ("images", "ImageNet: 1,281,167 to train on, 1000 classes", _images),
-    ("side in pixels", "224x224, tested on the centre of 256", _size),
-    ("tested on", "ImageNet's 50,000 validation images, on whose loss the plateaus were seen, too", _tested_on),
-    ("runs", "one of each network", _runs),
-    (
-        "learning rate",
-        "0.1, a tenth of it at each of three plateaus, about 300 epochs (footnote: 270, falling at 125, 200 and 250)",
-        _schedule,
-    ),
-    ("batch", "not printed; 256 for the released models", _batch),
-    ("momentum", "0.9 (section 5.1)", _momentum),
-    ("weight decay", "not printed; 1e-4 by an answer of the authors", _weight_decay),
-    ("label smoothing", "yes; its value is not printed, 0.1 in the work that is cited", _smoothing),
-    ("augmentation", "random crops of 8 to 100 % of the area, flips (section 5.1)", _augmentation),
-    ("pixels", "less the mean of each channel", _pixels),
-    ("arithmetic", "not printed; fp32 at its time", _arithmetic),
-)
+def _words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"

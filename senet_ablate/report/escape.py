@@ -7,7 +7,6 @@ from collections.abc import Hashable
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Characters that are not seen but act: those of terminals, and those that turn the direction of writing."""
@@ -27,16 +26,6 @@ def visible(text: str) -> str:
 def markdown(text: str) -> str:
     """The text as Markdown without raw HTML and without links that could run something; twice is as once."""
     return REFERENCE.sub(r"\1\\[", LINK.sub(r"]\(", TAG.sub("&lt;", visible(text))))
-
-
-def finalize(value: Any) -> Any:
-    """A value that enters an HTML template, which escapes it: control characters shown."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def finalize_markdown(value: Any) -> Any:
-    """A value that enters a Markdown template."""
-    return markdown(value) if isinstance(value, str) else value
 
 
 def csv_text(frame: pd.DataFrame, float_format: str = "%.10g") -> str:

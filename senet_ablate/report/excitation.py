@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from senet_ablate.errors import UserError
-from senet_ablate.files import ARRAY_LIMIT, read_file, write_atomic
-from senet_ablate.report.escape import csv_text, markdown, visible
+from senet_ablate.files import ARRAY_LIMIT, read_file
+from senet_ablate.report.escape import csv_text, visible
 from senet_ablate.report.figures.gates import CLASS_LABELS, heat_frame, plot_heat, plot_lines
-from senet_ablate.report.figures.style import COLUMN, PAGE, save
+from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
 from senet_ablate.results.gates import (
     ALL,
@@ -99,27 +99,25 @@ def write_excitation(
     spread = line_table(blocks, {name: classes[name] for name in pair}, with_all=False)
     heat = heat_frame(blocks, every if len(every) <= CLASS_LABELS else classes)
     limits = (0.0, 1.0) if blocks[0].gate in ("sigmoid", "random", "constant") else None
-    figures = {
-        "gates": (heat, partial(plot_heat, heat, limits=limits)),
-        "class_means": (lines, partial(plot_lines, lines, limits=limits, band=False)),
-        "instance_spread": (spread, partial(plot_lines, spread, limits=limits, band=True)),
-    }
-    files: dict[str, str | bytes] = {
-        "excitation.md": to_markdown(subject, blocks, numbers, list(classes), pair),
-        "blocks.csv": csv_text(numbers),
-    }
-    for name, (frame, draw) in figures.items():
-        files[f"{name}.csv"] = csv_text(frame)
-        for form, width in (("", PAGE), ("_column", COLUMN)):
-            figure = draw(width=width)
-            files |= {f"{name}{form}.{kind}": save(figure, kind) for kind in ("svg", "png")}
-    return _write(folder, files)
+    written = ReportFolder(folder, folder.parents[2])
+    written.write("excitation.md", to_markdown(subject, blocks, numbers, list(classes), pair))
+    written.write("blocks.csv", csv_text(numbers))
+    for name, frame, draw in (
+        ("gates", heat, partial(plot_heat, heat, limits=limits)),
+        ("class_means", lines, partial(plot_lines, lines, limits=limits, band=False)),
+        ("instance_spread", spread, partial(plot_lines, spread, limits=limits, band=True)),
+    ):
+        written.picture(name, frame, name, draw, into="", float_format="%.10g")
+    return written.files
 
 
 def write_pruning(folder: Path, subject: Sequence[str], table: pd.DataFrame) -> list[Path]:
     """Write the page of a pruned network and its CSV into `folder`."""
     page = render("pruning.md.j2", subject=subject, text=printed_pruning(table), identity=IDENTITY, mean_gate=MEAN_GATE)
-    return _write(folder, {"pruning.md": page, "pruning.csv": csv_text(table)})
+    written = ReportFolder(folder, folder.parents[2])
+    written.write("pruning.md", page)
+    written.write("pruning.csv", csv_text(table))
+    return written.files
 
 
 def printed_pruning(table: pd.DataFrame) -> pd.DataFrame:
@@ -180,13 +178,6 @@ def last_stage(numbers: pd.DataFrame) -> str:
         spans = (f"{others[name].min():.3f} to {others[name].max():.3f}" for name in ("mean", "between_sd"))
         words += " (other blocks: " + " and ".join(spans) + ")"
     return f"{words}." if here["saturated %"] == MISSING else f"{words}; saturated: {here['saturated %']} %."
-
-
-def _write(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
-    for name, content in files.items():
-        text = markdown(content) if isinstance(content, str) and name.endswith(".md") else content
-        write_atomic(folder / name, text, inside=folder.parents[2])
-    return [folder / name for name in files]
 
 
 MOST_LINES, MOST_BLOCKS, MOST_CLASSES, MOST_GATE = 200_000, 200, 50, 1e6

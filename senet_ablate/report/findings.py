@@ -19,6 +19,7 @@ from senet_ablate.analysis.verdicts import (
     Reason,
 )
 from senet_ablate.report.escape import csv_text
+from senet_ablate.report.render import render
 from senet_ablate.spec.claims import Equivalent, Fewer, Metric, NoDifference, Retains, Superior
 
 MARK = {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
@@ -51,56 +52,50 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
+REASONS = {
+    Reason.REVERSED: "reversed: {apart}",
+    Reason.SEPARATED: "{apart}",
+    Reason.IMMATERIAL: "immaterial: the difference is less than {margin}",
+    Reason.TOO_DIFFERENT: "too different: by more than {margin}",
+    Reason.LOSES_GAIN: "keeps less than {share} of the gain",
+    Reason.FALSE_ALARM: "a false alarm: these runs vary more than told",
+    Reason.WITHIN_NOISE: "within the noise",
+    Reason.WIDE_INTERVAL: "the interval is wider than {margin}",
+    Reason.NO_GAIN: "no SE gain to measure against",
+    Reason.NOT_RUN: "not run: {arms}",
+    Reason.ONE_SEED: "one seed: {arms}",
+    Reason.SEEDS_WITHOUT_EFFECT: "seeds have no effect: {arms}",
+    Reason.UNSTABLE: "unstable: {unstable}",
+    Reason.BY_INSTABILITY: "{arms} diverged or collapsed in {lost[0]} runs, all other networks in {lost[1]}",
+    Reason.COLLAPSED: "{lost[0]} runs of {arms} collapsed",
+    Reason.CONDITIONAL_ON_CONVERGENCE: "conditional on convergence: {diverged[0][0]} runs of {arms} diverged",
+    Reason.EXACT_COUNT: "exact count: {count}",
+    Reason.UNDECLARED_DIFFERENCE: "arms differ in what is not declared: {undeclared}",
+    Reason.REACHED_EARLIER: "reached at interim analysis {look}",
+    Reason.GIVEN_UP: "the verdict of interim analysis {look} is given up: its comparisons now say the opposite",
+}
+
+
 def describe(reason: Explanation) -> str:
     """A reason in words, without a full stop."""
-    arms = ", ".join(reason.arms)
-    runs = zip(reason.arms, reason.diverged, strict=False)
-    diverged = ", ".join(f"{arm} diverged in {lost} of {total} runs" for arm, (lost, total) in runs)
-    margin = f"{reason.points:g} points" if reason.points is not None else f"{reason.share or 0:.0%} of the SE gain"
-    match reason.kind:
-        case Reason.REVERSED:
-            return f"reversed: {_apart(reason)}" if any(reason.runs) else "reversed"
-        case Reason.SEPARATED:
-            return _apart(reason)
-        case Reason.IMMATERIAL:
-            return f"immaterial: the difference is less than {margin}"
-        case Reason.TOO_DIFFERENT:
-            return f"too different: by more than {margin}"
-        case Reason.LOSES_GAIN:
-            return f"keeps less than {reason.share:.0%} of the gain"
-        case Reason.FALSE_ALARM:
-            return "a false alarm: these runs vary more than told"
-        case Reason.WITHIN_NOISE:
-            return "within the noise"
-        case Reason.WIDE_INTERVAL:
-            return f"the interval is wider than {margin}"
-        case Reason.NO_GAIN:
-            return "no SE gain to measure against"
-        case Reason.NOT_RUN:
-            return f"not run: {arms}"
-        case Reason.ONE_SEED:
-            return f"one seed: {arms}"
-        case Reason.SEEDS_WITHOUT_EFFECT:
-            return f"seeds have no effect: {arms}"
-        case Reason.UNSTABLE:
-            return f"unstable: {diverged or arms}"
-        case Reason.BY_INSTABILITY:
-            here, elsewhere = (f"{lost} of {total}" for lost, total in reason.diverged)
-            return f"{arms} diverged or collapsed in {here} runs, all other networks in {elsewhere}"
-        case Reason.COLLAPSED:
-            return f"{reason.diverged[0][0]} of {reason.diverged[0][1]} runs of {arms} collapsed"
-        case Reason.CONDITIONAL_ON_CONVERGENCE:
-            return f"conditional on convergence: {reason.diverged[0][0]} runs of {arms} diverged"
-        case Reason.EXACT_COUNT:
-            what = {"params": "parameters", "macs": "multiply-adds"}[reason.quantity]
-            return f"exact count: {abs(reason.fewer):,} {'fewer' if reason.fewer > 0 else 'more'} {what}"
-        case Reason.UNDECLARED_DIFFERENCE:
-            told = (f"{each.row} in {each.field} ({each.here}, not {each.reference})" for each in reason.undeclared)
-            return f"arms differ in what is not declared: {', '.join(told)}"
-        case Reason.REACHED_EARLIER:
-            return f"reached at interim analysis {reason.look}"
-        case Reason.GIVEN_UP:
-            return f"the verdict of interim analysis {reason.look} is given up: its comparisons now say the opposite"
+    arms, share = ", ".join(reason.arms), f"{reason.share or 0:.0%}"
+    lost = [f"{lost} of {total}" for lost, total in reason.diverged]
+    diverged = ", ".join(f"{arm} diverged in {some} runs" for arm, some in zip(reason.arms, lost, strict=False))
+    quantity = {"params": "parameters", "macs": "multiply-adds"}[reason.quantity]
+    undeclared = (f"{each.row} in {each.field} ({each.here}, not {each.reference})" for each in reason.undeclared)
+    words = {
+        "arms": arms,
+        "share": share,
+        "margin": f"{reason.points:g} points" if reason.points is not None else f"{share} of the SE gain",
+        "lost": lost,
+        "diverged": reason.diverged,
+        "unstable": diverged or arms,
+        "count": f"{abs(reason.fewer):,} {'fewer' if reason.fewer > 0 else 'more'} {quantity}",
+        "undeclared": ", ".join(undeclared),
+        "look": reason.look,
+        "apart": _apart(reason) if any(reason.runs) else "",
+    }
+    return REASONS[reason.kind].format(**words).removesuffix(": ")
 
 
 FACTORS = {
@@ -249,8 +244,8 @@ def findings_frame(assessment: Assessment) -> pd.DataFrame:
     lines = []
     for slug, findings in assessment.findings.items():
         judge = assessment.judges[slug]
-        for number, finding in enumerate(findings):
-            others = {f"verdict_{metric}": tables[slug][number].verdict for metric, tables in assessment.others.items()}
+        for finding in findings:
+            others = {f"verdict_{key}": verdict for key, verdict in assessment.by_other_metrics(finding).items()}
             for atom in finding.atoms:
                 share = None
                 if isinstance(atom.atom, Superior) and atom.estimate is not None:
@@ -303,18 +298,19 @@ def to_csv(assessment: Assessment) -> str:
 
 def to_markdown(assessment: Assessment) -> str:
     """The page: verdicts at a glance, each finding in words, the gain over the noise, the plan."""
-    paragraphs = [
-        f"# Findings ({assessment.outcomes.study.name})",
-        f"{counts_in_words(assessment)} {promise(assessment)}",
-        _glance(assessment),
-        *shared_runs(assessment),
-        *_by_table(assessment),
-        "## What the runs can decide",
-        "\n".join(f"- {line}" for line in power_lines(assessment)),
-        "## Plan",
-        _plan(assessment),
-    ]
-    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph) + "\n"
+    judged = [(ablation.heading, assessment.findings[ablation.slug]) for ablation in assessment.about]
+    return render(
+        "findings.md.j2",
+        study=assessment.outcomes.study.name,
+        counts=counts_in_words(assessment),
+        promise=promise(assessment),
+        glance=_glance(assessment),
+        shared=shared_runs(assessment),
+        tables=[(heading, list(map(in_words, found))) for heading, found in judged if found],
+        power=power_lines(assessment),
+        plan=plan_sentence(assessment),
+        remarks=[*(assessment.deviations or ["Deviations from the plan: none."]), *assessment.cautions],
+    )
 
 
 def family(assessment: Assessment) -> list[FindingVerdict]:
@@ -392,28 +388,20 @@ def shared_runs(assessment: Assessment) -> list[str]:
     return told
 
 
-def _glance(assessment: Assessment) -> str:
+def _glance(assessment: Assessment) -> pd.DataFrame:
     lines = []
     for finding in family(assessment):
+        others = assessment.by_other_metrics(finding).items()
         line = {
             "": MARK[finding.verdict],
             "finding": finding.claim.id,
             "statement": finding.claim.statement,
             "verdict": WORDS[finding.verdict],
+            **{f"by {METRIC_NAMES[metric]}": WORDS[verdict] for metric, verdict in others},
+            "needed, if the paper is right": to_decide(finding),
         }
-        slug = finding.ablation.slug
-        number = assessment.findings[slug].index(finding)
-        for metric, tables in assessment.others.items():
-            line[f"by {METRIC_NAMES[metric]}"] = WORDS[tables[slug][number].verdict]
-        lines.append(line | {"needed, if the paper is right": to_decide(finding)})
-    return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) if lines else ""
-
-
-def _by_table(assessment: Assessment) -> list[str]:
-    judged = [found for ablation in assessment.about if (found := assessment.findings[ablation.slug])]
-    lists = ["\n".join(f"- {in_words(finding)}" for finding in findings) for findings in judged]
-    headings = [f"## {findings[0].ablation.heading}" for findings in judged]
-    return [text for pair in zip(headings, lists, strict=True) for text in pair]
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def power_lines(assessment: Assessment) -> list[str]:
@@ -439,12 +427,6 @@ def plan_sentence(assessment: Assessment) -> str:
         f"within {margin}, {rules.pairing} credit for seeds in common, verdicts for {_ESTIMAND[rules.estimand]}; exact "
         f"counts: {counted}."
     )
-
-
-def _plan(assessment: Assessment) -> str:
-    told = "\n".join(f"- {line}" for line in assessment.deviations) or "- Deviations from the plan: none."
-    audit = "\n".join(f"- {line}" for line in assessment.cautions)
-    return f"{plan_sentence(assessment)}\n\n{told}" + (f"\n{audit}" if audit else "")
 
 
 _ESTIMAND = {"benchmark": "these test images", "population": "new images of the same kind"}

@@ -38,30 +38,42 @@ class Picture:
 
 
 class ReportFolder:
-    """Writes into one folder and remembers what it wrote: `files`, and `pictures` by name."""
+    """Writes into one folder and remembers what it wrote: `files`, and `pictures` by name.
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    No link is followed below `inside`, by default the folder around it.
+    """
+
+    def __init__(self, home: Path, inside: Path | None = None) -> None:
+        self.home, self.inside = home, inside or home.parent
         self.files: list[Path] = []
         self.pictures: dict[str, Picture] = {}
 
     def write(self, name: str, content: str | bytes) -> None:
-        """Write one file as a whole; Markdown without raw HTML."""
-        if isinstance(content, str) and name.startswith("tables/") and name.endswith(".md"):
+        """Write one file as a whole; Markdown without raw HTML but for the page, whose template has some."""
+        if isinstance(content, str) and name.endswith(".md") and name != "REPORT.md":
             content = markdown(content)
-        write_atomic(self.home / name, content, inside=self.home.parent)
+        write_atomic(self.home / name, content, inside=self.inside)
         self.files.append(self.home / name)
 
-    def picture(self, name: str, shown: pd.DataFrame, alt: str, draw: Callable[[float], Figure]) -> None:
+    def picture(
+        self,
+        name: str,
+        shown: pd.DataFrame,
+        alt: str,
+        draw: Callable[..., Figure],
+        *,
+        into: str = "figures/",
+        float_format: str = "%.6g",
+    ) -> None:
         """Write what `draw` draws, at both widths as SVG and PNG, and its data as CSV; nothing without data."""
         if shown.empty:
             return
         svgs = []
         for form, width in (("", PAGE), ("_column", COLUMN)):
-            figure = draw(width)
+            figure = draw(width=width)
             svgs.append(save(figure, "svg"))
-            self.write(f"figures/{name}{form}.svg", svgs[-1])
-            self.write(f"figures/{name}{form}.png", save(figure, "png"))
-        data = csv_text(shown, "%.6g")
-        self.write(f"figures/{name}.csv", data)
+            self.write(f"{into}{name}{form}.svg", svgs[-1])
+            self.write(f"{into}{name}{form}.png", save(figure, "png"))
+        data = csv_text(shown, float_format)
+        self.write(f"{into}{name}.csv", data)
         self.pictures[name] = Picture(name, svgs[0].decode(), svgs[1].decode(), data, alt)

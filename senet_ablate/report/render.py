@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection
-from functools import cache
+from collections.abc import Callable, Collection
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from senet_ablate.report.escape import finalize, finalize_markdown, visible
+from senet_ablate.report.escape import markdown, visible
 
 
 def render(template: str, **content: Any) -> str:
@@ -22,7 +22,7 @@ def render(template: str, **content: Any) -> str:
 
 def markdown_table(text: pd.DataFrame, left: Collection[str] = ()) -> str:
     """Cells that are text already as a Markdown table; the first column and those in `left` are left-aligned."""
-    cells = text.map(lambda cell: str(cell).replace("|", r"\|").replace("\n", " "))
+    cells = text.map(_cell)
     sides = ["left" if place == 0 or name in left else "right" for place, name in enumerate(cells.columns)]
     return cells.to_markdown(index=False, disable_numparse=True, colalign=sides)
 
@@ -41,16 +41,25 @@ def _environment(*, html: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=html,
         keep_trailing_newline=True,
-        finalize=finalize if html else finalize_markdown,
+        finalize=partial(_harmless, clean=visible if html else markdown),  # HTML is escaped as well
     )
     environment.filters["inline"] = _inline_markdown
     environment.filters["slug"] = lambda text: str(text).replace(" ", "-")
-    environment.filters["cell"] = lambda text: str(text).replace("|", r"\|").replace("\n", " ")
+    environment.filters["cell"] = _cell
     environment.filters["grid"] = markdown_table
     environment.filters["data_uri"] = data_uri
     assert environment.loader is not None
     environment.globals["style"] = Markup(environment.loader.get_source(environment, "style.css")[0])
     return environment
+
+
+def _harmless(value: Any, clean: Callable[[str], str]) -> Any:
+    """A value that enters a template."""
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _cell(text: object) -> str:
+    return str(text).replace("|", r"\|").replace("\n", " ")
 
 
 def _inline_markdown(text: str) -> Markup:

@@ -5,13 +5,13 @@ Errors are percentages. `params` and `macs` are raw integers here and become mil
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import pandas as pd
 
-from senet_ablate.analysis.evidence import summarise_errors, survey
+from senet_ablate.analysis.evidence import survey
 from senet_ablate.analysis.judge import TableJudge, may_be_best
 from senet_ablate.analysis.sample_size import smallest_effect
 from senet_ablate.analysis.study import Assessment
@@ -70,7 +70,9 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
         good = outcomes.good(row.arm)
         mean = evidence.difference(judge.contrasts.mean(row.id))
         difference = evidence.difference(to_reference[row.id]) if row.id in to_reference else None
-        errors = summarise_errors(good)
+        metrics = [record.metrics for record in good if record.metrics]
+        top1 = [each.top1_err for each in metrics]
+        top5 = [each.top5_err for each in metrics if each.top5_err is not None]
         size = survey(outcomes, row.arm)
         paper = row.paper
         lines.append(
@@ -83,8 +85,8 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
                 "n_collapsed": outcomes.collapsed(row.arm),
                 "top1_err_mean": mean.estimate if mean else None,
                 "top1_err_half": mean.half_width if mean and evidence.noise and len(good) > 1 else None,
-                "top1_err_sd": errors.top1_sd,
-                "top5_err_mean": errors.top5_mean,
+                "top1_err_sd": statistics.stdev(top1) if len(top1) > 1 else None,
+                "top5_err_mean": statistics.fmean(top5) if top5 else None,
                 "diff_to_reference": difference.estimate if difference else None,
                 "diff_half": judge.half_width(to_reference[row.id]) if difference else None,
                 "may_be_best": row.id in best,
@@ -109,13 +111,11 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
 def _times(latency: Latency | None, row: Row) -> dict[str, float | None]:
     """Milliseconds of one image and of a training step with their ranges, where they were measured."""
     times = latency.networks.get(row.arm.variant.slug, {}) if latency else {}
-    cells: dict[str, float | None] = {}
-    for kind in ("one_image", "training_step"):
-        timing = times.get(kind)
-        cells[f"{kind}_ms"] = timing.median if timing else None
-        cells[f"{kind}_ms_low"] = timing.low if timing else None
-        cells[f"{kind}_ms_high"] = timing.high if timing else None
-    return cells
+    return {
+        f"{kind}_ms{end}": getattr(times[kind], name) if kind in times else None
+        for kind in ("one_image", "training_step")
+        for end, name in (("", "median"), ("_low", "low"), ("_high", "high"))
+    }
 
 
 def _note(row: Row, assessment: Assessment, seeds: set[int]) -> str:
@@ -210,27 +210,33 @@ def _hardware(record: RunRecord) -> str:
     return f"{made.hardware}, {made.precision}"
 
 
-def _spread(mean: float | None, half: float | None, form: str = ".2f") -> str:
-    if mean is None or pd.isna(mean):
+def _number(value: float | None, half: float | None = None, form: str = ".2f") -> str:
+    """A number, with the half-width of its interval where it is known."""
+    if value is None or pd.isna(value):
         return MISSING
-    text = _number(mean, form)
+    text = format(value, form).replace("-0.00", "+0.00")
     return text if half is None or pd.isna(half) else f"{text} ± {half:.2f}"
 
 
-def _range(line: Mapping[str, Any], name: str) -> str:
-    if line[name] is None or pd.isna(line[name]):
-        return MISSING
-    return f"{line[name]:.3g} ({line[f'{name}_low']:.3g}–{line[f'{name}_high']:.3g})"
-
-
-def _number(value: float | None, form: str) -> str:
-    return MISSING if value is None or pd.isna(value) else format(value, form).replace("-0.00", "+0.00")
-
-
-COLUMNS = (
-    "variant", "n", "err", "best", "diff", "top5", "params", "macs", "latency", "step", "paper_err", "paper_diff",
-    "paper_top5", "paper_params", "paper_gflops", "note",
-)  # fmt: skip
+HEADINGS = {
+    "variant": "variant",
+    "n": "n",
+    "err": "",  # as the metric has it
+    "best": "best?",
+    "diff": "diff.",
+    "top5": "top-5 err. %",
+    "params": "params M",
+    "macs": "MACs M",
+    "latency": "ms, 1 image",
+    "step": "ms, step",
+    "paper_err": "paper top-1",
+    "paper_diff": "paper diff.",
+    "paper_top5": "paper top-5",
+    "paper_params": "paper params M",
+    "paper_gflops": "paper GFLOPs",
+    "note": "note",
+}
+COLUMNS = tuple(HEADINGS)
 """Of a printed table, by the names that `--columns` takes."""
 
 COMPACT = ("variant", "n", "err", "best", "diff", "params", "paper_diff")
@@ -248,54 +254,44 @@ ERROR_HEADINGS: dict[Metric, str] = {
 
 def printed(table: Table, columns: Collection[str] = COLUMNS) -> pd.DataFrame:
     """The table as a person reads it, all cells text; of `columns` those that would be empty are left out."""
-    lines = []
-    large = bool((table.frame["macs"] > 1e9).any())
-    unit, scale = ("G", 1e9) if large else ("M", 1e6)
-    headings = {
-        "variant": "variant",
-        "n": "n",
-        "err": ERROR_HEADINGS[table.metric],
-        "best": "best?",
-        "diff": "diff.",
-        "top5": "top-5 err. %",
-        "params": "params M",
-        "macs": f"MACs {unit}",
-        "latency": "ms, 1 image",
-        "step": "ms, step",
-        "paper_err": "paper top-1",
-        "paper_diff": "paper diff.",
-        "paper_top5": "paper top-5",
-        "paper_params": "paper params M",
-        "paper_gflops": "paper GFLOPs",
-        "note": "note",
-    }
-    for line in cast("list[dict[str, Any]]", table.frame.to_dict("records")):
-        is_reference = line["row"] == table.ablation.reference
-        lines.append(
-            {
-                "variant": line["label"],
-                "n": str(line["n"]),
-                "err": _spread(line["top1_err_mean"], line["top1_err_half"]),
-                "best": "✓" if line["may_be_best"] else "",
-                "diff": MISSING if is_reference else _spread(line["diff_to_reference"], line["diff_half"], "+.2f"),
-                "top5": _number(line["top5_err_mean"], ".2f"),
-                "params": MISSING if pd.isna(line["params"]) else f"{line['params'] / 1e6:.3f}",
-                "macs": MISSING if pd.isna(line["macs"]) else f"{line['macs'] / scale:.3f}",
-                "latency": _range(line, "one_image_ms"),
-                "step": _range(line, "training_step_ms"),
-                "paper_err": _number(line["paper_top1_err"], ".2f"),
-                "paper_diff": MISSING if is_reference else _number(line["paper_diff_to_reference"], "+.2f"),
-                "paper_top5": _number(line["paper_top5_err"], ".2f"),
-                "paper_params": _number(line["paper_params_m"], ".1f"),
-                "paper_gflops": _number(line["paper_gflops"], ".2f"),
-                "note": line["note"],
-            }
-        )
-    text = pd.DataFrame(lines)
+    frame = table.frame
+    large = bool((frame["macs"] > 1e9).any())
+
+    def numbers(name: str, form: str = ".2f", *, half: str | None = None, unit: float = 1.0) -> list[str]:
+        halves = frame[half] if half else [None] * len(frame)
+        values = [None if pd.isna(value) else value / unit for value in frame[name]]
+        return [_number(value, width, form) for value, width in zip(values, halves, strict=True)]
+
+    def times(name: str) -> list[str]:
+        rounds = frame[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
+        return [MISSING if pd.isna(at) else f"{at:.3g} ({low:.3g}–{high:.3g})" for at, low, high in rounds]
+
+    text = pd.DataFrame(
+        {
+            "variant": frame["label"],
+            "n": frame["n"].astype(str),
+            "err": numbers("top1_err_mean", half="top1_err_half"),
+            "best": ["✓" if best else "" for best in frame["may_be_best"]],
+            "diff": numbers("diff_to_reference", "+.2f", half="diff_half"),
+            "top5": numbers("top5_err_mean"),
+            "params": numbers("params", ".3f", unit=1e6),
+            "macs": numbers("macs", ".3f", unit=1e9 if large else 1e6),
+            "latency": times("one_image_ms"),
+            "step": times("training_step_ms"),
+            "paper_err": numbers("paper_top1_err"),
+            "paper_diff": numbers("paper_diff_to_reference", "+.2f"),
+            "paper_top5": numbers("paper_top5_err"),
+            "paper_params": numbers("paper_params_m", ".1f"),
+            "paper_gflops": numbers("paper_gflops"),
+            "note": frame["note"],
+        }
+    )
+    text.loc[frame["row"] == table.ablation.reference, "paper_diff"] = MISSING
     always = ("variant", "n", "err", "diff")
     shown = [
         name for name in COLUMNS if name in columns and (name in always or not text[name].isin(["", MISSING]).all())
     ]
+    headings = HEADINGS | {"err": ERROR_HEADINGS[table.metric]} | ({"macs": "MACs G"} if large else {})
     return text[shown].rename(columns=headings)
 
 
@@ -314,7 +310,7 @@ def check_columns(names: Sequence[str]) -> tuple[str, ...]:
 def table_in_words(table: Table) -> str:
     """The errors of a table in a sentence, for those who do not see its figure."""
     errors = [
-        f"{line['label']} {_spread(line['top1_err_mean'], line['top1_err_half'])}"
+        f"{line['label']} {_number(line['top1_err_mean'], line['top1_err_half'])}"
         for line in table.frame.to_dict("records")
         if line["n"]
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.files import read_file
-from senet_ablate.report import findings, page
+from senet_ablate.report import findings
 from senet_ablate.report.escape import csv_text, markdown
 from senet_ablate.report.figures.curves import curves_frame, plot_curves
 from senet_ablate.report.figures.forest import difference_of, forest_frame, forest_in_words, plot_forest
@@ -20,7 +20,8 @@ from senet_ablate.report.figures.table import plot_table, table_frame
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.leaderboard import leaderboard
 from senet_ablate.report.overview import overview_markdown
-from senet_ablate.report.page import Page
+from senet_ablate.report.page import content
+from senet_ablate.report.render import render
 from senet_ablate.report.tables import (
     COLUMNS,
     Table,
@@ -58,7 +59,7 @@ def write_report(
     folder = ReportFolder(reports / study.name)
     write, picture = folder.write, folder.picture
     every = [judge.ablation for judge in assessment.judges.values()]
-    ablations = [each for each in every if each.slug in slugs or each in assessment.begun] or every
+    ablations = [each for each in every if each.slug in slugs or each in assessment.chosen] or every
     tables = [build_table(ablation, assessment) for ablation in ablations]
     metric = assessment.rules.metric
     compared = forest_frame(assessment, ablations)
@@ -81,9 +82,9 @@ def write_report(
     write("tables/cost.md", cost_markdown(ablations, assessment.outcomes))
     write("tables/findings.md", findings.to_markdown(assessment))
     write("tables/findings.csv", findings.to_csv(assessment))
-    whole = Page(assessment, tables, folder.pictures, folder.home, columns)
-    write("index.html", page.to_html(whole))
-    write("REPORT.md", page.to_markdown(whole))
+    page = content(assessment, tables, folder.pictures, folder.home, columns)
+    for name in ("index.html", "REPORT.md"):  # the same records give the same bytes
+        write(name, render(f"{name}.j2", page=page))
     return Report(tuple(table for table in tables if not slugs or table.ablation.slug in slugs), tuple(folder.files))
 
 

@@ -11,6 +11,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.results.records import CURVE_FILE, Predictions, RunRecord, StudyPin, read_curve
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import SEED_SERIES, Arm
+from senet_ablate.spec.schema import flat
 
 COLLAPSED_SHARE = 0.9
 """A run collapsed if its last training loss is above this share of ln(classes), the loss of knowing nothing."""
@@ -119,7 +120,7 @@ def facts(record: RunRecord) -> dict[str, object]:
     spec, origin = record.spec.model_dump(exclude={"variant", "seed"}), record.provenance
     levers = "not noted" if origin.levers is None else ", ".join(origin.levers) or "none"
     commit = f"{origin.commit[:10]}{' with changes' if origin.dirty else ''}" if origin.commit else "unknown"
-    return _flat(
+    return flat(
         {
             **spec,
             "data": spec["data"] | {"fingerprint": record.data_fingerprint, "n_test": record.n_test},
@@ -135,11 +136,3 @@ def facts(record: RunRecord) -> dict[str, object]:
             "execution": {"threads": origin.threads, "pipeline": origin.pipeline, "levers": levers},
         }
     )
-
-
-def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """The leaves of nested mappings by their dotted names."""
-    leaves: dict[str, object] = {}
-    for key, value in tree.items():
-        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return leaves

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,6 +55,28 @@ class Survey(Spec):
     total: Complexity
     added: Complexity
     sites: tuple[SiteShape, ...] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which a variant differs outside of its blocks, or a block from its declaration.
+
+    `aspect` is one of modules, weights, blocks, outputs, gradients, buffers, random draws; `here` and `plain` are the
+    values of `what` in the variant and in the network without SE.
+    """
+
+    aspect: str
+    what: str
+    here: object
+    plain: object
+
+
+@dataclass(frozen=True)
+class NetworkDiff:
+    """A variant's network beside the one without SE: its blocks in words, and whatever its row does not declare."""
+
+    summary: str
+    undeclared: tuple[Difference, ...] = ()
 
 
 class Networks:

@@ -114,6 +114,7 @@ def settle_plan(chosen: Selection, seeds: int | None) -> str:
             claims=claims_digest(chosen.declared),
             seeds=({arm.slug: seeds for arm in arms(chosen.ablations)},),
             basis=f"{seeds} seeds of each network, as given before the first run",
+            tables=tuple(ablation.slug for ablation in chosen.ablations),
         )
         write_plan(study, plan)
         return ""
@@ -202,8 +203,13 @@ def declared_tables(directory: Path, named: Sequence[Ablation], study: Study) ->
     slugs = {ablation.slug for ablation in named}
     own = [arm for ablation in printed for arm in arms([ablation])]
 
-    def is_begun(ablation: Ablation) -> bool:
+    def runs(ablation: Ablation) -> set[Arm]:
         extra = [arm for arm in arms([ablation]) if arm not in own]
-        return any(slug == arm.variant.slug and arm.owns(seed) for slug, seed in begun for arm in extra)
+        return {arm for arm in extra if any(slug == arm.variant.slug and arm.owns(seed) for slug, seed in begun)}
 
+    def is_begun(ablation: Ablation) -> bool:
+        return bool(runs(ablation)) and not any(runs(ablation) < runs(other) for other in others)
+
+    plan = read_plan(study)
+    slugs |= set(plan.tables if plan else ())
     return [*printed, *(ablation for ablation in others if ablation.slug in slugs or is_begun(ablation))]

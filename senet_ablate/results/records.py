@@ -141,8 +141,11 @@ class StudyPlan(Digested):
 
     `seeds` has one mapping for each look, from an arm's slug to how many seeds it has by then. `claims` has the
     fingerprint of each table's declared findings, `written` when the plan was made (empty: it is the protocol's
-    default), `basis` says in words from which noise, effects and budget the numbers follow.
+    default), `basis` says in words from which noise, effects and budget the numbers follow. `tables` are those that the
+    study is about.
     """
+
+    LATER = frozenset({"tables"})
 
     schema_version: Literal[1] = 1
     written: str = ""
@@ -150,6 +153,7 @@ class StudyPlan(Digested):
     rules: Rules = Rules()
     seeds: Annotated[tuple[dict[str, Seeds], ...], Field(min_length=1, max_length=100)]
     basis: str = ""
+    tables: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:

@@ -42,7 +42,7 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
 
 
-def verify(study: Study, now: datetime | None = None) -> Verdict:
+def verify(study: Study) -> Verdict:
     """Check all that lies in a study's folder."""
     found = Verdict(conflicts=sum(1 for _ in (study.root / CONFLICTS).glob("*/record.json")))
     told = {study.root / "study.json", study.root / PLAN_FILE, *(folder.path for folder in study.folders())}  # below
@@ -60,7 +60,7 @@ def verify(study: Study, now: datetime | None = None) -> Verdict:
         found.problems.append(str(error))
     sound = []
     for folder in study.folders():
-        problems = examine(folder, pin, now)
+        problems = examine(folder, pin)
         found.problems += problems
         record = None if problems else folder.record()
         if record is not None:

@@ -84,6 +84,7 @@ _BOTTLENECK = _BASIC | {
     "inner-3x3": ("conv3", "before"),
     "replace-3x3": ("conv2|bn2", "replace"),
 }
+_PREACT: dict[str, Place] = {"pre": ("bn1", "before"), "post": ("", "after"), "identity": ("downsample", "after")}
 _NUMBERED = r"features\.stage(?P<stage>\d)\.unit\d+"
 
 OURS: dict[Kind, Family] = {
@@ -92,24 +93,13 @@ OURS: dict[Kind, Family] = {
     "preact": Family(
         units=_RESIDUAL,
         of_class="PreActBlock",
-        places={
-            "standard": ("conv2", "after"),
-            "pre": ("bn1", "before"),
-            "post": ("", "after"),
-            "identity": ("downsample", "after"),
-        },
+        places={"standard": ("conv2", "after"), **_PREACT},
         offset=1,
     ),
     "preact-bottleneck": Family(
         units=_RESIDUAL,
         of_class="PreActBottleneck",
-        places={
-            "standard": ("conv3", "after"),
-            "pre": ("bn1", "before"),
-            "post": ("", "after"),
-            "identity": ("downsample", "after"),
-            "inner-3x3": ("bn3", "before"),
-        },
+        places={"standard": ("conv3", "after"), **_PREACT, "inner-3x3": ("bn3", "before")},
         offset=1,
     ),
     "vgg": Family(units=r"features\.\d+", of_class="ReLU", places={"standard": ("", "after")}),

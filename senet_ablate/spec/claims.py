@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -56,23 +56,31 @@ PLAIN = "plain"
 """Name that every table's claims have for the network without SE, whether the table prints it or not."""
 
 
-class Superior(Digested):
+class _Comparison(Digested):
+    """A comparison that names each of its rows by a key of its own, those in `ROLES`."""
+
+    ROLES: ClassVar[tuple[str, ...]] = ("arm", "than")
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms it is about."""
+        return tuple(getattr(self, role) for role in self.ROLES)
+
+    def pairs(self) -> Iterator[Self]:
+        """Itself; of a list of equal arms, each pair."""
+        yield self
+
+
+class Superior(_Comparison):
     """`better` has the lower expected error (the paper's sentence "a beats b")."""
+
+    ROLES = ("worse", "better")
 
     kind: Literal["superior"]
     better: str
     """Row with the lower expected error."""
     worse: str
     """Row with the higher one."""
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arms it is about."""
-        return (self.worse, self.better)
-
-    def pairs(self) -> Iterator[Superior]:
-        """Itself."""
-        yield self
 
     def __str__(self) -> str:
         return f"{self.better} better than {self.worse}"
@@ -94,8 +102,10 @@ class Equivalent(Digested):
         return f"{' and '.join(self.arms)} the same"
 
 
-class Retains(Digested):
+class Retains(_Comparison):
     """`arm` keeps at least `share` of the SE gain (error without SE less error of the table's reference)."""
+
+    ROLES = ("arm",)  # beside those that make up the gain
 
     kind: Literal["retains"]
     arm: str
@@ -103,20 +113,11 @@ class Retains(Digested):
     share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """The share."""
 
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arms it is about, but for those that make up the gain."""
-        return (self.arm,)
-
-    def pairs(self) -> Iterator[Retains]:
-        """Itself."""
-        yield self
-
     def __str__(self) -> str:
         return f"{self.arm} keeps {self.share:.0%} of the gain"
 
 
-class Fewer(Digested):
+class Fewer(_Comparison):
     """`arm` has fewer parameters, or multiply-adds, than `than`: an exact count."""
 
     kind: Literal["fewer"]
@@ -127,21 +128,12 @@ class Fewer(Digested):
     than: str
     """Row with more."""
 
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arms it is about."""
-        return (self.arm, self.than)
-
-    def pairs(self) -> Iterator[Fewer]:
-        """Itself."""
-        yield self
-
     def __str__(self) -> str:
         what = {"params": "parameters", "macs": "multiply-adds"}[self.quantity]
         return f"{self.arm} has fewer {what} than {self.than}"
 
 
-class NoDifference(Digested):
+class NoDifference(_Comparison):
     """A null comparison: `arm` is `than` under other seeds, so a difference is a false alarm."""
 
     kind: Literal["no-difference"]
@@ -149,15 +141,6 @@ class NoDifference(Digested):
     """Row with `first_seed`."""
     than: str
     """Row without."""
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arms it is about."""
-        return (self.arm, self.than)
-
-    def pairs(self) -> Iterator[NoDifference]:
-        """Itself."""
-        yield self
 
     def __str__(self) -> str:
         return f"{self.arm} no different from {self.than}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from senet_ablate.spec.backbones import BACKBONES, EXPANSION, Kind
-from senet_ablate.spec.network import Network, Position, Variant, at_stage
+from senet_ablate.spec.network import Network, Variant, at_stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +67,6 @@ def block_shapes(network: Network, resolution: int) -> Iterator[BlockShape]:
             channels, side = out, out_side
 
 
-def site_channels(shape: BlockShape, position: Position) -> int:
-    """Number of channels C that an SE block at `position` of this residual block sees."""
-    return {"pre": shape.in_channels, "inner-3x3": shape.mid_channels}.get(position, shape.out_channels)
-
-
-def site_side(shape: BlockShape, position: Position) -> int:
-    """Side H = W in pixels of the map that an SE block at `position` of this residual block sees."""
-    return shape.in_side if position == "pre" else shape.out_side
-
-
 def gated_sites(network: Network, variant: Variant, resolution: int) -> Iterator[tuple[BlockShape, int, int]]:
     """Yield (block, C, side) for each SE block that `variant` puts into `network`.
 
@@ -97,7 +87,7 @@ def gated_sites(network: Network, variant: Variant, resolution: int) -> Iterator
                 f'placement.position = "inner-3x3": a basic block of {network.backbone} has two 3x3 convolutions, so '
                 "the place has no meaning; use a bottleneck network (resnet14, resnet26, resnet50, …)"
             )
-        channels = site_channels(shape, position)
+        channels = {"pre": shape.in_channels, "inner-3x3": shape.mid_channels}.get(position, shape.out_channels)
         reduction = at_stage(variant.se.reduction, shape.stage, "se.reduction")
         if channels < reduction:
             raise ValueError(
@@ -105,4 +95,4 @@ def gated_sites(network: Network, variant: Variant, resolution: int) -> Iterator
                 f"{position} place of {network.backbone} at width {network.width} has {channels} channels; use a "
                 f"reduction of at most {channels} or a wider network"
             )
-        yield shape, channels, site_side(shape, position)
+        yield shape, channels, shape.in_side if position == "pre" else shape.out_side

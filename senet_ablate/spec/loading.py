@@ -11,7 +11,7 @@ from senet_ablate.spec.ablation import Ablation, Row
 from senet_ablate.spec.claims import PLAIN, Claim, Superior
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.spec.schema import parse_value, read_toml, validate
+from senet_ablate.spec.schema import key_value, read_toml, validate
 from senet_ablate.spec.sources import with_source
 
 MOST_PARTS = 16
@@ -20,8 +20,14 @@ MOST_PARTS = 16
 
 def declarations_dir() -> Path:
     """The `ablations/` folder: of the working directory, else of the checkout, else inside the installed package."""
+    here = Path("ablations")
+    return here if (here / "protocols").is_dir() else packaged_declarations()
+
+
+def packaged_declarations() -> Path:
+    """The `ablations/` folder of the checkout, else inside the installed package: the paper's own declarations."""
     package = Path(__file__).parents[1]
-    places = (Path("ablations"), package.parent / "ablations", package / "ablations")
+    places = (package.parent / "ablations", package / "ablations")
     found = next((place for place in places if (place / "protocols").is_dir()), None)
     if found is None:
         raise UserError(f"no ablations/ folder with protocols/ found; looked in {', '.join(map(str, places))}")
@@ -113,22 +119,20 @@ def add_blocks(ablations: Sequence[Ablation], names: Sequence[str]) -> list[Abla
     return [with_blocks(each, variants) if each.slug == ATTENTION else each for each in ablations]
 
 
-def load_ablations(directory: Path, slugs: Sequence[str] = (), rows: Sequence[str] = ()) -> list[Ablation]:
+def load_ablations(directory: Path, slugs: Sequence[str] = ()) -> list[Ablation]:
     """Load the tables of `directory` in the order of their numbers: the paper's, or those named by `slugs`.
 
-    A table without a number, one of ours, is loaded when it is named. With `rows`, keep only the rows with these ids
-    (a table's reference always stays) and no claims.
+    A table without a number, one of ours, is loaded when it is named.
 
     Raises:
-        UserError: a file has a mistake, two tables collide, or a slug or row id is unknown.
+        UserError: a file has a mistake, two tables collide, or a slug is unknown.
     """
     ablations = {ablation.slug: ablation for ablation in all_ablations(directory)}
     for slug in slugs:
         if slug not in ablations:
             raise UserError(f"no table {slug!r}; {did_you_mean(slug, ablations)}")
     wanted = set(slugs) or {slug for slug, ablation in ablations.items() if ablation.table} or set(ablations)
-    chosen = [ablation for slug, ablation in ablations.items() if slug in wanted]
-    return keep_rows(chosen, rows)
+    return [ablation for slug, ablation in ablations.items() if slug in wanted]
 
 
 def keep_rows(chosen: list[Ablation], rows: Sequence[str]) -> list[Ablation]:
@@ -169,18 +173,16 @@ def load_protocol(directory: Path, name: str, overrides: Sequence[str] = ()) -> 
     raw = read_toml(path)
     place = str(path)
     for override in overrides:
-        key, equals, value = override.partition("=")
-        *tables, last = key.strip().split(".")
+        key, value = key_value("--set", override, "recipe.epochs=60")
+        *tables, last = key.split(".")
         if len(tables) > MOST_PARTS:
             raise UserError(f"--set {override[:20]!r}…: a key of {len(tables) + 1:,} parts, nested too deeply")
-        if not equals or not all((*tables, last)):
-            raise UserError(f"--set {override!r}: expected KEY=VALUE, for example recipe.epochs=60")
         target = raw
         for part in tables:
             target = target.setdefault(part, {})
             if not isinstance(target, dict):
                 raise UserError(f"--set {override!r}: {part!r} is a value, not a table")
-        target[last] = parse_value(value.strip())
+        target[last] = value
         place = f"{path} with --set {' '.join(overrides)}"
     protocol = validate(Protocol, raw, place)
     try:

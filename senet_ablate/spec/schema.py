@@ -42,6 +42,14 @@ class Digested(Spec):
         return {name: value for name, value in written.items() if name not in unused}
 
 
+def flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """The leaves of nested mappings by their dotted names."""
+    leaves: dict[str, object] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
+
+
 SpecT = TypeVar("SpecT", bound=BaseModel)
 
 
@@ -82,6 +90,18 @@ def parse_value(text: str) -> Any:
     except (ValueError, RecursionError):
         return text
     return found["value"] if len(found) == 1 else text  # a second line would be another key
+
+
+def key_value(option: str, text: str, example: str) -> tuple[str, Any]:
+    """Key and value of an option that is given as `KEY=VALUE`.
+
+    Raises:
+        UserError: it is not; the message has an example.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.strip().split(".")):
+        raise UserError(f"{option} {text!r}: expected KEY=VALUE, for example {example}")
+    return key.strip(), parse_value(value.strip())
 
 
 def validate(model: type[SpecT], raw: Mapping[str, Any], place: str) -> SpecT:

@@ -15,9 +15,9 @@ from senet_ablate.spec.claims import Rules
 from senet_ablate.spec.network import Placement, SEConfig, Variant
 
 
-def prospects(*slugs: str, sd: float = 0.25) -> PowerAnalysis:
+def prospects(*slugs: str, sd: float = 0.25, only: list[str] | None = None) -> PowerAnalysis:
     tables = [table for table in paper_tables() if table.slug in slugs or not slugs]
-    return PowerAnalysis(tables, Rules(), assumed(sd))
+    return PowerAnalysis(tables, Rules(), assumed(sd), only=only)
 
 
 def shared_out(found: PowerAnalysis, budget: float) -> dict[str, int]:
@@ -136,14 +136,14 @@ def test_over_the_whole_suite_the_references_get_the_most_and_beat_equal_seeds()
 
 
 def test_what_no_seed_would_decide_gets_none_beyond_its_start() -> None:
-    some = prospects("ratio", sd=0.2).only(["10c"])
+    some = prospects("ratio", sd=0.2, only=["10c"])
     found = shared_out(some, 30)
     assert {slug for slug, n in found.items() if n > 3} == {"se-r16", "se-r32"}
 
 
 def test_without_an_open_finding_nothing_is_bought_beyond_the_start() -> None:
-    assert set(shared_out(prospects("ratio").only([]), 40).values()) == {3}
-    assert shared_out(prospects("gate").only([]), 40) == START
+    assert set(shared_out(prospects("ratio", only=[]), 40).values()) == {3}
+    assert shared_out(prospects("gate", only=[]), 40) == START
 
 
 # --- adding to what is there ---

@@ -14,8 +14,9 @@ from senet_ablate.spec.claims import Equivalent, Retains, Rules, Superior
 
 def chance(prospects: PowerAnalysis, seeds: int, finding: str, scale: float = 1.0) -> float:
     """Chance of one finding at equal seeds."""
-    (found,) = prospects.only({finding}).powers(dict.fromkeys(prospects.arms, seeds), (scale,))
-    return float(found[0])
+    counts = dict.fromkeys(prospects.arms, seeds)
+    place = [found.claim.id for found in prospects.claims(counts)].index(finding)
+    return float(prospects.powers(counts, (scale,))[0][place])
 
 
 def brute_force(

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from helpers import FACTS, PROTOCOL, SE, make_record, write_record
 
-from senet_ablate.report.departures import same_in_words, setting_lines
+from senet_ablate.report.departures import Setting, compare_setting
 from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.records import StudyPin
 from senet_ablate.results.store import Study
 from senet_ablate.spec.loading import declarations_dir, load_protocol
-from senet_ablate.spec.protocol import DataConfig, DataFacts, Protocol
+from senet_ablate.spec.protocol import DataFacts
 
 IMAGENET = DataFacts(
     fingerprint="f00d",
@@ -23,17 +23,25 @@ IMAGENET = DataFacts(
     n_test=50_000,
 )
 
+UNTRAINED = {"tested on", "runs", "pixels", "precision"}
+"""Test images decide nothing here; pixels are divided by their deviation; and a study without runs has none yet."""
 
-def outcomes_of(protocol: Protocol, facts: DataFacts, folder: Path) -> Outcomes:
-    """A study without runs."""
-    return Outcomes(Study(folder / "none"), StudyPin(protocol=protocol, data=facts), {})
+
+def setting_of(name: str, changes: list[str], facts: DataFacts, folder: Path) -> Setting:
+    """The setting of a study without runs."""
+    protocol = load_protocol(declarations_dir(), name, changes)
+    return compare_setting(Outcomes(Study(folder / "none"), StudyPin(protocol=protocol, data=facts), {}))
+
+
+def departures(setting: Setting) -> dict[str, tuple[str, str]]:
+    return {line.what: (line.paper, line.here) for line in setting.departures}
 
 
 @pytest.mark.parametrize("name", ["imagenet-resnet50", "imagenet-resnet50-plateau"])
 def test_the_papers_own_protocols_depart_only_in_what_they_say(name: str, tmp_path: Path) -> None:
-    lines = setting_lines(outcomes_of(load_protocol(declarations_dir(), name), IMAGENET, tmp_path))
-    # Test images decide nothing here; pixels are divided by their deviation; and there are no runs yet.
-    assert [line.what for line in lines if not line.same] == ["tested on", "runs", "pixels", "arithmetic"]
+    setting = setting_of(name, [], IMAGENET, tmp_path)
+    assert setting.reference == name
+    assert set(departures(setting)) == UNTRAINED
 
 
 def test_another_setting_departs_line_by_line(tmp_path: Path) -> None:
@@ -41,52 +49,48 @@ def test_another_setting_departs_line_by_line(tmp_path: Path) -> None:
     study.begin(PROTOCOL, FACTS)
     for seed in range(2):
         write_record(study, make_record(SE, seed))
-    pin = study.pin()
-    assert pin is not None
-    lines = {line.what: line for line in setting_lines(load_outcomes(study, pin))}
-    assert lines["network"].here == "resnet14, width 16, small stem, stride in the 1x1"
-    assert lines["images"].here == "digits: 900 to train on, 10 classes"
-    assert lines["side in pixels"].here == "8x8"
-    assert lines["runs"].here == "2 of each network, their mean and its interval"
-    assert lines["learning rate"].here == "2 epochs at 0.1, falling to zero along a cosine"
-    assert lines["augmentation"].here == "none"
-    same = {what for what, line in lines.items() if line.same}
-    assert same == {"momentum", "weight decay", "arithmetic"}
-    assert same_in_words(lines.values()) == "As in the paper: momentum (0.9); weight decay (0.0001); arithmetic (fp32)."
+    setting = compare_setting(load_outcomes(study, study.pinned()))
+    told = departures(setting)
+    assert told["images"] == ("ImageNet: 1,281,167 to train on, 1000 classes", "digits: 900 to train on, 10 classes")
+    assert told["runs"][1] == "2 of each network, their mean and its interval"
+    assert told["network.backbone"] == ("resnet50", "resnet14")
+    assert told["network.width"] == ("64", "16")
+    assert told["data.resolution"] == ("224", "8")
+    assert told["recipe.epochs"] == ("270", "2")
+    assert told["recipe.schedule.kind"] == ("step", "cosine")
+    assert told["recipe.schedule.milestones"] == ("125, 200, 250", "none")
+    assert told["recipe.augmentation.horizontal_flip"] == ("yes", "no")
+    assert told["recipe.label_smoothing"][0] == "0.1 (not printed; the value of the work that is cited)"
+    same = "precision (fp32); recipe.lr (0.1); recipe.momentum (0.9); recipe.weight_decay (0.0001)"
+    assert setting.in_words == f"Compared with the paper's recipe as imagenet-resnet50.toml has it. The same: {same}."
 
 
 @pytest.mark.parametrize(
-    ("changes", "what", "here"),
+    ("change", "what", "here"),
     [
-        (["recipe.nesterov=true"], "momentum", "0.9, Nesterov"),
-        (["recipe.label_smoothing=0.0"], "label smoothing", "none"),
-        (["data.resize=300"], "side in pixels", "224x224, tested on the centre of 300"),
-        (["recipe.schedule.milestones=[100, 200]"], "learning rate", "270 epochs at 0.1, times 0.1 at 100, 200"),
-        (["recipe.batch_size=1024"], "batch", "1024"),
+        ("recipe.nesterov=true", "recipe.nesterov", "yes"),
+        ("recipe.label_smoothing=0.0", "recipe.label_smoothing", "0"),
+        ("data.resize=300", "data.resize", "300"),
+        ("recipe.schedule.milestones=[100, 200]", "recipe.schedule.milestones", "100, 200"),
+        ("recipe.batch_size=1024", "recipe.batch_size", "1024"),
+        ('network.stem_pool="ceil"', "network.stem_pool", "ceil"),
     ],
 )
 def test_one_change_of_the_papers_protocol_is_one_departure_more(
-    changes: list[str], what: str, here: str, tmp_path: Path
+    change: str, what: str, here: str, tmp_path: Path
 ) -> None:
-    protocol = load_protocol(declarations_dir(), "imagenet-resnet50", changes)
-    lines = setting_lines(outcomes_of(protocol, IMAGENET, tmp_path))
-    assert [line.what for line in lines if not line.same and line.what == what] == [what]
-    assert [line.here for line in lines if line.what == what] == [here]
+    told = departures(setting_of("imagenet-resnet50", [change], IMAGENET, tmp_path))
+    assert set(told) == {*UNTRAINED, what}
+    assert told[what][1] == here
+
+
+def test_a_setting_that_the_papers_protocol_does_not_have_departs(tmp_path: Path) -> None:
+    changes = ['network.backbone="timm:resnet50"', "network.arguments.drop_rate=0.1"]
+    told = departures(setting_of("imagenet-resnet50", changes, IMAGENET, tmp_path))
+    assert told["network.arguments.drop_rate"] == ("none", "0.1")
 
 
 def test_images_of_other_number_or_classes_are_not_imagenets(tmp_path: Path) -> None:
-    protocol = load_protocol(declarations_dir(), "imagenet-resnet50")
     some = IMAGENET.model_copy(update={"n_train": 100_000})
-    images = {line.what: line for line in setting_lines(outcomes_of(protocol, some, tmp_path))}["images"]
-    assert not images.same
-    assert images.here == "folder: 100,000 to train on, 1000 classes"
-
-
-def test_shifts_and_flips_in_words(tmp_path: Path) -> None:
-    protocol = load_protocol(
-        declarations_dir(), "cifar10", ["recipe.augmentation.crop_padding=1", "recipe.schedule.warmup_epochs=3"]
-    )
-    assert protocol.data == DataConfig(dataset="cifar10", resolution=32)
-    lines = {line.what: line.here for line in setting_lines(outcomes_of(protocol, FACTS, tmp_path))}
-    assert lines["augmentation"] == "shifts of up to 1 pixel, flips"
-    assert lines["learning rate"] == "30 epochs at 0.1, falling to zero along a cosine, after 3 of linear rise"
+    told = departures(setting_of("imagenet-resnet50", [], some, tmp_path))
+    assert told["images"][1] == "folder: 100,000 to train on, 1000 classes"

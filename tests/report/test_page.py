@@ -137,10 +137,10 @@ def test_notes_and_departures_are_on_the_page_in_both_forms(full: Study, tmp_pat
     assert "<p>The images were scanned <strong>twice</strong>.</p>\n<p>A second &lt;paragraph&gt;, " in html
     assert '<a href="../x.md">here</a> and [not](javascript:alert(1)).</p>' in html
     assert "\n\nThe images were scanned **twice**.\n\nA second &lt;paragraph>, [here](../x.md) and" in markdown
-    assert "| network | ResNet-50 | resnet14, width 16, small stem, stride in the 1x1 |" in markdown
+    assert "| network.backbone | resnet50 | resnet14 |" in markdown
     assert Reader(html).open == []
-    assert "resnet14, width 16, small stem, stride in the 1x1" in Reader(html).text
-    assert "As in the paper: momentum (0.9);" in markdown
+    assert "network.backbone" in Reader(html).text
+    assert "The same: precision (fp32); recipe.lr (0.1);" in markdown
 
 
 def test_notes_that_are_no_text_are_told_with_their_place(full: Study, tmp_path: Path) -> None:

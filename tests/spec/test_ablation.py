@@ -5,7 +5,7 @@ from studies import ABLATIONS
 
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, Arm, Row, arms
 from senet_ablate.spec.claims import Fewer, Retains
-from senet_ablate.spec.loading import load_ablations, load_protocol
+from senet_ablate.spec.loading import keep_rows, load_ablations, load_protocol
 from senet_ablate.spec.network import Placement, SEConfig, Variant, differences
 
 
@@ -115,7 +115,7 @@ def test_a_table_with_claims_needs_the_network_without_se_that_it_does_not_print
 
 @pytest.mark.parametrize("rows", [["max"], ["max", "avg"]])
 def test_with_chosen_rows_there_are_no_claims_and_no_network_that_only_claims_need(rows):
-    (squeeze,) = load_ablations(ABLATIONS, ["squeeze"], rows)
+    (squeeze,) = keep_rows(load_ablations(ABLATIONS, ["squeeze"]), rows)
     assert squeeze.claims == ()
     assert arms([squeeze]) == {Arm(variant=se(squeeze="max")): ["squeeze:max"], Arm(variant=SE): ["squeeze:avg"]}
 
@@ -202,7 +202,7 @@ def test_tables_can_be_chosen_by_slug_and_keep_the_order_of_their_numbers():
 
 
 def test_rows_can_be_chosen_and_each_reference_stays():
-    chosen = load_ablations(ABLATIONS, ["ratio", "gate"], ["r2"])
+    chosen = keep_rows(load_ablations(ABLATIONS, ["ratio", "gate"]), ["r2"])
     assert [[row.id for row in ablation.rows] for ablation in chosen] == [["r2", "r16"], ["sigmoid"]]
 
 

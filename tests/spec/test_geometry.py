@@ -9,7 +9,7 @@ from torch import nn
 from senet_ablate.blocks.se import SqueezeExcitation
 from senet_ablate.models.build import build_network
 from senet_ablate.spec.backbones import BACKBONES
-from senet_ablate.spec.geometry import block_shapes, gated_sites, halved, site_channels, site_side, stem_side
+from senet_ablate.spec.geometry import block_shapes, gated_sites, halved, stem_side
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
 
 POSITIONS = ("standard", "pre", "post", "identity", "inner-3x3")
@@ -90,8 +90,11 @@ def test_halved_is_the_output_of_every_stride_2_layer(side):
 
 
 def test_each_site_of_a_bottleneck_sees_its_own_map():
-    first = list(block_shapes(Network(backbone="resnet50"), 224))[3]  # 3_1: 256 channels of 56x56 to 512 of 28x28
-    assert {position: (site_channels(first, position), site_side(first, position)) for position in POSITIONS} == {
+    def at(position) -> tuple[int, int]:  # of 3_1: 256 channels of 56x56 to 512 of 28x28
+        variant = Variant(se=SEConfig(), placement=Placement(position=position))
+        return list(gated_sites(Network(backbone="resnet50"), variant, 224))[3][1:]
+
+    assert {position: at(position) for position in POSITIONS} == {
         "standard": (512, 28),
         "pre": (256, 56),
         "post": (512, 28),
