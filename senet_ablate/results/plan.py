@@ -207,9 +207,11 @@ def declared_tables(directory: Path, named: Sequence[Ablation], study: Study) ->
         extra = [arm for arm in arms([ablation]) if arm not in own]
         return {arm for arm in extra if any(slug == arm.variant.slug and arm.owns(seed) for slug, seed in begun)}
 
-    def is_begun(ablation: Ablation) -> bool:
-        return bool(runs(ablation)) and not any(runs(ablation) < runs(other) for other in others)
-
     plan = read_plan(study)
     slugs |= set(plan.tables if plan else ())
-    return [*printed, *(ablation for ablation in others if ablation.slug in slugs or is_begun(ablation))]
+    explained: list[set[Arm]] = [runs(ablation) for ablation in others if ablation.slug in slugs]
+    for ablation in sorted(others, key=lambda each: -len(runs(each))):  # tables share rows: those with most runs first
+        if runs(ablation) and not any(runs(ablation) <= known for known in explained):
+            slugs.add(ablation.slug)
+            explained.append(runs(ablation))
+    return [*printed, *(ablation for ablation in others if ablation.slug in slugs)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ABLATION, PLAIN, R4, R16, make_record, markdown_cells, write_record
+from helpers import ABLATION, FACTS, PLAIN, PROTOCOL, R4, R16, make_record, markdown_cells, write_record
 from studies import (
     ABLATIONS,
     ALIKE,
@@ -27,6 +27,7 @@ from senet_ablate.cli.options import choose
 from senet_ablate.report.findings import reason_in_words
 from senet_ablate.report.findings import to_markdown as findings_page
 from senet_ablate.report.tables import build_table, to_markdown
+from senet_ablate.results.plan import declared_tables
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.claims import Retains, Rules
@@ -386,3 +387,15 @@ def test_a_bar_holds_for_secondary_metrics_too(study: Study) -> None:
             write_record(study, make_record(variant, seed, 90.0 - seed, top5_err=error, precision=precision))
     others = assess([CLAIMED], study).others["top5_err"]["ratio"]
     assert {finding.claim.id: finding.verdict for finding in others}["same"] == "not resolved"
+
+
+def test_a_table_whose_runs_another_one_has_too_is_declared_when_the_plan_names_it(tmp_path: Path) -> None:
+    study = Study(tmp_path / "one")
+    study.begin(PROTOCOL, FACTS)
+    for variant in (R16, PLAIN, Variant(se=SEConfig(gate="double-sigmoid"))):
+        write_record(study, make_record(variant, 0, 20.0))
+    assert [table.slug for table in declared_tables(ABLATIONS, [], study)][len(PAPERS) :] == ["length"]
+    put_plan(study, 1, tables=("gain", "start"))
+    declared = declared_tables(ABLATIONS, [], study)
+    assert [table.slug for table in declared][len(PAPERS) :] == ["gain", "start"]
+    assert [table.slug for table in assess(declared, study).about] == ["gain", "start"]
