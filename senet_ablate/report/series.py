@@ -11,9 +11,9 @@ from senet_ablate.analysis.series import SeriesFinding, SeriesResult, crossing
 from senet_ablate.analysis.summary import ALPHA, StudyEffect, Summary
 from senet_ablate.errors import UserError
 from senet_ablate.report.escape import csv_text
-from senet_ablate.report.figures.forest import COLUMNS, NUMBERS, difference_of, forest_in_words, plot_forest
+from senet_ablate.report.figures.forest import COLUMNS, NUMBERS, forest_in_words, plot_forest
 from senet_ablate.report.figures.trend import plot_trend
-from senet_ablate.report.findings import WORDS, percent
+from senet_ablate.report.findings import METRIC_NAMES, WORDS, percent
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
 from senet_ablate.report.summary import only_field, printed_line, protocol_fields
@@ -57,13 +57,13 @@ def printed_gains(result: SeriesResult) -> pd.DataFrame:
     """The same as text, for people."""
     names = labels(result)
     lines = [
-        {"study": study.label, "row": names[row]}
+        {"study": study.label, "variant": names[row]}
         | {name: text for name, text in printed_line(each).items() if name != "study"}
         for row, effects in result.effects.items()
         for study in result.series.studies
         if (each := effects.get(study.name)) is not None
     ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines).rename(columns={"difference": "gain", "verdict": "beats no SE"})
 
 
 def findings_frame(result: SeriesResult) -> pd.DataFrame:
@@ -189,7 +189,8 @@ def write_series(result: SeriesResult, home: Path) -> list[Path]:
     if (home / "REPORT.md").exists():
         raise UserError(f"{home} is the report of a study; say another --name")
     folder = ReportFolder(home)
-    axis = f"gain over no SE: {difference_of(_of_studies(result)[0].metric)}"
+    metric = _of_studies(result)[0].metric
+    axis = f"gain over no SE, {'points' if UNITS_OF[metric] == '%' else UNITS_OF[metric]} of {METRIC_NAMES[metric]}"
     forest = forest_of_series(result)
     folder.picture("forest", forest, forest_in_words(forest), partial(plot_forest, forest, axis))
     field = field_of(result)
