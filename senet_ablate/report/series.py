@@ -17,6 +17,7 @@ from senet_ablate.report.findings import METRIC_NAMES, WORDS, percent
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
 from senet_ablate.report.summary import only_field, printed_line, protocol_fields
+from senet_ablate.report.tables import UNITS_OF
 
 
 def labels(result: SeriesResult) -> dict[str, str]:
