@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from senet_ablate.results.arms import ABSENT, Outcomes, facts
 from senet_ablate.results.networks import Difference, NetworkDiff
@@ -54,14 +55,20 @@ class Departure:
         return "declared" if self.declared else "undeclared" if self.grave else "caution"
 
     @property
-    def heading(self) -> str:
-        """Which arm it is about, what it means, and which field differs."""
-        return f"{self.table}:{self.row} against {self.against}, {self.standing}: {self.field}"
-
-    @property
     def field(self) -> str:
         """The aspect and what differs in it, in words."""
         return " ".join(dict.fromkeys((self.aspect, self.what)))  # not "seed seed"
+
+    @property
+    def in_words(self) -> str:
+        """Arm, standing, field and values; what is too long for a terminal's line goes on in indented lines."""
+        heading = f"{self.table}:{self.row} against {self.against}, {self.standing}: {self.field}:"
+        here, reference = self.here, f"reference {self.reference}"
+        line = f"{heading} {here}; {reference}"
+        if len(line) <= WIDTH:
+            return line
+        wrapped = partial(textwrap.fill, width=WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+        return "\n".join((wrapped(heading), *(wrapped(text, initial_indent="  ") for text in (here, reference))))
 
 
 @dataclass(frozen=True)
@@ -131,23 +138,6 @@ def audit_records(ablations: Iterable[Ablation], outcomes: Outcomes) -> list[Dep
             for path, one, other in changes(here, reference):
                 found.append(pair.departure(*_aspect(path), one, other, declared=False))
     return found
-
-
-def departure_lines(departures: Iterable[Departure]) -> list[str]:
-    """One text for each departure; one too long for a terminal's line goes on in indented lines."""
-    return [_text(departure) for departure in departures]
-
-
-def _text(departure: Departure) -> str:
-    here, reference = departure.here, f"reference {departure.reference}"
-    line = f"{departure.heading}: {here}; {reference}"
-    if len(line) <= WIDTH:
-        return line
-    indents = ("", "  ", "  ")
-    return "\n".join(
-        textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent="    ", break_on_hyphens=False)
-        for text, indent in zip((f"{departure.heading}:", here, reference), indents, strict=True)
-    )
 
 
 def _matched(here: Sequence[RunRecord], reference: Sequence[RunRecord]) -> tuple[list[RunRecord], ...]:

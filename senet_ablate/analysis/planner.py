@@ -26,7 +26,7 @@ from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import Estimate, Pace, Plan, duration, estimate, find_pace, make_plan, wall_time
 from senet_ablate.spec.ablation import SEED_SERIES, Arm
 from senet_ablate.spec.claims import LOOK_SHARE, Rules
-from senet_ablate.spec.protocol import Complexity, DataFacts, Protocol, weaknesses
+from senet_ablate.spec.protocol import DataFacts, Protocol, weaknesses
 from senet_ablate.spec.schema import key_value, validate
 
 START, SHORT_START, UNSTABLE_START = 3, 2, 5
@@ -196,23 +196,20 @@ def preview(
     pace = find_pace(protocol, study.root.parent, request.device, facts)
     workers = request.jobs or cores()
     records = _records(chosen, rules, facts)
+    plan = make_plan(chosen.ablations, protocol, seeds, study, shape)
     if facts is None and records is None and protocol.data.dataset == "folder":
         if request.shares_out or request.write:
             raise UserError(NO_TEST_SIZE)
-        plan = make_plan(chosen.ablations, protocol, seeds, study, shape)
         time = estimate(plan, protocol, pace, workers)
         return PlanPreview(plan, time, (), pace, protocol, workers, (f"No power: {NO_TEST_SIZE}.",))
     assumptions = assume(protocol, shape[1], records, request.error, facts.n_test if facts else None)
     analysis = PowerAnalysis(chosen.ablations, judged, assumptions, request.gain)
-    costs = {
-        planned.arm: planned.complexity for planned in make_plan(chosen.ablations, protocol, seeds, study, shape).arms
-    }
     if request.shares_out:
-        price, budget = _price(request, pace, costs, protocol)
+        price, budget = _price(request, pace, plan, protocol)
         start, only = (seeds, _open(chosen)) if request.extend else (None, None)
         sought = PowerAnalysis(chosen.ablations, judged, assumptions, request.gain, only)
         seeds = allocate(sought, price, budget, start, tell, 1 if request.budget is None else workers)
-    plan = make_plan(chosen.ablations, protocol, seeds, study, shape)
+        plan = make_plan(chosen.ablations, protocol, seeds, study, shape)
     found = tuple(analysis.claims(seeds))
     remarks = list(_remarks(analysis, assumptions, found, any(ablation.claims for ablation in chosen.ablations)))
     if request.write or request.extend:
@@ -300,20 +297,17 @@ def _open(chosen: Selection) -> set[str]:
     return {finding.claim.id for finding in assessment.all_findings if finding.verdict == "not resolved"}
 
 
-def _price(
-    request: PlanRequest, pace: Pace | None, costs: Mapping[Arm, Complexity], protocol: Protocol
-) -> tuple[dict[Arm, float], float]:
+def _price(request: PlanRequest, pace: Pace | None, plan: Plan, protocol: Protocol) -> tuple[dict[Arm, float], float]:
     """Cost of a run of each arm, and what may be spent, in runs or in seconds of wall time."""
     if request.runs is not None:
-        return dict.fromkeys(costs, 1.0), float(request.runs)
+        return {planned.arm: 1.0 for planned in plan.arms}, float(request.runs)
     assert request.budget is not None
     if pace is None:
         raise UserError(
             "--budget: no finished run in results/ tells how long one takes; finish one (`run ratio --rows r16 --seeds "
             "1`), or give --runs"
         )
-    seconds = {arm: pace.of(complexity, protocol) for arm, complexity in costs.items()}
-    return seconds, request.budget
+    return {planned.arm: pace.of(planned.complexity, protocol) for planned in plan.arms}, request.budget
 
 
 def _slugs(seeds: dict[Arm, int]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from senet_ablate.analysis import distributions
-from senet_ablate.analysis.audit import Departure, audit_records, departure_lines
+from senet_ablate.analysis.audit import Departure, audit_records
 from senet_ablate.analysis.contrasts import Contrast
 from senet_ablate.analysis.evidence import Evidence, gather
 from senet_ablate.analysis.judge import TableJudge, judges_of
@@ -123,7 +123,7 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
         others,
         secondary,
         tuple(deviations(plan, outcomes, ablations)),
-        tuple(departure_lines(departures)),
+        tuple(departure.in_words for departure in departures),
         _shared_with(study, outcomes),
     )
 

@@ -51,7 +51,6 @@ def audit(classes: int | None, data: Path | None, **choice: Any) -> None:
         audit_networks,
         audit_records,
         comparisons,
-        departure_lines,
     )
     from senet_ablate.models.diff import compare_to_plain
     from senet_ablate.results.arms import load_outcomes
@@ -66,8 +65,8 @@ def audit(classes: int | None, data: Path | None, **choice: Any) -> None:
     pin = chosen.study.pin()
     outcomes = load_outcomes(chosen.study, pin) if pin else None
     found += audit_records(chosen.ablations, outcomes) if outcomes else []
-    for line in departure_lines(found):
-        say(line)
+    for departure in found:
+        say(departure.in_words)
     others = sum(not departure.declared for departure in found)
     runs = f"{len(outcomes.records)} runs of study {chosen.study.name}" if outcomes else "no run yet"
     say(

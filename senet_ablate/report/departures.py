@@ -71,7 +71,10 @@ def _fields(paper: Protocol, ours: Protocol) -> list[Line]:
         "include": {"network", "data", "recipe"},
         "exclude": {"data": {"dataset", "validation", "splits"}},
     }
-    theirs, here = flat(paper.model_dump(**compared)), flat(ours.model_dump(**compared))
+    theirs, here = (
+        flat(each.model_dump(**compared)) | {"data.resize": each.data.short_side}  # where it is 0, the resolution
+        for each in (paper, ours)
+    )
     written = flat(paper.model_dump(**compared, exclude_unset=True))
     notes = {field: f" (not printed; {whence})" for field, whence in NOT_PRINTED.items()}
     pairs = {field: (theirs.get(field, ()), here.get(field, ())) for field in (*theirs, *here)}

@@ -15,20 +15,7 @@ from senet_ablate.report.escape import csv_text, visible
 from senet_ablate.report.figures.gates import CLASS_LABELS, heat_frame, plot_heat, plot_lines
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
-from senet_ablate.results.gates import (
-    ALL,
-    CHANNELS_SHOWN,
-    DEAD,
-    IDENTITY,
-    MEAN_GATE,
-    SATURATED,
-    UPPER_LIMIT,
-    BlockExcitation,
-    block_table,
-    chance_specificity,
-    line_table,
-    stage_table,
-)
+from senet_ablate.results import gates
 from senet_ablate.spec.protocol import DataFacts
 
 HEADINGS = {
@@ -79,7 +66,7 @@ def _cell(name: str, value: object) -> str:
 def write_excitation(
     folder: Path,
     subject: Sequence[str],
-    blocks: Sequence[BlockExcitation],
+    blocks: Sequence[gates.BlockExcitation],
     classes: Mapping[str, int],
     pair: Sequence[str],
     every: Mapping[str, int],
@@ -94,9 +81,9 @@ def write_excitation(
         pair: the classes of the second figure, of whose images the spread is drawn.
         every: numbers of all classes; the heat map shows them where they are few, else the classes to draw.
     """
-    numbers = block_table(blocks)
-    lines = line_table(blocks, classes)
-    spread = line_table(blocks, {name: classes[name] for name in pair}, with_all=False)
+    numbers = gates.block_table(blocks)
+    lines = gates.line_table(blocks, classes)
+    spread = gates.line_table(blocks, {name: classes[name] for name in pair}, with_all=False)
     heat = heat_frame(blocks, every if len(every) <= CLASS_LABELS else classes)
     limits = (0.0, 1.0) if blocks[0].gate in ("sigmoid", "random", "constant") else None
     written = ReportFolder(folder, folder.parents[2])
@@ -113,9 +100,9 @@ def write_excitation(
 
 def write_pruning(folder: Path, subject: Sequence[str], table: pd.DataFrame) -> list[Path]:
     """Write the page of a pruned network and its CSV into `folder`."""
-    page = render("pruning.md.j2", subject=subject, text=printed_pruning(table), identity=IDENTITY, mean_gate=MEAN_GATE)
+    ways = {"identity": gates.IDENTITY, "mean_gate": gates.MEAN_GATE}
     written = ReportFolder(folder, folder.parents[2])
-    written.write("pruning.md", page)
+    written.write("pruning.md", render("pruning.md.j2", subject=subject, text=printed_pruning(table), **ways))
     written.write("pruning.csv", csv_text(table))
     return written.files
 
@@ -136,31 +123,31 @@ def printed_pruning(table: pd.DataFrame) -> pd.DataFrame:
 
 def to_markdown(
     subject: Sequence[str],
-    blocks: Sequence[BlockExcitation],
+    blocks: Sequence[gates.BlockExcitation],
     numbers: pd.DataFrame,
     classes: Sequence[str],
     pair: Sequence[str],
 ) -> str:
     """The page: what was looked at, the numbers by stage and by block, what they mean, the figures."""
     gate = blocks[0].gate
-    limit = UPPER_LIMIT.get(gate)
+    limit = gates.UPPER_LIMIT.get(gate)
     saturation = (
-        f"above {SATURATED:.0%} of the {gate} gate's upper limit, {limit:g}"
+        f"above {gates.SATURATED:.0%} of the {gate} gate's upper limit, {limit:g}"
         if limit
         else f"near an upper limit; a {gate} gate has none to reach, so no share is given"
     )
     return render(
         "excitation.md.j2",
         subject=subject,
-        by_stage=printed(stage_table(numbers)),
+        by_stage=printed(gates.stage_table(numbers)),
         by_block=printed(numbers),
         last_stage=last_stage(numbers),
-        chance=chance_specificity(blocks),
+        chance=gates.chance_specificity(blocks),
         saturation=saturation,
-        dead=f"{DEAD:g}",
+        dead=f"{gates.DEAD:g}",
         classes=classes,
-        all=ALL,
-        shown=CHANNELS_SHOWN,
+        all=gates.ALL,
+        shown=gates.CHANNELS_SHOWN,
         pair=pair,
     )
 

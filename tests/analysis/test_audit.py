@@ -17,7 +17,6 @@ from senet_ablate.analysis.audit import (
     audit_networks,
     audit_records,
     comparisons,
-    departure_lines,
 )
 from senet_ablate.models import backbones, build, diff
 from senet_ablate.models.resnet import ResNet
@@ -89,7 +88,7 @@ def test_no_network_differs_from_the_one_without_se_but_in_its_blocks(name: str)
 def test_nothing_forbids_a_verdict_on_the_committed_study() -> None:
     study = Study(ROOT / "results" / "digits-reference")
     departures = audit_records(all_tables(), load_outcomes(study, study.pin()))
-    assert departure_lines(d for d in departures if d.grave) == []
+    assert [d.in_words for d in departures if d.grave] == []
 
 
 def test_each_arm_is_held_against_the_reference_and_so_is_the_network_without_se() -> None:
@@ -424,8 +423,8 @@ def test_only_common_seeds_are_compared_where_there_are_any() -> None:
 def test_lines_tell_arm_standing_field_and_both_values_within_a_terminal() -> None:
     card = "A card with a long name, as makers of cards like to give them, and more of it"
     records = ran(make_record(R16), make_record(R4, precision="bf16", cpu=card).model_copy(update={"n_test": 3}))
-    lines = departure_lines(audit_declarations([ABLATION], PROTOCOL)[:1] + audit_records([ABLATION], records))
-    assert lines == [
+    departures = audit_declarations([ABLATION], PROTOCOL)[:1] + audit_records([ABLATION], records)
+    assert [departure.in_words for departure in departures] == [
         "ratio:r4 against r16, declared: variant se.reduction: 4; reference 16",
         "ratio:r4 against r16, undeclared: data n_test: 3; reference 200",
         "ratio:r4 against r16, undeclared: precision used: bf16; reference fp32",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from senet_ablate.report.figures.style import COLOURS, DASHES, PAGE, narrow, style
@@ -45,16 +47,11 @@ def plot_heat(frame: pd.DataFrame, *, limits: tuple[float, float] | None, width:
         width: in inches.
     """
     names, classes = list(frame["block"].unique()), list(frame["class"].unique())
-    columns, rows = _grid(len(names), width)
     low, high = limits or (float(frame["mean"].min()), float(frame["mean"].max()))
     with style():
         tall = max(0.75, 0.1 * len(classes)) + 0.45
-        figure = Figure(figsize=(width, tall * rows + 0.6), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for place, (panel, block) in enumerate(itertools.zip_longest(axes.flat, names)):
-            if block is None:
-                panel.remove()
-                continue
+        figure, panels, columns = _panels(len(names), width, tall, 0.6)
+        for place, (panel, block) in enumerate(zip(panels, names, strict=True)):
             cells = frame.loc[frame["block"] == block, "mean"].to_numpy().reshape(len(classes), -1)
             extent = (0.5, cells.shape[1] + 0.5, len(classes) - 0.5, -0.5)
             image = panel.imshow(cells, cmap="cividis", vmin=low, vmax=high, interpolation="nearest", extent=extent)
@@ -70,11 +67,15 @@ def plot_heat(frame: pd.DataFrame, *, limits: tuple[float, float] | None, width:
         return figure
 
 
-def _grid(panels: int, width: float) -> tuple[int, int]:
-    """Columns and rows."""
-    most = 2 if narrow(width) else 3 if panels > 4 else 2
-    columns = min(most, panels)
-    return columns, math.ceil(panels / columns)
+def _panels(count: int, width: float, tall: float, head: float, **shared: Any) -> tuple[Figure, list[Axes], int]:
+    """A figure with so many panels of a height, and how many stand side by side."""
+    columns = min(2 if narrow(width) else 3 if count > 4 else 2, count)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width, tall * rows + head), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
+    for panel in panels[count:]:
+        panel.remove()
+    return figure, panels[:count], columns
 
 
 def plot_lines(frame: pd.DataFrame, *, limits: tuple[float, float] | None, band: bool, width: float = PAGE) -> Figure:
@@ -87,16 +88,11 @@ def plot_lines(frame: pd.DataFrame, *, limits: tuple[float, float] | None, band:
         width: in inches.
     """
     names, classes = list(frame["block"].unique()), list(frame["class"].unique())
-    columns, rows = _grid(len(names), width)
     looks = itertools.cycle(zip(itertools.cycle(COLOURS[1:]), itertools.cycle(DASHES), strict=False))
     look = {name: ("black", "-") if name == ALL else next(looks) for name in classes}
     with style():
-        figure = Figure(figsize=(width, ROW_HEIGHT * rows + HEAD), layout="constrained")
-        axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-        for panel, block in itertools.zip_longest(axes.flat, names):
-            if block is None:
-                panel.remove()
-                continue
+        figure, panels, columns = _panels(len(names), width, ROW_HEIGHT, HEAD, sharey=True)
+        for panel, block in zip(panels, names, strict=True):
             for name, line in frame[frame["block"] == block].groupby("class", sort=False):
                 colour, dashes = look[str(name)]
                 x, mean, deviation = (line[key].to_numpy() for key in ("channel", "mean", "sd"))
@@ -109,11 +105,11 @@ def plot_lines(frame: pd.DataFrame, *, limits: tuple[float, float] | None, band:
             panel.grid(axis="y")
             if limits:
                 panel.set_ylim(limits[0] - 0.02, limits[1] + 0.02)
-        for row in axes:
-            row[0].set_ylabel("gate")
-        for panel in (axes.flat[number] for number in range(max(0, len(names) - columns), len(names))):
+        for panel in panels[::columns]:
+            panel.set_ylabel("gate")
+        for panel in panels[-columns:]:
             panel.set_xlabel("channel")
-        handles, labels = axes.flat[0].get_legend_handles_labels()
+        handles, labels = panels[0].get_legend_handles_labels()
         most = 3 if narrow(width) else 6
         figure.legend(handles, labels, loc="outside lower center", ncols=min(most, len(labels)), frameon=False)
         return figure
