@@ -62,6 +62,8 @@ def judge_series(
 ) -> SeriesResult:
     """Judge the findings of a series; studies that have not begun, or lack a row, have no effect.
 
+    `printed` are the paper's gains of the first row, by study.
+
     Each finding is tested at `ALPHA` over the number of findings, in either direction. Studies are independent.
 
     Raises:
@@ -71,7 +73,8 @@ def judge_series(
     for row in series.rows:
         for study in series.studies:
             assessment = assessments.get(study.name)
-            found = row_effect(assessment, row, (printed or {}).get(study.name)) if assessment else None
+            paper = (printed or {}).get(study.name) if row == series.rows[0] else None
+            found = row_effect(assessment, row, paper) if assessment else None
             if found is not None:
                 effects[row][study.name] = found
     metrics = {each.metric for row in effects.values() for each in row.values()}

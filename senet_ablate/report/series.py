@@ -16,8 +16,9 @@ from senet_ablate.report.figures.trend import plot_trend
 from senet_ablate.report.findings import METRIC_NAMES, WORDS, percent
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
-from senet_ablate.report.summary import only_field, printed_line, protocol_fields
+from senet_ablate.report.summary import forest_line, measured, only_field, printed_line, protocol_fields
 from senet_ablate.report.tables import UNITS_OF
+from senet_ablate.spec.claims import PLAIN
 
 
 def labels(result: SeriesResult) -> dict[str, str]:
@@ -36,22 +37,13 @@ def gains_frame(result: SeriesResult) -> pd.DataFrame:
         [
             {"row": names[row], "study": study.name, "label": study.label, "group": study.group}
             | protocol_fields(each)
-            | {
-                "error_no_se": each.judge.evidence.sample.arm_means[each.judge.contrasts.arm("plain")],
-                "n_per_variant": " ".join(map(str, each.n)),
-                "gain": each.estimate,
-                "low": each.low,
-                "high": each.high,
-                "p_one_sided": each.p,
-                "verdict": each.verdict,
-                "paper": each.paper,
-                "seeds": " ".join(f"{value:.6g}" for value in each.seeds.values()),
-            }
+            | {"error_no_se": each.judge.evidence.sample.arm_means[each.judge.contrasts.arm(PLAIN)]}
+            | measured(each)
             for row, effects in result.effects.items()
             for study in result.series.studies
             if (each := effects.get(study.name)) is not None
         ]
-    )
+    ).rename(columns={"estimate": "gain"})
 
 
 def printed_gains(result: SeriesResult) -> pd.DataFrame:
@@ -158,19 +150,11 @@ def forest_of_series(result: SeriesResult) -> pd.DataFrame:
     """A line per row and study for the forest plot, under the heading of row and group."""
     names = labels(result)
     lines = [
-        {
-            "group": names[row] + (f": {study.group[0].lower()}{study.group[1:]}" if study.group else ""),
-            "name": study.label,
-            "comparison": "",
-            "estimate": each.estimate,
-            "low": each.low,
-            "high": each.high,
-            "seeds": " ".join(f"{value:.6g}" for value in each.seeds.values()),
-            "margin": None,
-            "paper": each.paper if row == result.series.rows[0] else None,
-            "verdict": each.verdict,
-            "n": str(min(each.n)),
-        }
+        forest_line(
+            each,
+            study.label,
+            group=names[row] + (f": {study.group[0].lower()}{study.group[1:]}" if study.group else ""),
+        )
         for row, effects in result.effects.items()
         for study in result.series.studies
         if (each := effects.get(study.name)) is not None

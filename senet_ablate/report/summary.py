@@ -32,22 +32,27 @@ def protocol_fields(each: StudyEffect) -> dict[str, object]:
     }
 
 
+def measured(each: StudyEffect) -> dict[str, object]:
+    """What came out in a study, for a file."""
+    return {
+        "n_per_variant": " ".join(map(str, each.n)),
+        "estimate": each.estimate,
+        "low": each.low,
+        "high": each.high,
+        "p_one_sided": each.p,
+        "verdict": each.verdict,
+        "paper": each.paper,
+        "seeds": _seeds(each),
+    }
+
+
 def summary_frame(summary: Summary) -> pd.DataFrame:
     """A line per study: what it is, the fields in which the studies differ, estimate, interval, p, verdict, seeds."""
     lines = [
         {"study": each.study}
         | protocol_fields(each)
-        | {
-            "n_per_variant": " ".join(map(str, each.n)),
-            **{f"varied.{field}": values[place] for field, values in summary.varied.items()},
-            "estimate": each.estimate,
-            "low": each.low,
-            "high": each.high,
-            "p_one_sided": each.p,
-            "verdict": each.verdict,
-            "paper": each.paper,
-            "seeds": " ".join(f"{value:.6g}" for value in each.seeds.values()),
-        }
+        | {f"varied.{field}": values[place] for field, values in summary.varied.items()}
+        | measured(each)
         for place, each in enumerate(summary.effects)
     ]
     return pd.DataFrame(lines).astype(dict.fromkeys(("estimate", "low", "high", "p_one_sided", "paper"), float))
@@ -112,24 +117,35 @@ def remarks(summary: Summary) -> list[str]:
     return lines
 
 
+def forest_line(each: StudyEffect, name: str, comparison: str = "", group: str = "") -> dict[str, object]:
+    """One study in `COLUMNS` of the forest plot."""
+    return {
+        "group": group,
+        "name": name,
+        "comparison": comparison,
+        "estimate": each.estimate,
+        "low": each.low,
+        "high": each.high,
+        "seeds": _seeds(each),
+        "margin": None,
+        "paper": each.paper,
+        "verdict": each.verdict,
+        "n": _range(each),
+    }
+
+
+def _seeds(each: StudyEffect) -> str:
+    return " ".join(f"{value:.6g}" for value in each.seeds.values())
+
+
 def forest_of_studies(summary: Summary) -> pd.DataFrame:
     """A row per study for the forest plot, by the value of the field in which they differ if it is one alone."""
     field = only_field(summary)
     values = summary.varied[field] if field else ("",) * len(summary.effects)
     lines = [
-        {
-            "group": "",
-            "name": each.study,
-            "comparison": f"({field.rpartition('.')[2]} {value})" if field and field != "data.images" else "",
-            "estimate": each.estimate,
-            "low": each.low,
-            "high": each.high,
-            "seeds": " ".join(f"{value:.6g}" for value in each.seeds.values()),
-            "margin": None,
-            "paper": each.paper,
-            "verdict": each.verdict,
-            "n": _range(each),
-        }
+        forest_line(
+            each, each.study, f"({field.rpartition('.')[2]} {value})" if field and field != "data.images" else ""
+        )
         for each, value in zip(summary.effects, values, strict=True)
     ]
     return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float))
