@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 
 from senet_ablate.data.layout import LAYOUT, LIST_LIMIT, OTHER, Files, find_layout
-from senet_ablate.data.transforms import Mark, evaluation_view, read_marked
-from senet_ablate.environment import unwarned
+from senet_ablate.data.transforms import Mark, evaluation_view, heard, pixel_digest, read_image, read_marked
 from senet_ablate.errors import UserError, did_you_mean, reason
 from senet_ablate.files import read_file, write_atomic
 from senet_ablate.spec.protocol import DataConfig
@@ -39,11 +38,15 @@ class Listing:
     labels: tuple[int, ...]
     skipped: tuple[str, ...] = ()
     marks: Mapping[str, int] = field(default_factory=dict)
+    warned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A user's image folder as its file names tell it; nothing is decoded yet."""
+    """A user's image folder as its file names tell it; nothing is decoded yet.
+
+    `repeated` counts test images with the pixels of a training image, once files were checked.
+    """
 
     root: Path
     class_names: tuple[str, ...]
@@ -51,6 +54,12 @@ class Folder:
     test: Listing
     parts: tuple[str, str] = ("train", "test")
     notices: tuple[str, ...] = ()
+    repeated: int = 0
+
+    @property
+    def listings(self) -> dict[str, Listing]:
+        """Its two parts by what they are for."""
+        return {"train": self.train, "test": self.test}
 
     def state(self, *key: object) -> str:
         """Hash of the folder as it lies here, times of change included, and of `key`: its name in the cache."""
@@ -125,6 +134,7 @@ class Decoded:
     labels: np.ndarray
     skipped: tuple[str, ...]
     marks: Mapping[str, int]
+    warned: tuple[str, ...]
 
 
 def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[str], None]) -> tuple[Decoded, Decoded]:
@@ -150,7 +160,7 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
         try:
             notes: dict[str, Any] = {
                 name: _decode_part(listing, folder.class_names, config, scratch / name)
-                for name, listing in (("train", folder.train), ("test", folder.test))
+                for name, listing in folder.listings.items()
             }
             notes["root"] = str(folder.root.resolve())
             (scratch / "complete.json").write_text(json.dumps(notes), encoding="utf-8")
@@ -175,7 +185,8 @@ def _decoded(stem: Path, notes: Mapping[str, Any], config: DataConfig) -> Decode
         raise ValueError(f"{images.dtype} of shape {images.shape} in {stem}-images.npy")
     if (labels.dtype, labels.shape) != (np.int64, (len(images),)):
         raise ValueError(f"{labels.dtype} of shape {labels.shape} in {stem}-labels.npy")
-    return Decoded(images, labels, tuple(map(str, notes["skipped"])), _marks(notes["marks"]))
+    warned = tuple(map(str, notes.get("warned", ())))  # copies of earlier versions have none
+    return Decoded(images, labels, tuple(map(str, notes["skipped"])), _marks(notes["marks"]), warned)
 
 
 def _marks(notes: Mapping[str, Any]) -> dict[str, int]:
@@ -196,7 +207,7 @@ def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataCon
     kept: list[int] = []
     skipped: list[str] = []
     marks: Counter[str] = Counter()
-    with unwarned(), ThreadPoolExecutor() as threads:
+    with heard() as told, ThreadPoolExecutor() as threads:
         for number, result in enumerate(threads.map(decoded, listing.paths)):
             if isinstance(result, str):
                 skipped.append(result)
@@ -209,13 +220,13 @@ def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataCon
     _check_classes(labels.tolist(), class_names, skipped)
     np.save(f"{stem}-images.npy", images[: len(kept)])
     np.save(f"{stem}-labels.npy", labels)
-    return {"skipped": skipped, "marks": marks}
+    return {"skipped": skipped, "marks": marks, "warned": sorted(set(told))}
 
 
 def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) -> tuple[Folder, str]:
     """Drop files that cannot be decoded, for a folder that is streamed: else a run would meet them after hours.
 
-    Looked at once per machine; what was found is kept under `cache`.
+    Looked at once per machine; what was found is kept under `cache`, test images that are in train, too, among it.
 
     Returns:
         The folder as it is used, and its fingerprint: names, labels and sizes of these files, and samples of each.
@@ -223,26 +234,24 @@ def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) ->
     Raises:
         UserError: every file of a class is unreadable.
     """
-    place = cache / f"checked-{folder.state('checked', READING)}.json"
+    place = cache / f"checked-{folder.state('checked and compared', READING)}.json"
     if not place.exists():
         total = len(folder.train.paths) + len(folder.test.paths)
         announce(
             f"decoding {total:,} image files of {folder.root} once, to find those that are broken; "
             f"{3 * SAMPLE:,} bytes of each enter the fingerprint"
         )
-        write_atomic(place, json.dumps([_check(folder.train, small=True), _check(folder.test, small=False)]))
+        write_atomic(place, json.dumps(_check(folder)))
     try:
-        found = json.loads(read_file(place, LIST_LIMIT))
-        train, test = (
-            _without(listing, {int(number): str(why) for number, why in bad.items()}, _marks(marks))
-            for listing, (bad, marks, _) in zip((folder.train, folder.test), found, strict=True)
-        )
-        samples = [str(digest) for *_, digest in found]
+        notes = json.loads(read_file(place, LIST_LIMIT))
+        train, test = (_without(listing, notes[name]) for name, listing in folder.listings.items())
+        samples = [str(notes[name]["samples"]) for name in folder.listings]
+        repeated = int(notes["repeated"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{place}: damaged list of images ({error}); remove it, it is made anew") from None
     for part in (train, test):
         _check_classes(part.labels, folder.class_names, part.skipped)
-    used = replace(folder, train=train, test=test)
+    used = replace(folder, train=train, test=test, repeated=repeated)
     return used, used.fingerprint("names, sizes and samples", *samples, *([READING] if is_changed(used) else []))
 
 
@@ -251,13 +260,15 @@ def is_changed(folder: Folder) -> bool:
     return any(count for part in (folder.train, folder.test) for mark, count in part.marks.items() if mark != "grey")
 
 
-def _without(listing: Listing, bad: dict[int, str], marks: Mapping[str, int]) -> Listing:
+def _without(listing: Listing, notes: Mapping[str, Any]) -> Listing:
+    bad = {int(number): str(why) for number, why in notes["bad"].items()}
     good = [number for number in range(len(listing.paths)) if number not in bad]
     return Listing(
         paths=tuple(listing.paths[number] for number in good),
         labels=tuple(listing.labels[number] for number in good),
         skipped=(*(f"{listing.paths[number]}: {why}" for number, why in bad.items()), *listing.skipped),
-        marks=marks,
+        marks=_marks(notes["marks"]),
+        warned=tuple(map(str, notes["warned"])),
     )
 
 
@@ -266,21 +277,52 @@ def _check_classes(labels: Iterable[int], class_names: tuple[str, ...], skipped:
         raise UserError(f"class {class_names[label]!r}: none of its files can be read, for example {skipped[0]}")
 
 
-def _check(listing: Listing, *, small: bool) -> tuple[dict[int, str], dict[str, int], str]:
-    """Numbers of files that are no images, with the reason; of the others, how many are changed, and their samples."""
+def _check(folder: Folder) -> dict[str, Any]:
+    """What `check_files` keeps: of each part what `_check_part` notes, and how many test images are in train, too."""
+    # Small copies of JPEGs are equal where the images are, but only among JPEGs.
+    small = all(path.suffix.lower() in (".jpg", ".jpeg") for part in folder.listings.values() for path in part.paths)
+    notes: dict[str, Any] = {}
+    images: dict[str, dict[bytes, list[Path]]] = {}
+    for name, listing in folder.listings.items():
+        notes[name], images[name] = _check_part(listing, small=small)
+    shared = [(images["train"][key], images["test"][key]) for key in images["train"].keys() & images["test"].keys()]
+    return notes | {"repeated": sum(_count_equal(*paths) if small else len(paths[1]) for paths in shared)}
 
-    def look(path: Path) -> tuple[frozenset[Mark], bytes] | str:
+
+def _check_part(listing: Listing, *, small: bool) -> tuple[dict[str, Any], dict[bytes, list[Path]]]:
+    """Numbers of files that are no images, with the reason; of the others, how many are changed, and their samples.
+
+    And the files of each image, by a digest of its pixels, of a small copy if `small`.
+    """
+
+    def look(path: Path) -> tuple[frozenset[Mark], bytes, bytes] | str:
         try:
-            return read_marked(path, small=small)[1], _sample(path)
+            image, marks = read_marked(path, small=small)
+            return marks, _sample(path), pixel_digest(image)
         except (OSError, MemoryError) as error:
             return f"{str(error) or 'too large for the memory'}"
 
-    with unwarned(), ThreadPoolExecutor() as threads:
+    with heard() as told, ThreadPoolExecutor() as threads:
         found = list(threads.map(look, listing.paths))
-    bad = {number: result for number, result in enumerate(found) if isinstance(result, str)}
+    images: dict[bytes, list[Path]] = {}
+    for path, result in zip(listing.paths, found, strict=True):
+        if not isinstance(result, str):
+            images.setdefault(result[2], []).append(path)
     good = [result for result in found if not isinstance(result, str)]
-    samples = hashlib.blake2b(b"".join(sample for _, sample in good), digest_size=16).hexdigest()
-    return bad, dict(Counter(mark for marks, _ in good for mark in marks)), samples
+    notes = {
+        "bad": {number: result for number, result in enumerate(found) if isinstance(result, str)},
+        "marks": Counter(mark for marks, *_ in good for mark in marks),
+        "samples": hashlib.blake2b(b"".join(sample for _, sample, _ in good), digest_size=16).hexdigest(),
+        "warned": sorted(set(told)),
+    }
+    return notes, images
+
+
+def _count_equal(train: Sequence[Path], test: Sequence[Path]) -> int:
+    """How many test images have the pixels of a training image; they are decoded whole."""
+    with heard():
+        known = {pixel_digest(read_image(path)) for path in train}
+        return sum(pixel_digest(read_image(path)) in known for path in test)
 
 
 SAMPLE = 1024
@@ -296,9 +338,9 @@ def _sample(path: Path) -> bytes:
     return digest.digest()
 
 
-def describe_skipped(names: Sequence[str]) -> str | None:
-    """One notice that counts the skipped files and names the first of them, or None."""
+def describe_files(what: str, names: Sequence[str]) -> str | None:
+    """One notice that counts files and names the first of them, or None: `skipped {} files`."""
     if not names:
         return None
     more = f"\n  … and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"skipped {len(names)} files:\n  " + "\n  ".join(names[:5]) + more
+    return f"{what.format(len(names))}:\n  " + "\n  ".join(names[:5]) + more

@@ -12,6 +12,7 @@ import pandas as pd
 from senet_ablate.errors import UserError
 from senet_ablate.files import ARRAY_LIMIT, read_file
 from senet_ablate.report.escape import csv_text, visible
+from senet_ablate.report.figures.fonts import key_in_words, numbered
 from senet_ablate.report.figures.gates import CLASS_LABELS, heat_frame, plot_heat, plot_lines
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
@@ -98,16 +99,19 @@ def write_excitation(
     lines = line_table(blocks, classes)
     spread = line_table(blocks, {name: classes[name] for name in pair}, with_all=False)
     heat = heat_frame(blocks, every if len(every) <= CLASS_LABELS else classes)
+    names = numbered([*every, *classes, ALL])
     limits = (0.0, 1.0) if blocks[0].gate in ("sigmoid", "random", "constant") else None
+    drawn = {"gates": heat, "class_means": lines, "instance_spread": spread}
+    shown = {name: frame.assign(**{"class": frame["class"].map(names)}) for name, frame in drawn.items()}
     written = ReportFolder(folder, folder.parents[2])
-    written.write("excitation.md", to_markdown(subject, blocks, numbers, list(classes), pair))
+    written.write("excitation.md", to_markdown(subject, blocks, numbers, list(classes), pair, key_in_words(names)))
     written.write("blocks.csv", csv_text(numbers))
-    for name, frame, draw in (
-        ("gates", heat, partial(plot_heat, heat, limits=limits)),
-        ("class_means", lines, partial(plot_lines, lines, limits=limits, band=False)),
-        ("instance_spread", spread, partial(plot_lines, spread, limits=limits, band=True)),
+    for name, draw in (
+        ("gates", partial(plot_heat, shown["gates"], limits=limits)),
+        ("class_means", partial(plot_lines, shown["class_means"], limits=limits, band=False)),
+        ("instance_spread", partial(plot_lines, shown["instance_spread"], limits=limits, band=True)),
     ):
-        written.picture(name, frame, name, draw, into="", float_format="%.10g")
+        written.picture(name, drawn[name], name, draw, into="", float_format="%.10g")
     return written.files
 
 
@@ -140,8 +144,9 @@ def to_markdown(
     numbers: pd.DataFrame,
     classes: Sequence[str],
     pair: Sequence[str],
+    key: str = "",
 ) -> str:
-    """The page: what was looked at, the numbers by stage and by block, what they mean, the figures."""
+    """The page: what was looked at, the numbers by stage and by block, what they mean, the figures and their `key`."""
     gate = blocks[0].gate
     limit = UPPER_LIMIT.get(gate)
     saturation = (
@@ -162,6 +167,7 @@ def to_markdown(
         all=ALL,
         shown=CHANNELS_SHOWN,
         pair=pair,
+        key=key,
     )
 
 

@@ -412,7 +412,8 @@ def changes(
 
 
 def _held_fixed(protocol: Protocol) -> dict[str, object]:
-    return protocol.model_dump(exclude={"name", "description", "images", "seeds"})
+    held = protocol.model_copy(update={"network": protocol.network.identity})
+    return held.model_dump(exclude={"name", "description", "images", "seeds"})
 
 
 def _images(data: DataFacts) -> dict[str, object]:

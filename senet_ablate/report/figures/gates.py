@@ -47,7 +47,7 @@ def plot_heat(frame: pd.DataFrame, *, limits: tuple[float, float] | None, width:
     names, classes = list(frame["block"].unique()), list(frame["class"].unique())
     columns, rows = _grid(len(names), width)
     low, high = limits or (float(frame["mean"].min()), float(frame["mean"].max()))
-    with style():
+    with style(classes):
         tall = max(0.75, 0.1 * len(classes)) + 0.45
         figure = Figure(figsize=(width, tall * rows + 0.6), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
@@ -90,7 +90,7 @@ def plot_lines(frame: pd.DataFrame, *, limits: tuple[float, float] | None, band:
     columns, rows = _grid(len(names), width)
     looks = itertools.cycle(zip(itertools.cycle(COLOURS[1:]), itertools.cycle(DASHES), strict=False))
     look = {name: ("black", "-") if name == ALL else next(looks) for name in classes}
-    with style():
+    with style(classes):
         figure = Figure(figsize=(width, ROW_HEIGHT * rows + HEAD), layout="constrained")
         axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for panel, block in itertools.zip_longest(axes.flat, names):

@@ -57,13 +57,15 @@ def plot_table(table: Table, width: float = PAGE) -> Figure:
     frame = table_frame(table)
     cost = max(COSTS, key=lambda name: frame[name].nunique())  # parameters where both differ alike
     panels = 1 + (len(set(frame[cost].dropna())) > 1)
-    with style():
+    with style(frame["label"]) as unseen:
+        frame["label"] = frame["label"].where(~frame["label"].isin(unseen), frame["row"])
         figure = Figure(figsize=(width, 0.27 * len(frame) + 0.95), layout="constrained")
         errors, *costs = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=[3, 1][:panels])[0]
         _draw_errors(errors, table, frame)
         for panel in costs:
             _draw_cost(panel, frame[cost].astype(float), COSTS[cost])
-        reference = "" if narrow(width) else f" to {table.ablation.row(table.ablation.reference).label}"
+        (to,) = frame.loc[frame["row"] == table.ablation.reference, "label"]
+        reference = "" if narrow(width) else f" to {to}"
         handles = [
             Line2D([], [], color="black", linewidth=1, marker="o", markersize=4.5, label="mean and 95 % interval"),
             seed_key(),
