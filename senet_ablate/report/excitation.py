@@ -100,11 +100,12 @@ def write_excitation(
     spread = line_table(blocks, {name: classes[name] for name in pair}, with_all=False)
     heat = heat_frame(blocks, every if len(every) <= CLASS_LABELS else classes)
     names = numbered([*every, *classes, ALL])
+    key = key_in_words({name: names[name] for name in heat["class"].unique()})
     limits = (0.0, 1.0) if blocks[0].gate in ("sigmoid", "random", "constant") else None
     drawn = {"gates": heat, "class_means": lines, "instance_spread": spread}
     shown = {name: frame.assign(**{"class": frame["class"].map(names)}) for name, frame in drawn.items()}
     written = ReportFolder(folder, folder.parents[2])
-    written.write("excitation.md", to_markdown(subject, blocks, numbers, list(classes), pair, key_in_words(names)))
+    written.write("excitation.md", to_markdown(subject, blocks, numbers, list(classes), pair, key))
     written.write("blocks.csv", csv_text(numbers))
     for name, draw in (
         ("gates", partial(plot_heat, shown["gates"], limits=limits)),

@@ -18,6 +18,7 @@ import senet_ablate.data.datasets
 import senet_ablate.data.folders
 from senet_ablate.data.datasets import LoadedData, load_data
 from senet_ablate.data.folders import list_folder
+from senet_ablate.data.inspect import inspect_folder
 from senet_ablate.data.loaders import EpochSampler, FileSplit, ResidentSplit
 from senet_ablate.errors import UserError
 from senet_ablate.execution.driver import prepare
@@ -238,6 +239,24 @@ def test_what_is_data_does_not_depend_on_the_warning_filter(
             found.append((data.facts, read_all(data)))
     assert found[0] == found[1]
     assert (found[0][0].skipped, found[0][1]) == (0, 12)
+
+
+def test_what_pillow_warns_of_has_the_name_of_the_file(
+    tmp_path: Path, load: Callable[[Path], LoadedData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_folder(tmp_path / "images")
+    large = [root / "train" / "cat" / "5.png", root / "test" / "dog" / "7.jpg"]
+    for path in large:
+        random_image(1, 16, 16).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    for _ in range(2):  # heard, and as it was kept
+        (notice,) = (text for text in load(root).notices if "warnings" in text)
+        first, *lines = notice.splitlines()
+        assert first == "2 warnings of Pillow:"
+        expected = [f"  {path}: Image size (256 pixels) exceeds limit of 200 pixels" for path in large]
+        assert [line.partition(",")[0] for line in lines] == expected
+    found = inspect_folder(root)
+    assert [text.partition(": ")[0] for text in found.warned] == sorted(map(str, large))
 
 
 def test_a_file_of_another_kind_is_skipped_counted_and_named(

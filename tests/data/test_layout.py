@@ -76,11 +76,27 @@ def test_a_class_with_a_single_image_is_named(tmp_path: Path) -> None:
         load_data(CONFIG, root)
 
 
-def test_test_images_that_are_in_train_are_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_test_images_that_are_in_train_are_counted(stream: bool, tmp_path: Path) -> None:
     root = image_folder(tmp_path / "images")
     (root / "test" / "dog" / "0.png").write_bytes((root / "train" / "cat" / "2.png").read_bytes())
     Image.open(root / "train" / "dog" / "1.png").save(root / "test" / "dog" / "1.bmp")  # other bytes, same pixels
-    assert load_data(CONFIG, root).facts.repeated == 2
+    for _ in range(2):  # found, and as it was kept
+        assert load_data(CONFIG, root, stream=stream).facts.repeated == 2
+
+
+def test_only_equal_jpegs_count_as_repeated_though_their_small_copies_are_compared_first(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", side=64, suffix="jpg")
+    known = root / "train" / "cat" / "1.jpg"
+    tagged = Image.Exif()
+    tagged[ExifTags.Base.Software] = "other bytes"
+    with Image.open(known) as image:  # the same coefficients, so the same pixels
+        image.save(root / "test" / "dog" / "5.jpg", quality="keep", exif=tagged)
+    # A checkerboard of single pixels has the means of plain grey, of which alone a small copy is made.
+    squares = np.indices((64, 64)).sum(0) % 2 * 100 + 78
+    for part, pixels in (("train", squares), ("test", np.full((64, 64), 128))):
+        Image.fromarray(pixels.astype(np.uint8)).convert("RGB").save(root / part / "cat" / "9.jpg", quality=100)
+    assert load_data(CONFIG, root, stream=True).facts.repeated == 1
 
 
 # --- a list of files ---
