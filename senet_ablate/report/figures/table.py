@@ -20,7 +20,7 @@ from senet_ablate.report.figures.style import (
     style,
 )
 from senet_ablate.report.findings import METRIC_NAMES
-from senet_ablate.report.tables import UNITS_OF, Table
+from senet_ablate.report.tables import UNITS_OF, Table, most
 
 COSTS = {"added_params": "params", "added_macs": "MACs"}
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -40,8 +40,8 @@ def table_frame(table: Table) -> pd.DataFrame:
             "label": frame["label"],
             "n": frame["n"],
             "error": error,
-            "low": error - half,
-            "high": error + half,
+            "low": (error - half).clip(lower=0.0),
+            "high": (error + half).clip(upper=most(table.metric)),
             "seeds": [" ".join(f"{value:.6g}" for value in table.seeds[row]) for row in frame["row"]],
             "paper": reference + frame["paper_diff_to_reference"].astype(float),
             **{cost: frame[cost] for cost in COSTS},
@@ -81,8 +81,9 @@ def _draw_errors(axes: Axes, table: Table, frame: pd.DataFrame) -> None:
     known = frame[frame["error"].notna()]
     spread = known.assign(low=known["low"].fillna(known["error"]), high=known["high"].fillna(known["error"]))
     others = known["paper"].dropna().tolist()
-    top = 100.0 if UNITS_OF[table.metric] == "%" else float("inf")
-    axes.set_xlim(axis_range(spread["low"].tolist(), spread["high"].tolist(), *others, floor=0.0, top=top))
+    axes.set_xlim(
+        axis_range(spread["low"].tolist(), spread["high"].tolist(), *others, floor=0.0, top=most(table.metric))
+    )
     axes.set(ylim=(len(frame) - 0.4, -0.6), xlabel=f"{METRIC_NAMES[table.metric]}, {UNITS_OF[table.metric]}")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yticks(range(len(frame)), frame["label"].tolist())
