@@ -144,7 +144,7 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
     skipped = f", {facts.skipped} files skipped" if facts.skipped else ""
     records = [record for row in ablation.rows for record in outcomes.runs.get(row.arm, ())]
     remarks = [
-        f"{network.backbone}, width {network.width}, {network.stem} stem, stride in the {network.stride_in}; "
+        f"{network.in_words(whole=True)}; "
         f"{pin.protocol.images_name} at {data.resolution}x{data.resolution}, {facts.n_train:,} training, "
         f"{facts.n_validation:,} validation and {facts.n_test:,} test images in {facts.classes} classes{skipped}; "
         f"{recipe.epochs} epochs, batch {recipe.batch_size}.",

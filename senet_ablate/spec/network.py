@@ -286,6 +286,14 @@ class Network(Spec):
             raise ValueError("pretrained = true is for networks of torchvision and timm; name a file of weights")
         return self
 
+    def in_words(self, *, whole: bool = False) -> str:
+        """What can be said of this network, `resnet14, width 16`; `whole` adds stem and stride of Table 1's kind."""
+        known = BACKBONES[self.backbone] if is_ours(self.backbone) else None
+        words = [self.backbone, *([f"width {self.width}"] if known else [])]
+        if whole and known and len(known.depths) == 4:
+            words += [f"{self.stem} stem", f"stride in the {self.stride_in}"]
+        return ", ".join(words + (["pretrained"] if self.pretrained else []))
+
     @property
     def identity(self) -> Network:
         """The network without the place of its file of weights, whose digest `source` has."""

@@ -397,6 +397,21 @@ def test_weights_are_published_for_networks_of_two_libraries(backbone):
         Network(backbone=backbone, pretrained=True)
 
 
+def test_a_network_is_told_by_what_it_has():
+    told = [
+        Network(backbone="resnet14", width=16, stem="small").in_words(whole=True),
+        Network(backbone="wrn10-2", width=32).in_words(whole=True),
+        Network(backbone="torchvision:resnet18", pretrained=True).in_words(whole=True),
+        Network(backbone="timm:resnet18").in_words(),
+    ]
+    assert told == [
+        "resnet14, width 16, small stem, stride in the 1x1",
+        "wrn10-2, width 32",
+        "torchvision:resnet18, pretrained",
+        "timm:resnet18",
+    ]
+
+
 def test_a_list_of_files_is_of_a_folder():
     with pytest.raises(ValidationError, match='set dataset = "folder"'):
         DataConfig(**DATA, splits="splits.csv")
