@@ -12,8 +12,9 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -146,28 +147,12 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
         UserError: every file of a class is unreadable.
     """
     place = cache / f"folder-{folder.state(READING, len(folder.train.paths), config.resolution, config.short_side)}"
-    if not (place / "complete.json").is_file():
-        total = len(folder.train.paths) + len(folder.test.paths)
-        announce(f"decoding {total:,} images of {folder.root} (once; kept in {place})")
-        try:
+    with _kept_in(cache):
+        if not (place / "complete.json").is_file():
+            total = len(folder.train.paths) + len(folder.test.paths)
+            announce(f"decoding {total:,} images of {folder.root} (once; kept in {place})")
             cache.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(dir=cache, prefix=".decoding-"))
-        except OSError as error:
-            raise UserError(
-                f"{cache}: decoded images cannot be kept there ({error.strerror}); name another folder with "
-                "SENET_ABLATE_CACHE=FOLDER"
-            ) from None
-        try:
-            notes: dict[str, Any] = {
-                name: _decode_part(listing, folder.class_names, config, scratch / name)
-                for name, listing in folder.listings.items()
-            }
-            notes["root"] = str(folder.root.resolve())
-            (scratch / "complete.json").write_text(json.dumps(notes), encoding="utf-8")
-            if not place.exists():
-                scratch.replace(place)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            _decode_into(place, folder, config)
     try:
         notes = json.loads(read_file(place / "complete.json", LIST_LIMIT))
         return _decoded(place / "train", notes["train"], config), _decoded(place / "test", notes["test"], config)
@@ -175,6 +160,43 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
         raise UserError(
             f"{place}: damaged copy of decoded images ({reason(error)}); remove it, they are decoded anew"
         ) from None
+
+
+@contextmanager
+def _kept_in(cache: Path) -> Iterator[None]:
+    """Write into the cache in here; what it answers names the variable that would help.
+
+    Raises:
+        UserError: it cannot be written, is full, or is somebody else's.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{cache}: decoded images cannot be kept there ({error.strerror or error}); name another folder with "
+            "SENET_ABLATE_CACHE=FOLDER"
+        ) from None
+
+
+def _decode_into(place: Path, folder: Folder, config: DataConfig) -> None:
+    """Make the copy beside its place and move it there as a whole, unless somebody else was faster."""
+    scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=".decoding-"))
+    try:
+        made = scratch / "made"  # unlike a temporary folder it is for others to read, as far as the user's mask says
+        made.mkdir()
+        notes: dict[str, Any] = {
+            name: _decode_part(listing, folder.class_names, config, made / name)
+            for name, listing in folder.listings.items()
+        }
+        notes["root"] = str(folder.root.resolve())
+        (made / "complete.json").write_text(json.dumps(notes), encoding="utf-8")
+        try:
+            made.replace(place)
+        except OSError:
+            if not (place / "complete.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _decoded(stem: Path, notes: Mapping[str, Any], config: DataConfig) -> Decoded:
@@ -235,13 +257,14 @@ def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) ->
         UserError: every file of a class is unreadable.
     """
     place = cache / f"checked-{folder.state('checked and compared', READING)}.json"
-    if not place.exists():
-        total = len(folder.train.paths) + len(folder.test.paths)
-        announce(
-            f"decoding {total:,} image files of {folder.root} once, to find those that are broken; "
-            f"{3 * SAMPLE:,} bytes of each enter the fingerprint"
-        )
-        write_atomic(place, json.dumps(_check(folder)))
+    with _kept_in(cache):
+        if not place.exists():
+            total = len(folder.train.paths) + len(folder.test.paths)
+            announce(
+                f"decoding {total:,} image files of {folder.root} once, to find those that are broken; "
+                f"{3 * SAMPLE:,} bytes of each enter the fingerprint"
+            )
+            write_atomic(place, json.dumps(_check(folder)))
     try:
         notes = json.loads(read_file(place, LIST_LIMIT))
         train, test = (_without(listing, notes[name]) for name, listing in folder.listings.items())

@@ -43,6 +43,44 @@ def test_of_two_labelled_parts_test_is_taken_which_is_said(tmp_path: Path) -> No
     assert data.notices == ("test/ is taken as the test part; val/ is not used",)
 
 
+@pytest.mark.parametrize(
+    ("train", "test"), [("Train", "TEST"), ("training", "validation"), ("train", "valid"), ("Training", "Testing")]
+)
+def test_parts_are_known_by_their_other_spellings(train: str, test: str, tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", test=test)
+    (root / "train").rename(root / train)
+    facts = load_data(CONFIG, root).facts
+    assert (facts.parts, facts.train_counts, facts.test_counts) == ((train, test), (4, 4), (2, 2))
+
+
+def test_of_two_spellings_of_a_part_the_usual_one_is_taken_which_is_said(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    image_folder(root / "more", per_class=(1, 1))
+    (root / "more" / "train").rename(root / "training")
+    data = load_data(CONFIG, root)
+    assert data.facts.train_counts == (4, 4)
+    assert "train/ is taken; training/ is not used" in data.notices
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "made", ("bus", "train")) / "train"
+    assert {name: len(each.images) for name, each in find_layout(root).files[""].items()} == {"bus": 4, "train": 4}
+    (root / "test").mkdir()  # as for a competition: photos without labels
+    random_image(1).save(root / "test" / "1.png")
+    layout = find_layout(root)
+    assert set(layout.files[""]) == {"bus", "train"}
+    assert layout.notices == ("test/ has no class folders and is not used",)
+
+
+def test_images_outside_of_class_folders_are_counted_and_named(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    for name in ("b.jpg", "a.png", ".c.png", "notes.txt"):
+        (root / "train" / name).write_bytes(b"x")
+    data = load_data(CONFIG, root)
+    assert data.notices == (f"images outside of class folders, not used: 2 ({root / 'train' / 'a.png'}, …)",)
+    assert data.facts.skipped == 0
+
+
 @pytest.mark.parametrize("folder", ["@eaDir", "__MACOSX", ".ipynb_checkpoints", "#recycle"])
 @pytest.mark.parametrize("depth", ["part", "class"])
 def test_what_programs_leave_is_no_class_and_no_image_and_is_named(folder: str, depth: str, tmp_path: Path) -> None:
@@ -131,10 +169,21 @@ def test_a_list_may_lie_in_the_folder_itself(tmp_path: Path) -> None:
     assert load_data(CONFIG.model_copy(update={"splits": "mine.csv"}), root).facts.n_test == 2
 
 
+def test_a_list_may_come_from_windows_or_a_mac(tmp_path: Path) -> None:
+    root, name = listed(tmp_path), unicodedata.normalize("NFC", "ü.png")
+    (root / "a" / "0.png").rename(root / "a" / unicodedata.normalize("NFD", name))
+    rows = [row.replace("a/0.png", f"a/{name}").replace("/", "\\") for row in ROWS]
+    (tmp_path / "splits.csv").write_bytes("\r\n".join(["path,part,class", *rows, ""]).encode("utf-16"))
+    facts = load_data(CONFIG.model_copy(update={"splits": str(tmp_path / "splits.csv")}), root).facts
+    assert (facts.train_counts, facts.test_counts) == ((3, 3), (1, 1))
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
         ("a/0.png,train,a", ["a/0.png is in line 2 too"]),
+        ("a\\0.png,train,a", ["is in line 2 too"]),
+        ("..\\x.png,train,a", ["expected one within"]),
         ("a/9.png,train,a", ["there is no file", "a/9.png"]),
         ("../x.png,train,a", ["expected one within"]),
         ("/etc/x.png,train,a", ["expected one within"]),
@@ -142,7 +191,7 @@ def test_a_list_may_lie_in_the_folder_itself(tmp_path: Path) -> None:
         ("a/1.png,train,", ["class ''"]),
         ("a/1.png", ["part ''"]),
     ],
-    ids=["twice", "missing", "above", "absolute", "part", "no-class", "short"],
+    ids=["twice", "twice-by-windows", "above-by-windows", "missing", "above", "absolute", "part", "no-class", "short"],
 )
 def test_a_mistake_in_a_list_is_told_with_its_line(row: str, words: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
