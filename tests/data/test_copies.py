@@ -15,6 +15,7 @@ from helpers import image_folder
 
 from senet_ablate.data import folders
 from senet_ablate.data.datasets import load_data
+from senet_ablate.errors import UserError
 from senet_ablate.spec.protocol import DataConfig
 
 CONFIG = DataConfig(dataset="folder", resolution=8)
@@ -86,8 +87,6 @@ def test_a_name_that_is_none_is_a_mistake(cache: Callable[..., Result], decode_c
 def test_a_cache_that_cannot_be_written_names_the_variable_to_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from senet_ablate.errors import UserError
-
     (tmp_path / "file").touch()
     monkeypatch.setenv("SENET_ABLATE_CACHE", str(tmp_path / "file" / "cache"))
     root = image_folder(tmp_path / "one")
