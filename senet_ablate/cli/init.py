@@ -81,7 +81,7 @@ def init(data: Path, split: float | None, listed: Path | None, weights: Path | N
     tell(f"reading all images of {data}")
     from senet_ablate.data.inspect import draw_test, inspect_folder, list_text
 
-    found = inspect_folder(data, listed)
+    found = inspect_folder(data, listed, tell)
     if weights is not None:
         _check_weights(weights, len(found.classes))
     _show(found)

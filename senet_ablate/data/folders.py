@@ -11,13 +11,14 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -152,7 +153,7 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
             total = len(folder.train.paths) + len(folder.test.paths)
             announce(f"decoding {total:,} images of {folder.root} (once; kept in {place})")
             cache.mkdir(parents=True, exist_ok=True)
-            _decode_into(place, folder, config)
+            _decode_into(place, folder, config, announce)
     try:
         notes = json.loads(read_file(place / "complete.json", LIST_LIMIT))
         return _decoded(place / "train", notes["train"], config), _decoded(place / "test", notes["test"], config)
@@ -178,14 +179,14 @@ def _kept_in(cache: Path) -> Iterator[None]:
         ) from None
 
 
-def _decode_into(place: Path, folder: Folder, config: DataConfig) -> None:
+def _decode_into(place: Path, folder: Folder, config: DataConfig, announce: Callable[[str], None]) -> None:
     """Make the copy beside its place and move it there as a whole, unless somebody else was faster."""
     scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=".decoding-"))
     try:
         made = scratch / "made"  # unlike a temporary folder it is for others to read, as far as the user's mask says
         made.mkdir()
         notes: dict[str, Any] = {
-            name: _decode_part(listing, folder.class_names, config, made / name)
+            name: _decode_part(listing, folder.class_names, config, made / name, announce)
             for name, listing in folder.listings.items()
         }
         notes["root"] = str(folder.root.resolve())
@@ -215,7 +216,9 @@ def _marks(notes: Mapping[str, Any]) -> dict[str, int]:
     return {str(mark): int(count) for mark, count in notes.items()}
 
 
-def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataConfig, stem: Path) -> dict[str, object]:
+def _decode_part(
+    listing: Listing, class_names: tuple[str, ...], config: DataConfig, stem: Path, announce: Callable[[str], None]
+) -> dict[str, object]:
     view = evaluation_view(config)
 
     def decoded(path: Path) -> tuple[np.ndarray, frozenset[Mark]] | str:
@@ -230,7 +233,8 @@ def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataCon
     skipped: list[str] = []
     marks: Counter[str] = Counter()
     with heard() as told, ThreadPoolExecutor() as threads:
-        for number, result in enumerate(threads.map(decoded, listing.paths)):
+        results = counted(threads.map(decoded, listing.paths), len(listing.paths), announce)
+        for number, result in enumerate(results):
             if isinstance(result, str):
                 skipped.append(result)
                 continue
@@ -264,7 +268,7 @@ def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) ->
                 f"decoding {total:,} image files of {folder.root} once, to find those that are broken; "
                 f"{3 * SAMPLE:,} bytes of each enter the fingerprint"
             )
-            write_atomic(place, json.dumps(_check(folder)))
+            write_atomic(place, json.dumps(_check(folder, announce)))
     try:
         notes = json.loads(read_file(place, LIST_LIMIT))
         train, test = (_without(listing, notes[name]) for name, listing in folder.listings.items())
@@ -300,19 +304,21 @@ def _check_classes(labels: Iterable[int], class_names: tuple[str, ...], skipped:
         raise UserError(f"class {class_names[label]!r}: none of its files can be read, for example {skipped[0]}")
 
 
-def _check(folder: Folder) -> dict[str, Any]:
+def _check(folder: Folder, announce: Callable[[str], None]) -> dict[str, Any]:
     """What `check_files` keeps: of each part what `_check_part` notes, and how many test images are in train, too."""
     # Small copies of JPEGs are equal where the images are, but only among JPEGs.
     small = all(path.suffix.lower() in (".jpg", ".jpeg") for part in folder.listings.values() for path in part.paths)
     notes: dict[str, Any] = {}
     images: dict[str, dict[bytes, list[Path]]] = {}
     for name, listing in folder.listings.items():
-        notes[name], images[name] = _check_part(listing, small=small)
+        notes[name], images[name] = _check_part(listing, announce, small=small)
     shared = [(images["train"][key], images["test"][key]) for key in images["train"].keys() & images["test"].keys()]
     return notes | {"repeated": sum(_count_equal(*paths) if small else len(paths[1]) for paths in shared)}
 
 
-def _check_part(listing: Listing, *, small: bool) -> tuple[dict[str, Any], dict[bytes, list[Path]]]:
+def _check_part(
+    listing: Listing, announce: Callable[[str], None], *, small: bool
+) -> tuple[dict[str, Any], dict[bytes, list[Path]]]:
     """Numbers of files that are no images, with the reason; of the others, how many are changed, and their samples.
 
     And the files of each image, by a digest of its pixels, of a small copy if `small`.
@@ -326,7 +332,7 @@ def _check_part(listing: Listing, *, small: bool) -> tuple[dict[str, Any], dict[
             return f"{str(error) or 'too large for the memory'}"
 
     with heard() as told, ThreadPoolExecutor() as threads:
-        found = list(threads.map(look, listing.paths))
+        found = list(counted(threads.map(look, listing.paths), len(listing.paths), announce))
     images: dict[bytes, list[Path]] = {}
     for path, result in zip(listing.paths, found, strict=True):
         if not isinstance(result, str):
@@ -359,6 +365,22 @@ def _sample(path: Path) -> bytes:
             file.seek(place)
             digest.update(file.read(SAMPLE))
     return digest.digest()
+
+
+SILENCE_S = 60.0
+"""Seconds of reading images after which it is said how far it is."""
+
+T = TypeVar("T")
+
+
+def counted(results: Iterable[T], total: int, announce: Callable[[str], None]) -> Iterator[T]:
+    """Pass on what was read of `total` images, and say now and then how many there were."""
+    told = time.monotonic()
+    for number, result in enumerate(results, 1):
+        if time.monotonic() - told >= SILENCE_S:
+            announce(f"{number:,} of {total:,} images read")
+            told = time.monotonic()
+        yield result
 
 
 def describe_files(what: str, names: Sequence[str]) -> str | None:

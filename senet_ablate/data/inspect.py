@@ -6,12 +6,13 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from senet_ablate.data.folders import counted
 from senet_ablate.data.layout import COLUMNS, Layout, find_layout
 from senet_ablate.data.transforms import heard, pixel_digest, read_marked
 from senet_ablate.errors import UserError
@@ -81,8 +82,10 @@ class Inspection:
         return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def inspect_folder(root: Path, splits: Path | None = None) -> Inspection:
-    """Read every image of every part once.
+def inspect_folder(
+    root: Path, splits: Path | None = None, announce: Callable[[str], None] = lambda text: None
+) -> Inspection:
+    """Read every image of every part once; `announce` is told now and then how far it is.
 
     Raises:
         UserError: there is no such folder, no class folders in it, or no image that can be read.
@@ -95,7 +98,7 @@ def inspect_folder(root: Path, splits: Path | None = None) -> Inspection:
         for path in files.images
     ]
     with heard() as told, ThreadPoolExecutor() as threads:
-        found = list(threads.map(_look, listed))
+        found = list(counted(threads.map(_look, listed), len(listed), announce))
     others = tuple(path for classes in layout.files.values() for files in classes.values() for path in files.others)
     photos = tuple(each for each in found if isinstance(each, Photo))
     unreadable = tuple(each for each in found if isinstance(each, str))
