@@ -88,7 +88,7 @@ def init(data: Path, split: float | None, listed: Path | None, weights: Path | N
     test = found.layout.test
     photos = {"train": found.of(found.layout.train), "test": found.of(test)}
     if test is not None and split is not None:
-        raise UserError(f"--split {split:g}: {listed or data} has a test part already, {test}; leave --split out")
+        raise UserError(f"--split {split:g}: {listed or data} has a test part already, {test}/; leave --split out")
     for part in ("train", "test") if test is not None else ("train",):
         if not photos[part]:
             raise UserError(f"{listed or data}: no image of the {part} part can be read; both parts need some")

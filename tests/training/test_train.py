@@ -106,7 +106,7 @@ def test_a_plateau_schedule_resumes_with_the_losses_it_has_seen(tmp_path, interr
 
 
 def test_a_run_with_mixed_images_resumes_bit_for_bit(tmp_path, interrupt_after):
-    recipe = changed(augmentation={"crop_padding": 1, "mix": ["mixup", "cutmix"], "mix_alpha": 0.4})
+    recipe = changed(augmentation={"crop_padding": 1, "mix": ("mixup", "cutmix"), "mix_alpha": 0.4})
     record, whole = trained(tmp_path / "whole", spec(recipe=recipe))
     interrupt_after(1)
     with pytest.raises(CutOffError):
@@ -212,7 +212,7 @@ def test_a_loss_that_is_no_number_is_a_result_called_diverged(tmp_path):
         ({"batch_size": 33}, 2, ["recipe.batch_size = 33", "2 devices"]),
         ({"augmentation": {"resized_crop": True}}, 1, ["resized_crop", "digits", 'data.dataset = "folder"']),
         (
-            {"batch_size": 2, "augmentation": {"mix": ["cutmix"]}},
+            {"batch_size": 2, "augmentation": {"mix": ("cutmix",)}},
             2,
             ["mix = ['cutmix']", "recipe.batch_size = 2", "each of 2 devices a single one", "recipe.batch_size=4"],
         ),
