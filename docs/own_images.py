@@ -82,7 +82,7 @@ def make_photos(source: Path, root: Path) -> None:
 
 
 OTHERS = ("airplane", "automobile", "deer", "frog", "horse", "truck")
-PER_OTHER = {"train": 200, "test": 20}
+PER_OTHER = {"train": 100, "test": 10}
 BACKBONE = """name = "others"
 description = "the other six classes"
 network = { backbone = "torchvision:resnet18" }

@@ -240,7 +240,7 @@ def _network(resolution: int, train: int, pretrained: bool, weights: Path | None
         start = _quoted(Path(os.path.relpath(weights)).as_posix()) if weights else "true"
         whence = "weights from this file" if weights else "the weights that torchvision publishes, a download"
         return [
-            f'backbone = "{PRETRAINED}" # trained on ImageNet, for few images of your own',
+            f'backbone = "{PRETRAINED}" # trained on many other images, for few of your own',
             f"pretrained = {start} # {whence}; false begins anew",
         ]
     wide = train >= 2_000

@@ -106,7 +106,7 @@ def test_names_that_no_font_has_are_numbers_with_a_key_beside_the_figure(
     folder = tmp_path / "study" / "excitation" / "net"
     write_excitation(folder, ("a", "b"), [made(3)], every, [CAT, DOG], every)
     page = (folder / "excitation.md").read_text()
-    assert f"numbers them: (2) {visible(CAT)}, (3) {DOG}." in page
+    assert f"number them: (2) {visible(CAT)}, (3) {DOG}." in page
     assert set(pd.read_csv(folder / "gates.csv")["class"]) == set(every), "the numbers beside it have the names"
     assert key_in_words(numbered(["cow"])) == ""
 

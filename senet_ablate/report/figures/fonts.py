@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import logging
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 
 from matplotlib import font_manager, ft2font
+
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of each weight that a font lacks
 
 OWN = "DejaVu Sans"
 """Matplotlib's own, in all figures: Latin, Greek, Cyrillic, Arabic, Hebrew and a few more."""
@@ -25,7 +28,7 @@ SHAPES = hasattr(ft2font, "__libraqm_version__")
 def fonts_for(texts: Iterable[str]) -> tuple[list[str], set[str]]:
     """Families of fonts that together have the letters of the texts, and those texts that cannot be drawn.
 
-    After our own come those that have most of the letters still missing.
+    After our own come those that have most of the letters still missing, without serifs where there is a choice.
     """
     wanted = set(texts)
     unseen = set() if SHAPES else {text for text in wanted if _is_shaped(text)}
@@ -33,7 +36,7 @@ def fonts_for(texts: Iterable[str]) -> tuple[list[str], set[str]]:
     missing, families = letters - _has(OWN, letters), [OWN]
     installed = sorted({font.name for font in font_manager.fontManager.ttflist if not PLACEHOLDERS.search(font.name)})
     while missing:
-        best = max(installed, key=lambda name: len(_has(name, missing)))
+        best = max(installed, key=lambda name: (len(_has(name, missing)), "sans" in name.lower()))
         if not _has(best, missing):
             break
         families.append(best)
@@ -70,4 +73,4 @@ def numbered(texts: Iterable[str]) -> dict[str, str]:
 def key_in_words(drawn: Mapping[str, str]) -> str:
     """What numbers in a figure stand for, in a sentence for beside it; empty where there is none."""
     told = ", ".join(f"{number} {text}" for text, number in drawn.items() if number != text)
-    return f"No installed font can show these names, so the figure numbers them: {told}." if told else ""
+    return f"No installed font can show these names, so figures number them: {told}." if told else ""
