@@ -283,7 +283,7 @@ class _Files(Dataset[tuple[Tensor, Tensor]]):
             raise UserError(f"{path}: cannot be decoded ({error}); replace or remove the file") from None
         with torch.random.fork_rng(devices=[]):
             if self.seed is not None:
-                torch.manual_seed(stream_seed(self.seed, "augment", epoch, index))
+                torch.default_generator.manual_seed(stream_seed(self.seed, "augment", epoch, index))
             pixels: Tensor = v2.functional.pil_to_tensor(self.view(image))
         if self.policies and self.seed is not None:
             (pixels,) = apply_policies(pixels[None], self.policies, [stream_seed(self.seed, "policies", epoch, index)])

@@ -128,7 +128,7 @@ def apply_policies(images: Tensor, policies: Sequence[Policy], seeds: Iterable[i
     changed = []
     with torch.random.fork_rng(devices=[]):
         for image, seed in zip(images, seeds, strict=True):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # of the processor alone: layers draw from the device's
             changed.append(steps(image))
     return torch.stack(changed)
 
@@ -152,7 +152,7 @@ def mix_batch(
         Images of the same type and memory format, and the shares of the classes, float32 (N, classes).
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # of the processor alone: layers draw from the device's
         name = augmentation.mix[int(torch.randint(len(augmentation.mix), ()))]
         mixed, shares = MIXES[name](alpha=augmentation.mix_alpha, num_classes=classes)(images, labels)
     return mixed.contiguous(memory_format=torch.channels_last), shares
