@@ -401,9 +401,8 @@ def changes(
 ) -> list[str]:
     """A line for each leaf in which two trees of the same keys differ."""
     lines = []
-    for key in old:
-        name = f"{prefix}.{key}".strip(".")
-        before, after = old[key], new[key]
+    for key, before in old.items():
+        name, after = f"{prefix}.{key}".strip("."), new[key]
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += changes(before, after, name, words)
         elif before != after:
