@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -18,6 +19,9 @@ from senet_ablate.files import write_atomic
 
 if TYPE_CHECKING:
     from senet_ablate.data.inspect import Inspection, Photo
+
+PRETRAINED = "torchvision:resnet18"
+"""The pretrained network that is proposed."""
 
 PRETRAINED_SIDE, PRETRAINED_IMAGES = 64, 5_000
 """From this median short side and below this number of training images a pretrained network is proposed."""
@@ -39,6 +43,13 @@ STEPS = 1_000
         "splits.csv, is written beside the protocol.",
     ),
     click.option(
+        "--splits",
+        "listed",
+        type=Place(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="Take parts and classes from this list (CSV: path, part, class) instead of from folders.",
+    ),
+    click.option(
         "--weights",
         type=Place(exists=True, dir_okay=False),
         help="Start from these weights of torchvision's ResNet-18 (a state dict), instead of a download or none.",
@@ -51,7 +62,7 @@ STEPS = 1_000
         help="The protocol's file.",
     ),
 )
-def init(data: Path, split: float | None, weights: Path | None, out: Path) -> None:
+def init(data: Path, split: float | None, listed: Path | None, weights: Path | None, out: Path) -> None:
     """Look at a folder of images, and write a protocol for it.
 
     Prints parts, classes, sizes, files that cannot be read, and images that are there more than once. The protocol has
@@ -70,12 +81,17 @@ def init(data: Path, split: float | None, weights: Path | None, out: Path) -> No
     tell(f"reading all images of {data}")
     from senet_ablate.data.inspect import draw_test, inspect_folder, list_text
 
-    found = inspect_folder(data)
+    found = inspect_folder(data, listed, tell)
+    if weights is not None:
+        _check_weights(weights, len(found.classes))
     _show(found)
     test = found.layout.test
     photos = {"train": found.of(found.layout.train), "test": found.of(test)}
     if test is not None and split is not None:
-        raise UserError(f"--split {split:g}: {data} has a test part already, {test}/; leave --split out")
+        raise UserError(f"--split {split:g}: {listed or data} has a test part already, {test}/; leave --split out")
+    for part in ("train", "test") if test is not None else ("train",):
+        if not photos[part]:
+            raise UserError(f"{listed or data}: no image of the {part} part can be read; both parts need some")
     if test is None:
         if split is None:
             raise UserError(f"{data} has no test part: add --split 0.2, which draws one and moves no file")
@@ -84,7 +100,7 @@ def init(data: Path, split: float | None, weights: Path | None, out: Path) -> No
         photos = {part: [photo for photo in everything if parts[photo.path] == part] for part in ("train", "test")}
         write_atomic(splits, list_text(everything, parts, data))
         say(f"Wrote {splits}: {len(photos['train'])} images for train, {len(photos['test'])} for test, drawn by class.")
-    text = _protocol(out.stem, data, found, photos, splits.as_posix() if split else "", weights)
+    text = _protocol(out.stem, data, found, photos, (splits if split else listed), weights)
     write_atomic(out, text)
     say(f"Wrote {out}, a protocol with a comment at every key. Read it, change it, then:")
     rest = shlex.join(["gain", "--protocol", str(out), "--data", str(data)])
@@ -115,6 +131,7 @@ def _show(found: Inspection) -> None:
     say(f"Sizes in pixels: {sizes}{more}; median short side {found.side}.")
     _list("files cannot be read", found.unreadable)
     _list("files are no images", [str(path) for path in found.others])
+    _list("warnings of Pillow", found.warned)
     words = {"grey": "are grey", "rotated": "are turned upright (EXIF)", "transparent": "are put on white"}
     words["rescaled"] = "of 16 bits use fewer"
     for mark, count in sorted(found.marks.items()):
@@ -131,14 +148,15 @@ def _show_twins(found: Inspection) -> None:
     if not twins:
         return
     whole = sum(len({photo.content for photo in group}) == 1 for group in twins)
+    within = [group for group in twins if len({photo.part for photo in group}) == 1]
     say(
         f"{len(twins)} images are there more than once: {whole} as equal files, {len(twins) - whole} as equal pixels "
         "in other files."
     )
     across = [group for group in twins if len({photo.part for photo in group}) > 1]
-    _list("of them are in more than one part", [" = ".join(str(photo.path) for photo in group) for group in across])
     apart = [group for group in twins if len({photo.label for photo in group}) > 1]
-    _list("of them are in more than one class", [" = ".join(str(photo.path) for photo in group) for group in apart])
+    for what, groups in (("more than one part", across), ("one part", within), ("more than one class", apart)):
+        _list(f"of them are in {what}", [" = ".join(str(photo.path) for photo in group) for group in groups])
 
 
 def _list(what: str, names: tuple[str, ...] | list[str], most: int = 3) -> None:
@@ -148,7 +166,7 @@ def _list(what: str, names: tuple[str, ...] | list[str], most: int = 3) -> None:
 
 
 def _protocol(
-    name: str, data: Path, found: Inspection, photos: dict[str, list[Photo]], splits: str, weights: Path | None
+    name: str, data: Path, found: Inspection, photos: dict[str, list[Photo]], splits: Path | None, weights: Path | None
 ) -> str:
     """The text of a protocol whose network, resolution and training fit the images."""
     train, test = len(photos["train"]), len(photos["test"])
@@ -175,7 +193,7 @@ def _protocol(
         f"resolution = {resolution} # side in pixels of what the network sees; the median short side is {side}",
         f"resize = {resolution} # short side before the centre crop: larger cuts the border away",
         f"validation = {VALIDATION} # share of the training images for learning curves; the test images decide nothing",
-        *([f'splits = "{splits}" # which file is in which part'] if splits else []),
+        *([f"splits = {_quoted(splits.as_posix())} # which file is in which part"] if splits else []),
         "",
         "[recipe]",
         f"epochs = {epochs} # passes over {kept} images: {epochs * (kept // batch)} steps",
@@ -198,12 +216,31 @@ def _protocol(
     return "\n".join(lines) + "\n"
 
 
+def _quoted(text: str) -> str:
+    """A text as TOML has it, which is as JSON has it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _check_weights(weights: Path, classes: int) -> None:
+    """Refuse a file of weights that the protocol could not begin from.
+
+    Raises:
+        UserError: it is no state dict, or that of another network.
+    """
+    from senet_ablate.models.build import build_network
+    from senet_ablate.spec.network import Network, Variant
+    from senet_ablate.spec.sources import with_source
+
+    network = with_source(Network(backbone=PRETRAINED, pretrained=str(weights)))
+    build_network(network, Variant(), in_channels=3, classes=classes, resolution=64)
+
+
 def _network(resolution: int, train: int, pretrained: bool, weights: Path | None) -> list[str]:
     if pretrained:
-        start = f'"{Path(os.path.relpath(weights)).as_posix()}"' if weights else "true"
+        start = _quoted(Path(os.path.relpath(weights)).as_posix()) if weights else "true"
         whence = "weights from this file" if weights else "the weights that torchvision publishes, a download"
         return [
-            'backbone = "torchvision:resnet18" # trained on ImageNet, for few images of your own',
+            f'backbone = "{PRETRAINED}" # trained on many other images, for few of your own',
             f"pretrained = {start} # {whence}; false begins anew",
         ]
     wide = train >= 2_000

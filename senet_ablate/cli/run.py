@@ -262,7 +262,8 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
     fingerprint = driver.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     planned = _plan(chosen, seeds)
     shape = (*channels_and_classes(chosen.protocol.data, chosen.study, None), chosen.protocol.data.resolution)
-    try_variants(chosen.ablations, chosen.protocol.network, shape, min(8, chosen.protocol.recipe.batch_size))
+    if planned.todo:
+        try_variants(chosen.ablations, chosen.protocol.network, shape, min(8, chosen.protocol.recipe.batch_size))
     keep_sources(chosen.ablations, chosen.protocol.network, chosen.study.root)
     todo = driver.requests(planned, chosen.study, data, fingerprint, resources, **wish)
     for run_id in planned.done:

@@ -81,7 +81,7 @@ def finished(record: RunRecord) -> dict[str, str]:
     return {
         "error": f"{metrics.top1_err:.2f} %{top5} of {record.n_test:,} test images" if metrics else "diverged",
         "cross-entropy": f"{metrics.cross_entropy:.4f}" if metrics else "–",
-        "network": f"{spec.network.backbone}, width {spec.network.width}, variant {variant or 'no SE'}",
+        "network": f"{spec.network.in_words()}, variant {variant or 'no SE'}",
         "seed": str(spec.seed),
         "cost": f"{record.complexity.params:,} parameters, {record.complexity.macs:,} multiply-adds of one image",
         "images": f"{spec.data.dataset} at {spec.data.resolution} pixels, fingerprint {record.data_fingerprint}",

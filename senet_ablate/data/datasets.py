@@ -18,7 +18,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from senet_ablate.data.folders import Decoded, Listing, check_files, decode, describe_skipped, is_changed, list_folder
+from senet_ablate.data.folders import Decoded, Listing, check_files, decode, describe_files, is_changed, list_folder
 from senet_ablate.data.layout import OTHER
 from senet_ablate.data.loaders import FileSplit, ResidentSplit, Split
 from senet_ablate.data.transforms import Mark, Normalisation, evaluation_view
@@ -246,7 +246,7 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Calla
         raise UserError('data.dataset = "folder": say which folder with --data PATH (make: DATA=PATH)')
     folder = list_folder(path, _splits(config, path))
     decoded_size = (len(folder.train.paths) + len(folder.test.paths)) * 3 * config.resolution**2
-    former, repeated = None, 0
+    former = None
     if stream or decoded_size > RESIDENT_LIMIT:
         used, fingerprint = check_files(folder, cache_dir(), announce)
         former = None if is_changed(used) else folder.fingerprint("names and sizes")
@@ -267,6 +267,7 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Calla
             test=FileSplit(test.paths, torch.tensor(test.labels), config),
         )
         parts: tuple[Listing | Decoded, ...] = (train, test)
+        repeated = used.repeated
     else:
         parts = decoded = decode(folder, config, cache_dir(), announce)
         arrays = [Part(torch.from_numpy(part.images), torch.from_numpy(part.labels)) for part in decoded]
@@ -279,7 +280,13 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Calla
     found |= {str(mark): count for mark, count in marks.items()}
     facts = loaded.facts.model_copy(update={**found, "train_counts": counts[0], "test_counts": counts[1]})
     done = [f"{count} {MARKED[mark]}" for mark, count in marks.items() if count]
-    notices = [*folder.notices, describe_skipped(skipped), *done]
+    warned = [text for part in parts for text in part.warned]
+    notices = [
+        *folder.notices,
+        describe_files("skipped {} files", skipped),
+        describe_files("{} warnings of Pillow", warned),
+        *done,
+    ]
     said = tuple(notice for notice in notices if notice)
     return replace(loaded, facts=facts, notices=said, skipped=skipped, former_fingerprint=former)
 

@@ -11,18 +11,19 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from senet_ablate.data.layout import LAYOUT, LIST_LIMIT, OTHER, Files, find_layout
-from senet_ablate.data.transforms import Mark, evaluation_view, read_marked
-from senet_ablate.environment import unwarned
+from senet_ablate.data.transforms import Mark, evaluation_view, heard, pixel_digest, read_image, read_marked
 from senet_ablate.errors import UserError, did_you_mean, reason
 from senet_ablate.files import read_file, write_atomic
 from senet_ablate.spec.protocol import DataConfig
@@ -39,11 +40,15 @@ class Listing:
     labels: tuple[int, ...]
     skipped: tuple[str, ...] = ()
     marks: Mapping[str, int] = field(default_factory=dict)
+    warned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A user's image folder as its file names tell it; nothing is decoded yet."""
+    """A user's image folder as its file names tell it; nothing is decoded yet.
+
+    `repeated` counts test images with the pixels of a training image, once files were checked.
+    """
 
     root: Path
     class_names: tuple[str, ...]
@@ -51,6 +56,12 @@ class Folder:
     test: Listing
     parts: tuple[str, str] = ("train", "test")
     notices: tuple[str, ...] = ()
+    repeated: int = 0
+
+    @property
+    def listings(self) -> dict[str, Listing]:
+        """Its two parts by what they are for."""
+        return {"train": self.train, "test": self.test}
 
     def state(self, *key: object) -> str:
         """Hash of the folder as it lies here, times of change included, and of `key`: its name in the cache."""
@@ -125,6 +136,7 @@ class Decoded:
     labels: np.ndarray
     skipped: tuple[str, ...]
     marks: Mapping[str, int]
+    warned: tuple[str, ...]
 
 
 def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[str], None]) -> tuple[Decoded, Decoded]:
@@ -136,28 +148,12 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
         UserError: every file of a class is unreadable.
     """
     place = cache / f"folder-{folder.state(READING, len(folder.train.paths), config.resolution, config.short_side)}"
-    if not (place / "complete.json").is_file():
-        total = len(folder.train.paths) + len(folder.test.paths)
-        announce(f"decoding {total:,} images of {folder.root} (once; kept in {place})")
-        try:
+    with _kept_in(cache):
+        if not (place / "complete.json").is_file():
+            total = len(folder.train.paths) + len(folder.test.paths)
+            announce(f"decoding {total:,} images of {folder.root} (once; kept in {place})")
             cache.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(dir=cache, prefix=".decoding-"))
-        except OSError as error:
-            raise UserError(
-                f"{cache}: decoded images cannot be kept there ({error.strerror}); name another folder with "
-                "SENET_ABLATE_CACHE=FOLDER"
-            ) from None
-        try:
-            notes: dict[str, Any] = {
-                name: _decode_part(listing, folder.class_names, config, scratch / name)
-                for name, listing in (("train", folder.train), ("test", folder.test))
-            }
-            notes["root"] = str(folder.root.resolve())
-            (scratch / "complete.json").write_text(json.dumps(notes), encoding="utf-8")
-            if not place.exists():
-                scratch.replace(place)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            _decode_into(place, folder, config, announce)
     try:
         notes = json.loads(read_file(place / "complete.json", LIST_LIMIT))
         return _decoded(place / "train", notes["train"], config), _decoded(place / "test", notes["test"], config)
@@ -165,6 +161,43 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
         raise UserError(
             f"{place}: damaged copy of decoded images ({reason(error)}); remove it, they are decoded anew"
         ) from None
+
+
+@contextmanager
+def _kept_in(cache: Path) -> Iterator[None]:
+    """Write into the cache in here; what it answers names the variable that would help.
+
+    Raises:
+        UserError: it cannot be written, is full, or is somebody else's.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{cache}: decoded images cannot be kept there ({error.strerror or error}); name another folder with "
+            "SENET_ABLATE_CACHE=FOLDER"
+        ) from None
+
+
+def _decode_into(place: Path, folder: Folder, config: DataConfig, announce: Callable[[str], None]) -> None:
+    """Make the copy beside its place and move it there as a whole, unless somebody else was faster."""
+    scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=".decoding-"))
+    try:
+        made = scratch / "made"  # unlike a temporary folder it is for others to read, as far as the user's mask says
+        made.mkdir()
+        notes: dict[str, Any] = {
+            name: _decode_part(listing, folder.class_names, config, made / name, announce)
+            for name, listing in folder.listings.items()
+        }
+        notes["root"] = str(folder.root.resolve())
+        (made / "complete.json").write_text(json.dumps(notes), encoding="utf-8")
+        try:
+            made.replace(place)
+        except OSError:
+            if not (place / "complete.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _decoded(stem: Path, notes: Mapping[str, Any], config: DataConfig) -> Decoded:
@@ -175,14 +208,17 @@ def _decoded(stem: Path, notes: Mapping[str, Any], config: DataConfig) -> Decode
         raise ValueError(f"{images.dtype} of shape {images.shape} in {stem}-images.npy")
     if (labels.dtype, labels.shape) != (np.int64, (len(images),)):
         raise ValueError(f"{labels.dtype} of shape {labels.shape} in {stem}-labels.npy")
-    return Decoded(images, labels, tuple(map(str, notes["skipped"])), _marks(notes["marks"]))
+    warned = tuple(map(str, notes.get("warned", ())))  # copies of earlier versions have none
+    return Decoded(images, labels, tuple(map(str, notes["skipped"])), _marks(notes["marks"]), warned)
 
 
 def _marks(notes: Mapping[str, Any]) -> dict[str, int]:
     return {str(mark): int(count) for mark, count in notes.items()}
 
 
-def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataConfig, stem: Path) -> dict[str, object]:
+def _decode_part(
+    listing: Listing, class_names: tuple[str, ...], config: DataConfig, stem: Path, announce: Callable[[str], None]
+) -> dict[str, object]:
     view = evaluation_view(config)
 
     def decoded(path: Path) -> tuple[np.ndarray, frozenset[Mark]] | str:
@@ -196,8 +232,9 @@ def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataCon
     kept: list[int] = []
     skipped: list[str] = []
     marks: Counter[str] = Counter()
-    with unwarned(), ThreadPoolExecutor() as threads:
-        for number, result in enumerate(threads.map(decoded, listing.paths)):
+    with heard() as told, ThreadPoolExecutor() as threads:
+        results = counted(threads.map(decoded, listing.paths), len(listing.paths), announce)
+        for number, result in enumerate(results):
             if isinstance(result, str):
                 skipped.append(result)
                 continue
@@ -209,13 +246,13 @@ def _decode_part(listing: Listing, class_names: tuple[str, ...], config: DataCon
     _check_classes(labels.tolist(), class_names, skipped)
     np.save(f"{stem}-images.npy", images[: len(kept)])
     np.save(f"{stem}-labels.npy", labels)
-    return {"skipped": skipped, "marks": marks}
+    return {"skipped": skipped, "marks": marks, "warned": sorted(set(told))}
 
 
 def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) -> tuple[Folder, str]:
     """Drop files that cannot be decoded, for a folder that is streamed: else a run would meet them after hours.
 
-    Looked at once per machine; what was found is kept under `cache`.
+    Looked at once per machine; what was found is kept under `cache`, test images that are in train, too, among it.
 
     Returns:
         The folder as it is used, and its fingerprint: names, labels and sizes of these files, and samples of each.
@@ -223,26 +260,25 @@ def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) ->
     Raises:
         UserError: every file of a class is unreadable.
     """
-    place = cache / f"checked-{folder.state('checked', READING)}.json"
-    if not place.exists():
-        total = len(folder.train.paths) + len(folder.test.paths)
-        announce(
-            f"decoding {total:,} image files of {folder.root} once, to find those that are broken; "
-            f"{3 * SAMPLE:,} bytes of each enter the fingerprint"
-        )
-        write_atomic(place, json.dumps([_check(folder.train, small=True), _check(folder.test, small=False)]))
+    place = cache / f"checked-{folder.state('checked and compared', READING)}.json"
+    with _kept_in(cache):
+        if not place.exists():
+            total = len(folder.train.paths) + len(folder.test.paths)
+            announce(
+                f"decoding {total:,} image files of {folder.root} once, to find those that are broken; "
+                f"{3 * SAMPLE:,} bytes of each enter the fingerprint"
+            )
+            write_atomic(place, json.dumps(_check(folder, announce)))
     try:
-        found = json.loads(read_file(place, LIST_LIMIT))
-        train, test = (
-            _without(listing, {int(number): str(why) for number, why in bad.items()}, _marks(marks))
-            for listing, (bad, marks, _) in zip((folder.train, folder.test), found, strict=True)
-        )
-        samples = [str(digest) for *_, digest in found]
+        notes = json.loads(read_file(place, LIST_LIMIT))
+        train, test = (_without(listing, notes[name]) for name, listing in folder.listings.items())
+        samples = [str(notes[name]["samples"]) for name in folder.listings]
+        repeated = int(notes["repeated"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{place}: damaged list of images ({error}); remove it, it is made anew") from None
     for part in (train, test):
         _check_classes(part.labels, folder.class_names, part.skipped)
-    used = replace(folder, train=train, test=test)
+    used = replace(folder, train=train, test=test, repeated=repeated)
     return used, used.fingerprint("names, sizes and samples", *samples, *([READING] if is_changed(used) else []))
 
 
@@ -251,13 +287,15 @@ def is_changed(folder: Folder) -> bool:
     return any(count for part in (folder.train, folder.test) for mark, count in part.marks.items() if mark != "grey")
 
 
-def _without(listing: Listing, bad: dict[int, str], marks: Mapping[str, int]) -> Listing:
+def _without(listing: Listing, notes: Mapping[str, Any]) -> Listing:
+    bad = {int(number): str(why) for number, why in notes["bad"].items()}
     good = [number for number in range(len(listing.paths)) if number not in bad]
     return Listing(
         paths=tuple(listing.paths[number] for number in good),
         labels=tuple(listing.labels[number] for number in good),
         skipped=(*(f"{listing.paths[number]}: {why}" for number, why in bad.items()), *listing.skipped),
-        marks=marks,
+        marks=_marks(notes["marks"]),
+        warned=tuple(map(str, notes["warned"])),
     )
 
 
@@ -266,21 +304,54 @@ def _check_classes(labels: Iterable[int], class_names: tuple[str, ...], skipped:
         raise UserError(f"class {class_names[label]!r}: none of its files can be read, for example {skipped[0]}")
 
 
-def _check(listing: Listing, *, small: bool) -> tuple[dict[int, str], dict[str, int], str]:
-    """Numbers of files that are no images, with the reason; of the others, how many are changed, and their samples."""
+def _check(folder: Folder, announce: Callable[[str], None]) -> dict[str, Any]:
+    """What `check_files` keeps: of each part what `_check_part` notes, and how many test images are in train, too."""
+    # Small copies of JPEGs are equal where the images are, but only among JPEGs.
+    small = all(path.suffix.lower() in (".jpg", ".jpeg") for part in folder.listings.values() for path in part.paths)
+    notes: dict[str, Any] = {}
+    images: dict[str, dict[bytes, list[Path]]] = {}
+    for name, listing in folder.listings.items():
+        notes[name], images[name] = _check_part(listing, announce, small=small)
+    shared = [(images["train"][key], images["test"][key]) for key in images["train"].keys() & images["test"].keys()]
+    return notes | {"repeated": sum(_count_equal(*paths) if small else len(paths[1]) for paths in shared)}
 
-    def look(path: Path) -> tuple[frozenset[Mark], bytes] | str:
+
+def _check_part(
+    listing: Listing, announce: Callable[[str], None], *, small: bool
+) -> tuple[dict[str, Any], dict[bytes, list[Path]]]:
+    """Numbers of files that are no images, with the reason; of the others, how many are changed, and their samples.
+
+    And the files of each image, by a digest of its pixels, of a small copy if `small`.
+    """
+
+    def look(path: Path) -> tuple[frozenset[Mark], bytes, bytes] | str:
         try:
-            return read_marked(path, small=small)[1], _sample(path)
+            image, marks = read_marked(path, small=small)
+            return marks, _sample(path), pixel_digest(image)
         except (OSError, MemoryError) as error:
             return f"{str(error) or 'too large for the memory'}"
 
-    with unwarned(), ThreadPoolExecutor() as threads:
-        found = list(threads.map(look, listing.paths))
-    bad = {number: result for number, result in enumerate(found) if isinstance(result, str)}
+    with heard() as told, ThreadPoolExecutor() as threads:
+        found = list(counted(threads.map(look, listing.paths), len(listing.paths), announce))
+    images: dict[bytes, list[Path]] = {}
+    for path, result in zip(listing.paths, found, strict=True):
+        if not isinstance(result, str):
+            images.setdefault(result[2], []).append(path)
     good = [result for result in found if not isinstance(result, str)]
-    samples = hashlib.blake2b(b"".join(sample for _, sample in good), digest_size=16).hexdigest()
-    return bad, dict(Counter(mark for marks, _ in good for mark in marks)), samples
+    notes = {
+        "bad": {number: result for number, result in enumerate(found) if isinstance(result, str)},
+        "marks": Counter(mark for marks, *_ in good for mark in marks),
+        "samples": hashlib.blake2b(b"".join(sample for _, sample, _ in good), digest_size=16).hexdigest(),
+        "warned": sorted(set(told)),
+    }
+    return notes, images
+
+
+def _count_equal(train: Sequence[Path], test: Sequence[Path]) -> int:
+    """How many test images have the pixels of a training image; they are decoded whole."""
+    with heard():
+        known = {pixel_digest(read_image(path)) for path in train}
+        return sum(pixel_digest(read_image(path)) in known for path in test)
 
 
 SAMPLE = 1024
@@ -296,9 +367,25 @@ def _sample(path: Path) -> bytes:
     return digest.digest()
 
 
-def describe_skipped(names: Sequence[str]) -> str | None:
-    """One notice that counts the skipped files and names the first of them, or None."""
+SILENCE_S = 60.0
+"""Seconds of reading images after which it is said how far it is."""
+
+T = TypeVar("T")
+
+
+def counted(results: Iterable[T], total: int, announce: Callable[[str], None]) -> Iterator[T]:
+    """Pass on what was read of `total` images, and say now and then how many there were."""
+    told = time.monotonic()
+    for number, result in enumerate(results, 1):
+        if time.monotonic() - told >= SILENCE_S:
+            announce(f"{number:,} of {total:,} images read")
+            told = time.monotonic()
+        yield result
+
+
+def describe_files(what: str, names: Sequence[str]) -> str | None:
+    """One notice that counts files and names the first of them, or None: `skipped {} files`."""
     if not names:
         return None
     more = f"\n  … and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"skipped {len(names)} files:\n  " + "\n  ".join(names[:5]) + more
+    return f"{what.format(len(names))}:\n  " + "\n  ".join(names[:5]) + more

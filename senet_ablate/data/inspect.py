@@ -6,17 +6,15 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
+from senet_ablate.data.folders import counted
 from senet_ablate.data.layout import COLUMNS, Layout, find_layout
-from senet_ablate.data.transforms import read_marked
-from senet_ablate.environment import unwarned
+from senet_ablate.data.transforms import heard, pixel_digest, read_marked
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import stream_seed
 
@@ -36,12 +34,16 @@ class Photo:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a folder has: readable images, files that cannot be read with the reason, and files that are no images."""
+    """What a folder has: readable images, files that cannot be read with the reason, and files that are no images.
+
+    `warned` has what Pillow warned of, with the name of the file.
+    """
 
     layout: Layout
     photos: tuple[Photo, ...]
     unreadable: tuple[str, ...]
     others: tuple[Path, ...]
+    warned: tuple[str, ...] = ()
 
     def count(self, part: str, label: str) -> int:
         """Readable images of a class in a part."""
@@ -80,8 +82,10 @@ class Inspection:
         return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def inspect_folder(root: Path, splits: Path | None = None) -> Inspection:
-    """Read every image of every part once.
+def inspect_folder(
+    root: Path, splits: Path | None = None, announce: Callable[[str], None] = lambda text: None
+) -> Inspection:
+    """Read every image of every part once; `announce` is told now and then how far it is.
 
     Raises:
         UserError: there is no such folder, no class folders in it, or no image that can be read.
@@ -93,8 +97,8 @@ def inspect_folder(root: Path, splits: Path | None = None) -> Inspection:
         for label, files in classes.items()
         for path in files.images
     ]
-    with unwarned(), ThreadPoolExecutor() as threads:
-        found = list(threads.map(_look, listed))
+    with heard() as told, ThreadPoolExecutor() as threads:
+        found = list(counted(threads.map(_look, listed), len(listed), announce))
     others = tuple(path for classes in layout.files.values() for files in classes.values() for path in files.others)
     photos = tuple(each for each in found if isinstance(each, Photo))
     unreadable = tuple(each for each in found if isinstance(each, str))
@@ -105,7 +109,7 @@ def inspect_folder(root: Path, splits: Path | None = None) -> Inspection:
             f"{root}: no images in class folders: expected {root / 'CLASS' / 'image.jpg'}, or train/ and test/ with "
             f"such folders in each; found {why}"
         )
-    return Inspection(layout, photos, unreadable, others)
+    return Inspection(layout, photos, unreadable, others, tuple(sorted(set(told))))
 
 
 def _look(listed: tuple[Path, str, str]) -> Photo | str:
@@ -115,8 +119,7 @@ def _look(listed: tuple[Path, str, str]) -> Photo | str:
         content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
     except (OSError, MemoryError) as error:
         return f"{path}: {str(error) or 'too large for the memory'}"
-    pixels = hashlib.blake2b(repr(image.size).encode() + np.asarray(image).tobytes(), digest_size=16).digest()
-    return Photo(path, part, label, image.size, marks, content, pixels)
+    return Photo(path, part, label, image.size, marks, content, pixel_digest(image))
 
 
 def draw_test(photos: Iterable[Photo], share: float, root: Path) -> dict[Path, str]:

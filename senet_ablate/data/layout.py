@@ -20,7 +20,9 @@ from senet_ablate.errors import UserError, did_you_mean, is_plain
 from senet_ablate.files import decode, read_file
 
 LAYOUT = "expected train/ and test/ (or val/), each with one folder of images per class"
-PARTS = ("train", "test", "val")
+PARTS = {"train": ("train", "training"), "test": ("test", "testing"), "val": ("val", "valid", "validation")}
+"""What folders of parts are called, in small or large letters; the first name counts before the others."""
+
 COLUMNS = ("path", "part", "class")
 """Of `splits.csv`: the file's path within the folder, `train` or `test`, and the class."""
 
@@ -63,7 +65,8 @@ class Layout:
 def find_layout(root: Path, splits: Path | None = None) -> Layout:
     """Find parts and classes of `root`, or take them from the list `splits`.
 
-    `val/` is the test part where `test/` has none of the classes of `train/`.
+    `val/` is the test part where `test/` has none of the classes of `train/`. A folder `train` that holds images
+    itself, beside other such folders, is a class (of vehicles, say).
 
     Raises:
         UserError: there is no such folder, or the list has a mistake.
@@ -73,19 +76,54 @@ def find_layout(root: Path, splits: Path | None = None) -> Layout:
     if splits is not None:
         return _listed(root, splits)
     tools: set[str] = set()
-    places = {name: root / name for name in PARTS if (root / name).is_dir()}
-    if "train" not in places:
-        loose = {} if places else _classes(root, tools)
-        return Layout(root, "" if loose else "train", None, {"": loose} if loose else {}, tuple(sorted(tools)))
-    files = {name: _classes(place, tools) for name, place in places.items()}
-    tested = [name for name in ("test", "val") if set(files.get(name, ())) & set(files["train"])]
-    notices = []
-    if "test" in places and tested == ["val"]:
-        notices.append("test/ has no folder of a class of train/: it is unlabelled, and val/ is taken as the test part")
+    places, notices = _parts(root)
+    files = {place.name: _classes(place, tools) for place in places.values()}
+    names = {part: place.name for part, place in places.items()}
+    train = names.get("train", "train")
+    if not any(files.values()):
+        unlabelled = [names[part] for part in ("test", "val") if part in names]
+        loose = {name: each for name, each in _classes(root, tools).items() if name not in unlabelled}
+        if any(each.images for name, each in loose.items() if name != train):
+            notices = [f"{name}/ has no class folders and is not used" for name in unlabelled] + _outside([root])
+            return Layout(root, "", None, {"": loose}, tuple(sorted(tools)), tuple(notices))
+    if "train" not in names:
+        return Layout(root, "train", None, {}, tuple(sorted(tools)))
+    tested = [part for part in ("test", "val") if part in names and files[names[part]].keys() & files[train].keys()]
+    if "test" in names and tested == ["val"]:
+        notices.append(
+            f"{names['test']}/ has no folder of a class of {train}/: it is unlabelled, and {names['val']}/ is taken as "
+            "the test part"
+        )
     elif tested == ["test", "val"]:
-        notices.append("test/ is taken as the test part; val/ is not used")
-    test = tested[0] if tested else next((name for name in ("test", "val") if name in places), None)
-    return Layout(root, "train", test, files, tuple(sorted(tools)), tuple(notices))
+        notices.append(f"{names['test']}/ is taken as the test part; {names['val']}/ is not used")
+    part = tested[0] if tested else next((part for part in ("test", "val") if part in names), None)
+    notices += _outside([places["train"], *([places[part]] if part and tested else [])])
+    return Layout(root, train, names[part] if part else None, files, tuple(sorted(tools)), tuple(notices))
+
+
+def _parts(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folders of the parts, by what they are, and notices of those that have a second one."""
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
+    found, notices = {}, []
+    for part, spellings in PARTS.items():
+        named = [place for place in folders if place.name.lower() in spellings]
+        named.sort(key=lambda place: (spellings.index(place.name.lower()), not place.name.islower()))
+        if named:
+            found[part] = named[0]
+            notices += [f"{named[0].name}/ is taken; {place.name}/ is not used" for place in named[1:]]
+    return found, notices
+
+
+def _outside(places: list[Path]) -> list[str]:
+    """Notices of images that lie beside class folders, not in them."""
+    notices = []
+    for place in places:
+        names = sorted(entry.name for entry in place.iterdir() if entry.name[0] != "." and entry.is_file())
+        images = [name for name in names if name.lower().endswith(IMG_EXTENSIONS)]
+        if images:
+            more = ", …" if len(images) > 1 else ""
+            notices.append(f"images outside of class folders, not used: {len(images)} ({place / images[0]}{more})")
+    return notices
 
 
 def _classes(part: Path, tools: set[str]) -> dict[str, Files]:
@@ -166,11 +204,12 @@ def _listed(root: Path, splits: Path) -> Layout:
         raise UserError(f"{splits}: no column {missing[0]!r}; the first line must be {','.join(COLUMNS)}")
     found: dict[str, dict[str, list[Path]]] = {"train": {}, "test": {}}
     seen: dict[str, int] = {}
+    spellings: dict[str, str] = {}
     for number, row in enumerate(rows, 2):
         place, (path, part, name) = f"{splits}, line {number}", (row[key] or "" for key in COLUMNS)
         if part not in found:
             raise UserError(f"{place}: part {part!r}; {did_you_mean(part, found)}")
-        pure = PurePosixPath(path)
+        pure = _place(root, path, spellings)
         if not path or not is_plain(path) or pure.is_absolute() or ".." in pure.parts:
             raise UserError(f"{place}: path {path!r}; expected one within {root}, such as cat/1.jpg")
         if not name.strip() or not is_plain(name):
@@ -189,3 +228,22 @@ def _listed(root: Path, splits: Path) -> Layout:
         part: {name: Files(tuple(sorted(paths))) for name, paths in sorted(of.items())} for part, of in found.items()
     }
     return Layout(root, "train", "test", files, notices=(f"parts and classes are those of {splits}",))
+
+
+def _place(root: Path, path: str, spellings: dict[str, str]) -> PurePosixPath:
+    """A list's path as the folder has it: with slashes where Windows wrote it, composed or not as its names are.
+
+    `spellings` is filled when it is first needed: of each file, its composed name and its own.
+    """
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or (root / pure).is_file():
+        return pure
+    turned = PurePosixPath(path.replace("\\", "/"))
+    if ".." in turned.parts or (root / turned).is_file():
+        return turned
+    if not spellings:
+        for folder, _, names in os.walk(root):
+            for name in names:
+                own = (Path(folder) / name).relative_to(root).as_posix()
+                spellings[class_name(own)] = own
+    return PurePosixPath(spellings.get(class_name(str(turned)), path))

@@ -1,7 +1,8 @@
 """Batches for the training device: small data sets live there decoded, large folders stream from their files.
 
 A split knows how to make its own loader; both kinds of loader yield `(images, labels)` on the device, images
-normalised float32 (N, C, H, W) in channels-last memory, labels int64 (N,). Every random draw is keyed by seed, purpose
+normalised float32 (N, C, H, W) in channels-last memory, labels int64 (N,), or shares of the classes, float32
+(N, classes), where a protocol mixes images. Every random draw is keyed by seed, purpose
 and epoch, and an image's view by its own index, so it does not depend on batch, process or what ran before.
 """
 
@@ -25,6 +26,7 @@ from senet_ablate.data.transforms import (
     apply_policies,
     crop_and_flip,
     evaluation_view,
+    mix_batch,
     read_image,
     training_view,
 )
@@ -91,7 +93,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class Loader(Interface):
-    """What training needs of a loader. Both draw their order when the first batch is asked for, not before."""
+    """What training needs of a loader. All draw their order when the first batch is asked for, not before."""
+
+    batch_sampler: EpochSampler
 
     def __iter__(self) -> Iterator[Batch]: ...
 
@@ -114,6 +118,27 @@ class Split(Interface):
         self, sampler: EpochSampler, augmentation: Augmentation | None, device: torch.device, workers: int
     ) -> Loader:
         """Batches of `sampler`'s images on `device`; `augmentation` only in training."""
+
+
+class MixingLoader:
+    """A loader of training batches whose images are mixed in pairs, with draws keyed by seed, epoch and batch.
+
+    The processes of a run make the same draws, each for its share of the batch.
+    """
+
+    def __init__(self, loader: Loader, augmentation: Augmentation, classes: int) -> None:
+        self.loader, self.batch_sampler = loader, loader.batch_sampler
+        self.augmentation, self.classes = augmentation, classes
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        seed, epoch = self.batch_sampler.seed, self.batch_sampler.epoch
+        assert seed is not None
+        for number, (images, labels) in enumerate(self.loader):
+            key = stream_seed(seed, "mix", epoch, number)
+            yield mix_batch(images, labels, self.augmentation, self.classes, key)
 
 
 @functools.lru_cache(maxsize=2)
@@ -258,7 +283,7 @@ class _Files(Dataset[tuple[Tensor, Tensor]]):
             raise UserError(f"{path}: cannot be decoded ({error}); replace or remove the file") from None
         with torch.random.fork_rng(devices=[]):
             if self.seed is not None:
-                torch.manual_seed(stream_seed(self.seed, "augment", epoch, index))
+                torch.default_generator.manual_seed(stream_seed(self.seed, "augment", epoch, index))
             pixels: Tensor = v2.functional.pil_to_tensor(self.view(image))
         if self.policies and self.seed is not None:
             (pixels,) = apply_policies(pixels[None], self.policies, [stream_seed(self.seed, "policies", epoch, index)])

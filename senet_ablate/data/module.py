@@ -7,7 +7,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from senet_ablate.data.datasets import LoadedData, load_data_once
-from senet_ablate.data.loaders import EpochSampler, Loader, Split
+from senet_ablate.data.loaders import EpochSampler, Loader, MixingLoader, Split
 from senet_ablate.errors import UserError
 from senet_ablate.spec.protocol import Augmentation, DataConfig, Dataset
 
@@ -18,7 +18,8 @@ SIDES: dict[Dataset, int] = {"digits": 8, "cifar10": 32, "cifar100": 32, "fashio
 class ImageDataModule(pl.LightningDataModule):
     """Images of a data set in batches: float32 (N, C, H, W), normalised, on the training device, with labels (N,).
 
-    The order of the images and their augmentation are keyed by seed and epoch, so a resumed training sees what the
+    Where the augmentation mixes images, training batches have the shares of the classes (N, classes) for labels. The
+    order of the images and their augmentation are keyed by seed and epoch, so a resumed training sees what the
     uninterrupted one would have seen, and two networks of one seed see the same.
 
     Args:
@@ -109,4 +110,6 @@ class ImageDataModule(pl.LightningDataModule):
             len(split), seed=seed, batch_size=self.batch_size, rank=trainer.global_rank, world=trainer.world_size
         )
         augmentation = self.augmentation if seed is not None else None
-        return split.loader(sampler, augmentation, trainer.strategy.root_device, self.workers)
+        loader = split.loader(sampler, augmentation, trainer.strategy.root_device, self.workers)
+        mixing = augmentation is not None and augmentation.mix
+        return MixingLoader(loader, self.augmentation, self.num_classes) if mixing else loader

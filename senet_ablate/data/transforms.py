@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from senet_ablate.spec.protocol import Augmentation, DataConfig, Policy
+from senet_ablate.spec.protocol import Augmentation, DataConfig, Mix, Policy
 
 Mark = Literal["grey", "rotated", "transparent", "rescaled"]
 """What is done to a file for it to become an upright opaque RGB image of 8 bits, and is counted."""
@@ -125,9 +128,55 @@ def apply_policies(images: Tensor, policies: Sequence[Policy], seeds: Iterable[i
     changed = []
     with torch.random.fork_rng(devices=[]):
         for image, seed in zip(images, seeds, strict=True):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # of the processor alone: layers draw from the device's
             changed.append(steps(image))
     return torch.stack(changed)
+
+
+MIXES: dict[Mix, Callable[..., v2.Transform]] = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
+
+
+def mix_batch(
+    images: Tensor, labels: Tensor, augmentation: Augmentation, classes: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Mix each image of a batch with the one before it, as torchvision's MixUp or CutMix do, with draws from `seed`.
+
+    Args:
+        images: float32 (N, C, H, W).
+        labels: int64 (N,).
+        augmentation: which of the two, and its parameter; with both, `seed` decides.
+        classes: their number.
+        seed: of the share and, for CutMix, the box.
+
+    Returns:
+        Images of the same type and memory format, and the shares of the classes, float32 (N, classes).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # of the processor alone: layers draw from the device's
+        name = augmentation.mix[int(torch.randint(len(augmentation.mix), ()))]
+        mixed, shares = MIXES[name](alpha=augmentation.mix_alpha, num_classes=classes)(images, labels)
+    return mixed.contiguous(memory_format=torch.channels_last), shares
+
+
+_reading = threading.local()
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """Collect what Pillow warns of while images are read in here, by whatever thread: the file's name and the warning.
+
+    Filters are the process's, so enter it before threads begin.
+    """
+    told: list[str] = []
+
+    def hear(message: Warning | str, *about: object) -> None:
+        if path := getattr(_reading, "path", None):
+            told.append(f"{path}: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = hear  # type: ignore[assignment]  # as the module's own documentation has it
+        yield told
 
 
 @contextmanager
@@ -138,6 +187,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         OSError: the file is no image, is cut off, or is too large or too long to be honest. Pillow's parsers raise
             whatever they meet (ValueError, SyntaxError, struct.error, …); here it is always this.
     """
+    _reading.path = path
     try:
         with Image.open(path) as image:
             short, long = sorted(image.size)
@@ -148,6 +198,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise
     except Exception as error:
         raise OSError(str(error) or type(error).__name__) from error
+    finally:
+        _reading.path = None
 
 
 def read_image(path: Path) -> Image.Image:
@@ -192,6 +244,11 @@ def read_marked(path: Path, *, small: bool = False) -> tuple[Image.Image, frozen
         if turned or turn is not None:
             marks.add("rotated")
         return found.convert("RGB"), frozenset(marks)
+
+
+def pixel_digest(image: Image.Image) -> bytes:
+    """Equal for images of equal size and pixels, whatever their files are."""
+    return hashlib.blake2b(repr(image.size).encode() + np.asarray(image).tobytes(), digest_size=16).digest()
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

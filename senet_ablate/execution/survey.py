@@ -86,12 +86,12 @@ def _try(network: Network, variant: Variant, shape: tuple[int, int, int], batch:
     from senet_ablate.models.sites import inserts
 
     channels, classes, resolution = shape
-    bare = network.model_copy(update={"pretrained": False})
     broken: list[str] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         images = torch.randn(batch, channels, resolution, resolution)
-        model = build_network(bare, variant, in_channels=channels, classes=classes, resolution=resolution, seed=0)
+        # With its pretrained weights: a wrong file is told here, and a download is done once.
+        model = build_network(network, variant, in_channels=channels, classes=classes, resolution=resolution, seed=0)
 
         def listener(name: str, size: int) -> Callable[..., None]:
             def listen(module: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from senet_ablate.errors import UserError
 from senet_ablate.files import ARRAY_LIMIT, read_file
 from senet_ablate.report.escape import csv_text, visible
+from senet_ablate.report.figures.fonts import key_in_words, numbered
 from senet_ablate.report.figures.gates import CLASS_LABELS, heat_frame, plot_heat, plot_lines
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
@@ -85,16 +86,20 @@ def write_excitation(
     lines = gates.line_table(blocks, classes)
     spread = gates.line_table(blocks, {name: classes[name] for name in pair}, with_all=False)
     heat = heat_frame(blocks, every if len(every) <= CLASS_LABELS else classes)
+    names = numbered([*every, *classes, ALL])
+    key = key_in_words({name: names[name] for name in heat["class"].unique()})
     limits = (0.0, 1.0) if blocks[0].gate in ("sigmoid", "random", "constant") else None
+    drawn = {"gates": heat, "class_means": lines, "instance_spread": spread}
+    shown = {name: frame.assign(**{"class": frame["class"].map(names)}) for name, frame in drawn.items()}
     written = ReportFolder(folder, folder.parents[2])
-    written.write("excitation.md", to_markdown(subject, blocks, numbers, list(classes), pair))
+    written.write("excitation.md", to_markdown(subject, blocks, numbers, list(classes), pair, key))
     written.write("blocks.csv", csv_text(numbers))
-    for name, frame, draw in (
-        ("gates", heat, partial(plot_heat, heat, limits=limits)),
-        ("class_means", lines, partial(plot_lines, lines, limits=limits, band=False)),
-        ("instance_spread", spread, partial(plot_lines, spread, limits=limits, band=True)),
+    for name, draw in (
+        ("gates", partial(plot_heat, shown["gates"], limits=limits)),
+        ("class_means", partial(plot_lines, shown["class_means"], limits=limits, band=False)),
+        ("instance_spread", partial(plot_lines, shown["instance_spread"], limits=limits, band=True)),
     ):
-        written.picture(name, frame, name, draw, into="", float_format="%.10g")
+        written.picture(name, drawn[name], name, draw, into="", float_format="%.10g")
     return written.files
 
 
@@ -127,8 +132,9 @@ def to_markdown(
     numbers: pd.DataFrame,
     classes: Sequence[str],
     pair: Sequence[str],
+    key: str = "",
 ) -> str:
-    """The page: what was looked at, the numbers by stage and by block, what they mean, the figures."""
+    """The page: what was looked at, the numbers by stage and by block, what they mean, the figures and their `key`."""
     gate = blocks[0].gate
     limit = gates.UPPER_LIMIT.get(gate)
     saturation = (
@@ -149,6 +155,7 @@ def to_markdown(
         all=gates.ALL,
         shown=gates.CHANNELS_SHOWN,
         pair=pair,
+        key=key,
     )
 
 

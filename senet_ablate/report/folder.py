@@ -19,13 +19,17 @@ from senet_ablate.report.figures.style import COLUMN, PAGE, save
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: the name of its files under `figures/`, its SVG at two widths, its data as CSV, itself in words."""
+    """A figure: the name of its files under `figures/`, its SVG at two widths, its data as CSV, itself in words.
+
+    `key` says what numbers in it stand for that no font could show.
+    """
 
     name: str
     page: str
     column: str
     data: str
     alt: str
+    key: str = ""
 
     def inline(self, form: Literal["page", "column"]) -> Markup:
         """The figure as part of a page: named for those who cannot see it, its ids its own among many figures."""

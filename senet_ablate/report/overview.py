@@ -8,14 +8,12 @@ from senet_ablate.analysis.study import Assessment
 from senet_ablate.report.findings import WORDS, deciding
 from senet_ablate.report.tables import MISSING
 from senet_ablate.results.arms import Outcomes
-from senet_ablate.spec.backbones import is_ours
 from senet_ablate.spec.claims import PLAIN
 
 
 def overview_markdown(assessment: Assessment) -> str:
     """The line under its headings, as a Markdown table. `senet-ablate report --fill` puts those of several together."""
     protocol, outcomes = assessment.pin.protocol, assessment.outcomes
-    network = protocol.network
     verdicts = Counter(
         WORDS[finding.verdict]
         for ablation in assessment.about
@@ -25,7 +23,7 @@ def overview_markdown(assessment: Assessment) -> str:
     cells = {
         "study": f"`{outcomes.study.name}`",
         "data": f"{protocol.images_name}, {protocol.data.resolution} px",
-        "network": network.backbone + (f", width {network.width}" if is_ours(network.backbone) else ""),
+        "network": protocol.network.in_words(),
         "epochs": f"{protocol.recipe.epochs}",
         "variants": f"{len(outcomes.runs)}",
         "seeds": _seeds(outcomes),

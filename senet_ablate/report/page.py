@@ -27,6 +27,7 @@ from senet_ablate.report import findings
 from senet_ablate.report.departures import compare_setting
 from senet_ablate.report.escape import csv_text, visible
 from senet_ablate.report.excitation import MOST_BLOCKS, read_heat
+from senet_ablate.report.figures.fonts import key_in_words, numbered
 from senet_ablate.report.figures.forest import equivalence_margin
 from senet_ablate.report.figures.gates import plot_heat
 from senet_ablate.report.figures.style import COLUMN, PAGE, save
@@ -99,9 +100,10 @@ def _subtitle(outcomes: Outcomes) -> str:
     records, protocol = outcomes.records, outcomes.pin.protocol
     hardware = sorted({record.provenance.hardware for record in records})
     hours = sum(record.provenance.wall_s for record in records) / 3600
-    network, data = protocol.network, protocol.description.partition(";")[0]
+    network, _, more = protocol.network.in_words().partition(", ")
+    data = protocol.description.partition(";")[0]
     return (
-        f"{len(records)} runs of {len(outcomes.runs)} variants of {network.backbone} (width {network.width}) on "
+        f"{len(records)} runs of {len(outcomes.runs)} variants of {network}{f' ({more})' if more else ''} on "
         f"{data}: {hours:.1f} hours of one worker on {', '.join(hardware) or 'no machine yet'}."
     )
 
@@ -193,8 +195,10 @@ def _heat_map(number: int, heat: Path, inside: Path, alt: str) -> Picture:
     """Drawn anew from its CSV: a stranger's SVG may hold a script."""
     frame = read_heat(heat, inside)
     limits = (0.0, 1.0) if frame["mean"].between(0, 1).all() else None
-    page, column = (save(plot_heat(frame, limits=limits, width=width), "svg").decode() for width in (PAGE, COLUMN))
-    return Picture(f"gates-{number}", page, column, csv_text(frame), visible(alt))
+    names = numbered(frame["class"])
+    drawn, key = frame.assign(**{"class": frame["class"].map(names)}), key_in_words(names)
+    page, column = (save(plot_heat(drawn, limits=limits, width=width), "svg").decode() for width in (PAGE, COLUMN))
+    return Picture(f"gates-{number}", page, column, csv_text(frame), visible(alt), key)
 
 
 def _audit_note(audit: Sequence[Departure]) -> str:

@@ -16,7 +16,6 @@ from senet_ablate.report.findings import WORDS, percent
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
 from senet_ablate.report.tables import MISSING
-from senet_ablate.spec.backbones import is_ours
 
 
 def protocol_fields(each: StudyEffect) -> dict[str, object]:
@@ -61,12 +60,10 @@ def summary_frame(summary: Summary) -> pd.DataFrame:
 def printed_line(each: StudyEffect) -> dict[str, str]:
     """A study as text, for people."""
     protocol = each.assessment.pin.protocol
-    network, data = protocol.network, protocol.data
-    width = f", width {network.width}" if is_ours(network.backbone) else ""
     return {
         "study": each.study,
-        "data": f"{protocol.images_name}, {data.resolution} px",
-        "network": f"{network.backbone}{width}",
+        "data": f"{protocol.images_name}, {protocol.data.resolution} px",
+        "network": protocol.network.in_words(),
         "epochs": str(protocol.recipe.epochs),
         "n": _range(each),
         "difference": f"{each.estimate:+.2f}",

@@ -144,7 +144,7 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
     skipped = f", {facts.skipped} files skipped" if facts.skipped else ""
     records = [record for row in ablation.rows for record in outcomes.runs.get(row.arm, ())]
     remarks = [
-        f"{network.backbone}, width {network.width}, {network.stem} stem, stride in the {network.stride_in}; "
+        f"{network.in_words(whole=True)}; "
         f"{pin.protocol.images_name} at {data.resolution}x{data.resolution}, {facts.n_train:,} training, "
         f"{facts.n_validation:,} validation and {facts.n_test:,} test images in {facts.classes} classes{skipped}; "
         f"{recipe.epochs} epochs, batch {recipe.batch_size}.",
@@ -218,6 +218,20 @@ def _number(value: float | None, half: float | None = None, form: str = ".2f") -
     return text if half is None or pd.isna(half) else f"{text} ± {half:.2f}"
 
 
+def _error(mean: float | None, half: float | None, metric: Metric) -> str:
+    """A mean with half of its interval; with both ends, cut off, where it would leave the range of the metric."""
+    if mean is None or half is None or pd.isna(half):
+        return _number(mean)
+    low, high, top = mean - half, mean + half, most(metric)
+    within = round(low, 2) >= 0 and round(high, 2) <= top
+    return _number(mean, half) if within else f"{mean:.2f} ({max(0.0, low):.2f}–{min(top, high):.2f})"
+
+
+def most(metric: Metric) -> float:
+    """The largest value that a metric can have."""
+    return 100.0 if UNITS_OF[metric] == "%" else float("inf")
+
+
 HEADINGS = {
     "variant": "variant",
     "n": "n",
@@ -270,7 +284,9 @@ def printed(table: Table, columns: Collection[str] = COLUMNS) -> pd.DataFrame:
         {
             "variant": frame["label"],
             "n": frame["n"].astype(str),
-            "err": numbers("top1_err_mean", half="top1_err_half"),
+            "err": [
+                _error(*pair, table.metric) for pair in zip(frame["top1_err_mean"], frame["top1_err_half"], strict=True)
+            ],
             "best": ["✓" if best else "" for best in frame["may_be_best"]],
             "diff": numbers("diff_to_reference", "+.2f", half="diff_half"),
             "top5": numbers("top5_err_mean"),
@@ -310,7 +326,7 @@ def check_columns(names: Sequence[str]) -> tuple[str, ...]:
 def table_in_words(table: Table) -> str:
     """The errors of a table in a sentence, for those who do not see its figure."""
     errors = [
-        f"{line['label']} {_number(line['top1_err_mean'], line['top1_err_half'])}"
+        f"{line['label']} {_error(line['top1_err_mean'], line['top1_err_half'], table.metric)}"
         for line in table.frame.to_dict("records")
         if line["n"]
     ]

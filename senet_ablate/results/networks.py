@@ -86,7 +86,7 @@ class Networks:
         self.folder = results / FOLDER
 
     def _file(self, network: Network, variant: Variant, shape: tuple[int, int, int]) -> Path:
-        what = [each.model_dump(mode="json", exclude_defaults=True) for each in (network, variant)]
+        what = [each.model_dump(mode="json", exclude_defaults=True) for each in (network.identity, variant)]
         code = _code_digest(library(network.backbone))
         digest = hashlib.blake2b(json.dumps([what, shape, code], sort_keys=True).encode(), digest_size=8).hexdigest()
         return self.folder / f"{digest}.json"

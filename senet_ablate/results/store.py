@@ -401,9 +401,8 @@ def changes(
 ) -> list[str]:
     """A line for each leaf in which two trees of the same keys differ."""
     lines = []
-    for key in old:
-        name = f"{prefix}.{key}".strip(".")
-        before, after = old[key], new[key]
+    for key, before in old.items():
+        name, after = f"{prefix}.{key}".strip("."), new[key]
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += changes(before, after, name, words)
         elif before != after:
@@ -412,7 +411,8 @@ def changes(
 
 
 def _held_fixed(protocol: Protocol) -> dict[str, object]:
-    return protocol.model_dump(exclude={"name", "description", "images", "seeds"})
+    held = protocol.model_copy(update={"network": protocol.network.identity})
+    return held.model_dump(exclude={"name", "description", "images", "seeds"})
 
 
 def _images(data: DataFacts) -> dict[str, object]:

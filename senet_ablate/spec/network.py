@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, fi
 from pydantic_core import PydanticKnownError
 
 from senet_ablate.errors import did_you_mean
-from senet_ablate.spec.backbones import BACKBONES, LIBRARIES, Family, family, is_ours
+from senet_ablate.spec.backbones import BACKBONES, LIBRARIES, Family, family, is_ours, library
 from senet_ablate.spec.schema import Spec
 
 Squeeze = Literal["avg", "max", "none"]
@@ -243,7 +243,8 @@ class Network(Spec):
     unit_stages: tuple[Annotated[int, Field(ge=0, le=100)], ...] = ()
     """The stage of each unit, where neither its name nor the side of its map tells."""
     pretrained: bool | str = False
-    """Start from the weights that torchvision or timm publish (`true`), or from those in a file, a state dict."""
+    """Start from the weights that torchvision or timm publish (`true`), or from those in a file, a state dict. The
+    file is known by its digest, wherever it lies; the published ones by the library's version, which records have."""
     source: str = ""
     """Digest of your own code and of the file of weights. It is found when the protocol is read; leave it out."""
 
@@ -278,6 +279,32 @@ class Network(Spec):
                 "units and places belong together: which modules are units, and where in them a block goes"
             )
         return self
+
+    @model_validator(mode="after")
+    def _weights_are_published(self) -> Self:
+        if self.pretrained is True and library(self.backbone) not in ("torchvision", "timm"):
+            raise ValueError("pretrained = true is for networks of torchvision and timm; name a file of weights")
+        return self
+
+    def in_words(self, *, whole: bool = False) -> str:
+        """What can be said of this network, `resnet14, width 16`; `whole` adds stem and stride of Table 1's kind."""
+        known = BACKBONES[self.backbone] if is_ours(self.backbone) else None
+        words = [self.backbone, *([f"width {self.width}"] if known else [])]
+        if whole and known and len(known.depths) == 4:
+            words += [f"{self.stem} stem", f"stride in the {self.stride_in}"]
+        return ", ".join(words + (["pretrained"] if self.pretrained else []))
+
+    @property
+    def identity(self) -> Network:
+        """The network without the place of its file of weights, whose digest `source` has."""
+        is_file = isinstance(self.pretrained, str) and self.source
+        return self.model_copy(update={"pretrained": "file"}) if is_file else self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Network) and self.identity.__dict__ == other.identity.__dict__
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.identity.__dict__.values()))
 
     @model_validator(mode="after")
     def _stride_has_a_place(self) -> Self:

@@ -26,6 +26,7 @@ CHANNELS_AND_CLASSES: dict[Dataset, tuple[int, int | None]] = {
 """Shape of each data set's images and how many classes it has, for costs without data; a folder tells its own."""
 
 Policy = Literal["trivial-augment", "rand-augment", "random-erasing"]
+Mix = Literal["mixup", "cutmix"]
 
 MOST_EPOCHS = 1_000_000
 
@@ -83,11 +84,20 @@ class Augmentation(Spec):
     policies: tuple[Policy, ...] = ()
     """Further changes, in this order, by torchvision's transforms v2 with its defaults: `trivial-augment`,
     `rand-augment`, `random-erasing`."""
+    mix: tuple[Mix, ...] = ()
+    """Mix the images of a batch in pairs, and their labels, by torchvision's `mixup` or `cutmix`; of both, one is drawn
+    for each batch."""
+    mix_alpha: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Both parameters of the beta distribution from which the share of an image is drawn. With 1, torchvision's
+    default, all shares are equally likely; 0.2 leaves most images nearly as they are."""
 
     @model_validator(mode="after")
-    def _each_policy_once(self) -> Self:
-        if len(set(self.policies)) < len(self.policies):
-            raise ValueError(f"policies = {list(self.policies)}: name each once")
+    def _each_name_once(self) -> Self:
+        for key in ("policies", "mix"):
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise ValueError(f"{key} = {list(getattr(self, key))}: name each once")
+        if self.mix_alpha != 1 and not self.mix:
+            raise ValueError('mix_alpha has no meaning without mix: set mix = ["mixup"], or leave it out')
         return self
 
     @model_validator(mode="after")
@@ -188,7 +198,8 @@ class RunSpec(Spec):
 
         A field added later with a default leaves all old ids as they are.
         """
-        canonical = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+        what = self.model_copy(update={"network": self.network.identity})
+        canonical = json.dumps(what.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
         digest = hashlib.blake2b(canonical.encode(), digest_size=5).hexdigest()
         return f"{self.variant.slug}-s{self.seed}-{digest}"
 
@@ -243,7 +254,8 @@ class DataFacts(Spec):
     and samples of the files). `skipped` counts files that could not be read, `grey` those that were turned into RGB,
     `rotated` those turned upright (EXIF), `transparent` those put on white, `rescaled` those of 16 bits that used
     fewer. Of a folder, `parts` are the names of its parts, `train_counts` and `test_counts` have the images of each
-    class, validation included, and `repeated` counts test images that are, at the network's resolution, in train, too.
+    class, validation included, and `repeated` counts test images that are in train, too: at the network's resolution,
+    or, where files are streamed, at their own.
     """
 
     fingerprint: str
@@ -297,6 +309,11 @@ def check_fit(recipe: Recipe, data: DataConfig, facts: DataFacts, devices: int) 
         )
     if batch % devices:
         raise UserError(f"recipe.batch_size = {batch} cannot be shared equally by {devices} devices")
+    if recipe.augmentation.mix and batch < 2 * devices:
+        raise UserError(
+            f"recipe.augmentation.mix = {list(recipe.augmentation.mix)} mixes images in pairs, and recipe.batch_size = "
+            f"{batch} leaves each of {devices} devices a single one; set recipe.batch_size={2 * devices} or more"
+        )
     if recipe.augmentation.crop_padding >= data.resolution:
         raise UserError(
             f"recipe.augmentation.crop_padding = {recipe.augmentation.crop_padding} leaves crops without a pixel of "

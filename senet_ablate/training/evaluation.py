@@ -56,7 +56,8 @@ def evaluate(model: nn.Module, loader: Loader, precision: str) -> tuple[Predicti
 def diverged(model: nn.Module, curve: Sequence[CurvePoint], recipe: Recipe, data: LoadedData) -> bool:
     """Whether training failed, judged by training data alone: no finite loss or weights, or no better than chance.
 
-    Chance is the loss of always predicting the frequencies of the classes.
+    Chance is the loss of always predicting the frequencies of the classes. It is the same where images are mixed: the
+    loss is linear in the labels, and mixing leaves their mean as it is.
     """
     classes = data.facts.classes
     share = torch.bincount(data.train.labels, minlength=classes).double() / len(data.train)

@@ -245,7 +245,7 @@ class AblationModule(pl.LightningModule):
         scheduler.refresh()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross-entropy with label smoothing of one batch: images (N, C, H, W), labels (N,)."""
+        """Cross-entropy with label smoothing of one batch: images (N, C, H, W), labels (N,) or shares (N, classes)."""
         images, labels = batch
         loss = F.cross_entropy(self(images), labels, label_smoothing=self.hparams["label_smoothing"])
         self.train_loss.update(loss.detach())

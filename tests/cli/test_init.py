@@ -125,8 +125,11 @@ def test_equal_images_are_drawn_into_one_part(init: Init, tmp_path: Path) -> Non
         (["--data", "whole", "--out", "there.toml"], ["there.toml exists", "--out other.toml"]),
         (["--data", "few", "--split", "0.2"], ["class 'a' has 2 different images"]),
         (["--data", "whole", "--split", "0.7"], ["--split", "0<x<=0.5"]),
+        (["--data", "whole", "--weights", "there.toml"], ["there.toml: cannot be read as weights"]),
+        (["--data", "whole", "--weights", "other.pt"], ["other.pt: not the weights of torchvision:resnet18", "conv1"]),
+        (["--data", "rest", "--splits", "half.csv"], ["half.csv: no image of the test part can be read"]),
     ],
-    ids=["no-test", "test", "nowhere", "empty", "name", "exists", "few", "share"],
+    ids=["no-test", "test", "nowhere", "empty", "name", "exists", "few", "share", "no-weights", "other-net", "half"],
 )
 def test_what_cannot_be_done_is_refused(arguments: list[str], words: list[str], init: Init, tmp_path: Path) -> None:
     image_folder(tmp_path / "whole")
@@ -136,6 +139,8 @@ def test_what_cannot_be_done_is_refused(arguments: list[str], words: list[str], 
     flat(tmp_path / "few", per_class=2)
     (tmp_path / "empty").mkdir()
     (tmp_path / "there.toml").write_text("")
+    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.pt")
+    (tmp_path / "half.csv").write_text("path,part,class\na/0.png,train,a\nb/0.png,train,b\n")
     result = init(*arguments)
     assert result.exit_code == 2
     assert all(word in result.output for word in words), result.output
@@ -153,6 +158,29 @@ def test_weights_from_a_file_begin_a_pretrained_network(init: Init, tmp_path: Pa
         protocol.network, Variant(), in_channels=3, classes=classes, resolution=protocol.data.resolution, seed=0
     )
     assert torch.equal(model.state_dict()["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
+
+
+def test_a_list_of_files_stands_for_folders(init: Init, tmp_path: Path) -> None:
+    root = flat(tmp_path / "images")
+    lines = [f"{name}/{n}.png,{'test' if n > 6 else 'train'},{name}" for name in "ab" for n in range(10)]
+    name = 'my "list".csv'
+    (tmp_path / name).write_text("\n".join(["path,part,class", *lines]) + "\n")
+    result = init("--data", "images", "--splits", name)
+    assert result.exit_code == 0, result.output
+    assert ["all", "14", "6"] in [line.split() for line in result.output.splitlines()]
+    protocol = load_protocol(declarations_dir(), "mine.toml")
+    facts = load_data(protocol.data, root).facts
+    assert (protocol.data.splits, facts.train_counts, facts.test_counts) == (name, (7, 7), (3, 3))
+
+
+def test_images_that_one_part_has_twice_are_named(init: Init, tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    (root / "train" / "dog" / "8.png").write_bytes((root / "train" / "cat" / "1.png").read_bytes())
+    output = init("--data", "images").output
+    pair = "images/train/cat/1.png = images/train/dog/8.png"
+    assert f"1 of them are in one part:\n  {pair}" in output
+    assert f"1 of them are in more than one class:\n  {pair}" in output
+    assert "in more than one part" not in output
 
 
 def test_few_large_images_begin_with_published_weights(init: Init, tmp_path: Path) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from helpers import PROTOCOL, image_folder
+import torch
+import torchvision
+from click.testing import CliRunner, Result
+from helpers import PROTOCOL, image_folder, random_image
+from PIL import ExifTags, Image
 
 from senet_ablate.analysis.power import assumed_sd
+from senet_ablate.cli.main import main
 from senet_ablate.results.store import Study
 from senet_ablate.spec.protocol import DataConfig, DataFacts, Recipe, weaknesses
 
@@ -123,6 +128,45 @@ def test_run_says_what_was_taken_and_warns_and_other_images_are_refused_afterwar
         other = call(command, *(["gain"] if command != "report" else []), *mine[:3], "other")
         assert other.exit_code == 2
         assert "was begun with other images" in other.output
+
+
+@pytest.mark.slow
+def test_from_a_folder_to_a_report_with_pretrained_weights(call: Callable[..., Result], tmp_path: Path) -> None:
+    """One broken file, one on its side, one in both parts; the weights are of a network of other classes."""
+    root = image_folder(tmp_path / "images", per_class=(12, 6), side=64)
+    (root / "train" / "cat" / "0.png").write_bytes(b"")
+    aside = Image.Exif()
+    aside[ExifTags.Base.Orientation] = 6
+    random_image(50, 64, 64).save(root / "train" / "dog" / "0.png", exif=aside)
+    (root / "test" / "dog" / "1.png").write_bytes((root / "train" / "dog" / "1.png").read_bytes())
+    torch.manual_seed(0)
+    state = torchvision.models.resnet18(num_classes=7).state_dict()
+    torch.save(state, tmp_path / "w.pt")
+    written = CliRunner().invoke(main, ["init", "--data", "images", "--weights", "w.pt"])
+    assert "1 files cannot be read" in written.output, written.output
+    mine = ("gain", "--protocol", "mine.toml", "--data", "images")
+    assert "11,178,564" not in call("plan", *mine).output, "that is the size for four classes"
+    still = [f"--set=recipe.{key}" for key in ("epochs=1", "schedule.warmup_epochs=0", "lr=1e-9", "backbone_lr=1e-12")]
+    run = call(
+        "run", *mine, *still, "--rows=original", "--seeds=1", "--jobs=1", "--study=s", "--report", "--keep-weights"
+    )
+    assert run.exit_code == 0, run.output
+    # 2 x 12 less the broken one; a tenth of each class, at least one, is kept for validation.
+    for text in (
+        "images: 23 of train/ (21 to train, 2 for validation), 12 of test/ to test; 2 classes: cat, dog",
+        "1 images were turned upright",
+        "WARNING: 1 test images are also in train",
+    ):
+        assert text in run.output
+    plain = torchvision.models.resnet18(num_classes=2)
+    (record,) = (each for each in Study(tmp_path / "results" / "s").records() if each.spec.variant.is_plain)
+    assert record.complexity.params == sum(weight.numel() for weight in plain.parameters())
+    assert record.spec.network.source == hashlib.blake2b((tmp_path / "w.pt").read_bytes(), digest_size=6).hexdigest()
+    assert record.provenance.libraries["torchvision"] == torchvision.__version__.partition("+")[0]
+    kept = torch.load(tmp_path / "results" / "s" / record.run_id / "weights.pt", weights_only=True)
+    for name in ("conv1.weight", "layer4.1.conv2.weight"):
+        torch.testing.assert_close(kept[name], state[name], rtol=0, atol=1e-6)
+    assert "torchvision:resnet18, pretrained; folder at 64x64" in (tmp_path / "reports" / "s" / "REPORT.md").read_text()
 
 
 def test_facts_of_older_studies_read_the_same() -> None:

@@ -6,12 +6,16 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 from helpers import image_folder
 
+from senet_ablate.data import folders
 from senet_ablate.data.datasets import load_data
+from senet_ablate.errors import UserError
 from senet_ablate.spec.protocol import DataConfig
 
 CONFIG = DataConfig(dataset="folder", resolution=8)
@@ -83,9 +87,48 @@ def test_a_name_that_is_none_is_a_mistake(cache: Callable[..., Result], decode_c
 def test_a_cache_that_cannot_be_written_names_the_variable_to_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from senet_ablate.errors import UserError
-
     (tmp_path / "file").touch()
     monkeypatch.setenv("SENET_ABLATE_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UserError, match="SENET_ABLATE_CACHE=FOLDER"):
+    root = image_folder(tmp_path / "one")
+    for stream in (False, True):
+        with pytest.raises(UserError, match="SENET_ABLATE_CACHE=FOLDER"):
+            load_data(CONFIG, root, stream=stream)
+
+
+def test_a_disk_too_small_for_the_copy_names_the_variable_to_set_and_keeps_nothing(
+    tmp_path: Path, decode_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError("8000 requested and 0 written")  # as NumPy says it
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(UserError, match=r"8000 requested and 0 written\); .* SENET_ABLATE_CACHE=FOLDER"):
+            load_data(CONFIG, image_folder(tmp_path / "one"))
+    assert not list(decode_cache.iterdir())
+
+
+def test_a_copy_may_be_read_by_others_as_far_as_the_mask_says(tmp_path: Path, decode_cache: Path) -> None:
+    before = os.umask(0o027)
+    try:
         load_data(CONFIG, image_folder(tmp_path / "one"))
+    finally:
+        os.umask(before)
+    (copy,) = decode_cache.iterdir()
+    assert copy.stat().st_mode & 0o777 == 0o750
+
+
+def test_who_is_slower_takes_the_copy_that_is_there(
+    tmp_path: Path, decode_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, decode = image_folder(tmp_path / "one"), folders._decode_part
+
+    def overtaken(*args: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(folders, "_decode_part", decode)
+            load_data(CONFIG, root)
+        return decode(*args)
+
+    monkeypatch.setattr(folders, "_decode_part", overtaken)
+    assert load_data(CONFIG, root).facts.n_test == 4
+    assert len(list(decode_cache.iterdir())) == 1

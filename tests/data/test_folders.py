@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from PIL import Image
 import senet_ablate.data.datasets
 import senet_ablate.data.folders
 from senet_ablate.data.datasets import LoadedData, load_data
-from senet_ablate.data.folders import list_folder
+from senet_ablate.data.folders import counted, list_folder
+from senet_ablate.data.inspect import inspect_folder
 from senet_ablate.data.loaders import EpochSampler, FileSplit, ResidentSplit
 from senet_ablate.errors import UserError
 from senet_ablate.execution.driver import prepare
@@ -238,6 +241,38 @@ def test_what_is_data_does_not_depend_on_the_warning_filter(
             found.append((data.facts, read_all(data)))
     assert found[0] == found[1]
     assert (found[0][0].skipped, found[0][1]) == (0, 12)
+
+
+def test_what_pillow_warns_of_has_the_name_of_the_file(
+    tmp_path: Path, load: Callable[[Path], LoadedData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_folder(tmp_path / "images")
+    large = [root / "train" / "cat" / "5.png", root / "test" / "dog" / "7.jpg"]
+    for path in large:
+        random_image(1, 16, 16).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    for _ in range(2):  # heard, and as it was kept
+        (notice,) = (text for text in load(root).notices if "warnings" in text)
+        first, *lines = notice.splitlines()
+        assert first == "2 warnings of Pillow:"
+        expected = [f"  {path}: Image size (256 pixels) exceeds limit of 200 pixels" for path in large]
+        assert [line.partition(",")[0] for line in lines] == expected
+    found = inspect_folder(root)
+    assert [text.partition(": ")[0] for text in found.warned] == sorted(map(str, large))
+
+
+def test_while_images_are_read_it_is_said_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(step=25.0)
+    monkeypatch.setattr(senet_ablate.data.folders, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    told: list[str] = []
+    assert list(counted("abcdefgh", 8, told.append)) == list("abcdefgh")
+    # 25 s between two looks at the clock, and one look more for each line
+    assert told == ["3 of 8 images read", "6 of 8 images read"]
+    root = image_folder(tmp_path / "images")
+    for stream in (False, True):
+        told.clear()
+        load_data(CONFIG, root, stream=stream, announce=told.append)
+        assert "3 of 8 images read" in told
 
 
 def test_a_file_of_another_kind_is_skipped_counted_and_named(

@@ -43,6 +43,44 @@ def test_of_two_labelled_parts_test_is_taken_which_is_said(tmp_path: Path) -> No
     assert data.notices == ("test/ is taken as the test part; val/ is not used",)
 
 
+@pytest.mark.parametrize(
+    ("train", "test"), [("Train", "TEST"), ("training", "validation"), ("train", "valid"), ("Training", "Testing")]
+)
+def test_parts_are_known_by_their_other_spellings(train: str, test: str, tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", test=test)
+    (root / "train").rename(root / train)
+    facts = load_data(CONFIG, root).facts
+    assert (facts.parts, facts.train_counts, facts.test_counts) == ((train, test), (4, 4), (2, 2))
+
+
+def test_of_two_spellings_of_a_part_the_usual_one_is_taken_which_is_said(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    image_folder(root / "more", per_class=(1, 1))
+    (root / "more" / "train").rename(root / "training")
+    data = load_data(CONFIG, root)
+    assert data.facts.train_counts == (4, 4)
+    assert "train/ is taken; training/ is not used" in data.notices
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "made", ("bus", "train")) / "train"
+    assert {name: len(each.images) for name, each in find_layout(root).files[""].items()} == {"bus": 4, "train": 4}
+    (root / "test").mkdir()  # as for a competition: photos without labels
+    random_image(1).save(root / "test" / "1.png")
+    layout = find_layout(root)
+    assert set(layout.files[""]) == {"bus", "train"}
+    assert layout.notices == ("test/ has no class folders and is not used",)
+
+
+def test_images_outside_of_class_folders_are_counted_and_named(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    for name in ("b.jpg", "a.png", ".c.png", "notes.txt"):
+        (root / "train" / name).write_bytes(b"x")
+    data = load_data(CONFIG, root)
+    assert data.notices == (f"images outside of class folders, not used: 2 ({root / 'train' / 'a.png'}, …)",)
+    assert data.facts.skipped == 0
+
+
 @pytest.mark.parametrize("folder", ["@eaDir", "__MACOSX", ".ipynb_checkpoints", "#recycle"])
 @pytest.mark.parametrize("depth", ["part", "class"])
 def test_what_programs_leave_is_no_class_and_no_image_and_is_named(folder: str, depth: str, tmp_path: Path) -> None:
@@ -76,11 +114,25 @@ def test_a_class_with_a_single_image_is_named(tmp_path: Path) -> None:
         load_data(CONFIG, root)
 
 
-def test_test_images_that_are_in_train_are_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_test_images_that_are_in_train_are_counted(stream: bool, tmp_path: Path) -> None:
     root = image_folder(tmp_path / "images")
     (root / "test" / "dog" / "0.png").write_bytes((root / "train" / "cat" / "2.png").read_bytes())
     Image.open(root / "train" / "dog" / "1.png").save(root / "test" / "dog" / "1.bmp")  # other bytes, same pixels
-    assert load_data(CONFIG, root).facts.repeated == 2
+    for _ in range(2):  # found, and as it was kept
+        assert load_data(CONFIG, root, stream=stream).facts.repeated == 2
+
+
+def test_only_equal_jpegs_count_as_repeated_though_their_small_copies_are_compared_first(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images", side=64, suffix="jpg")
+    known = (root / "train" / "cat" / "1.jpg").read_bytes()
+    comment = b"\xff\xfe\x00\x07other"  # JPEG (T.81), B.2.4.5: the marker, the length and a text
+    (root / "test" / "dog" / "5.jpg").write_bytes(known[:2] + comment + known[2:])
+    # A checkerboard of single pixels has the means of plain grey, of which alone a small copy is made.
+    squares = np.indices((64, 64)).sum(0) % 2 * 100 + 78
+    for part, pixels in (("train", squares), ("test", np.full((64, 64), 128))):
+        Image.fromarray(pixels.astype(np.uint8)).convert("RGB").save(root / part / "cat" / "9.jpg", quality=100)
+    assert load_data(CONFIG, root, stream=True).facts.repeated == 1
 
 
 # --- a list of files ---
@@ -115,10 +167,21 @@ def test_a_list_may_lie_in_the_folder_itself(tmp_path: Path) -> None:
     assert load_data(CONFIG.model_copy(update={"splits": "mine.csv"}), root).facts.n_test == 2
 
 
+def test_a_list_may_come_from_windows_or_a_mac(tmp_path: Path) -> None:
+    root, name = listed(tmp_path), unicodedata.normalize("NFC", "ü.png")
+    (root / "a" / "0.png").rename(root / "a" / unicodedata.normalize("NFD", name))
+    rows = [row.replace("a/0.png", f"a/{name}").replace("/", "\\") for row in ROWS]
+    (tmp_path / "splits.csv").write_bytes("\r\n".join(["path,part,class", *rows, ""]).encode("utf-16"))
+    facts = load_data(CONFIG.model_copy(update={"splits": str(tmp_path / "splits.csv")}), root).facts
+    assert (facts.train_counts, facts.test_counts) == ((3, 3), (1, 1))
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
         ("a/0.png,train,a", ["a/0.png is in line 2 too"]),
+        ("a\\0.png,train,a", ["is in line 2 too"]),
+        ("..\\x.png,train,a", ["expected one within"]),
         ("a/9.png,train,a", ["there is no file", "a/9.png"]),
         ("../x.png,train,a", ["expected one within"]),
         ("/etc/x.png,train,a", ["expected one within"]),
@@ -126,7 +189,7 @@ def test_a_list_may_lie_in_the_folder_itself(tmp_path: Path) -> None:
         ("a/1.png,train,", ["class ''"]),
         ("a/1.png", ["part ''"]),
     ],
-    ids=["twice", "missing", "above", "absolute", "part", "no-class", "short"],
+    ids=["twice", "twice-by-windows", "above-by-windows", "missing", "above", "absolute", "part", "no-class", "short"],
 )
 def test_a_mistake_in_a_list_is_told_with_its_line(row: str, words: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:

@@ -17,10 +17,10 @@ from torchvision.transforms.v2 import functional as tv
 
 from senet_ablate.data import loaders
 from senet_ablate.data.datasets import load_data
-from senet_ablate.data.loaders import EpochSampler, FileSplit, Loader, ResidentSplit, Split
+from senet_ablate.data.loaders import EpochSampler, FileSplit, Loader, MixingLoader, ResidentSplit, Split
 from senet_ablate.data.transforms import IMAGENET_NORMALISATION, POLICIES, Normalisation, crop_and_flip
 from senet_ablate.seeding import generator, stream_seed
-from senet_ablate.spec.protocol import Augmentation, DataConfig, Policy
+from senet_ablate.spec.protocol import Augmentation, DataConfig, Mix, Policy
 
 CPU = torch.device("cpu")
 CROP_AND_FLIP = Augmentation(crop_padding=2, horizontal_flip=True)
@@ -225,6 +225,63 @@ def test_a_policy_is_torchvisions_and_keyed_by_image(kind: str, policy: Policy, 
         for index, image in views.items():
             torch.manual_seed(stream_seed(0, "policies", 0, index))
             assert torch.equal(image, UNSCALED(step[policy]()(split.images[index])[None])[0])
+
+
+def mixed(
+    split: Split, *mix: Mix, batch_size: int = 5, epoch: int = 0, rank: int = 0, world: int = 1
+) -> list[tuple[Tensor, Tensor]]:
+    augmentation = Augmentation(mix=mix)
+    loader = load(split, batch_size, epoch=epoch, augmentation=augmentation, rank=rank, world=world)
+    return list(MixingLoader(loader, augmentation, len(split)))
+
+
+@pytest.mark.parametrize("kind", ["resident", "files"])
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_images_and_labels_are_mixed_in_the_same_shares(kind: str, mix: Mix, tmp_path: Path) -> None:
+    split = resident(10, 12) if kind == "resident" else file_split(tmp_path, resolution=12)
+    whole = list(load(split, 5, augmentation=Augmentation()))
+    found = [batch for epoch in range(6) for batch in mixed(split, mix, epoch=epoch)]
+    for (images, labels), (views, shares) in zip(whole, found, strict=False):  # those of the first epoch
+        assert views.is_contiguous(memory_format=torch.channels_last)
+        assert (views.dtype, shares.dtype, shares.shape) == (torch.float32, torch.float32, (5, 10))
+        before = images.roll(1, 0)
+        own = shares[torch.arange(5), labels]  # labels differ, so each image's share can be read off
+        assert torch.allclose(shares[torch.arange(5), labels.roll(1)], 1 - own, atol=1e-6)
+        if mix == "mixup":
+            assert torch.allclose(views, own[0] * images + (1 - own[0]) * before, atol=1e-5)
+        else:
+            from_before = (views != images).any(1)  # pixels, of 144; by chance two images have one in common
+            assert torch.allclose(from_before.float().mean((1, 2)), 1 - own, atol=1.5 / 144)
+            assert torch.equal(torch.where(from_before[:, None], before, images), views)
+    drawn = {round(float(shares.max()), 4) for _, shares in found}
+    assert len(drawn) >= 8, "each batch of each epoch has a draw of its own"
+
+
+def test_draws_of_mixing_depend_on_seed_epoch_and_batch_alone() -> None:
+    split = resident(12, 6)
+    first = mixed(split, "mixup", "cutmix", batch_size=4, epoch=3)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    again = mixed(split, "mixup", "cutmix", batch_size=4, epoch=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for one, two in zip(first, again, strict=True) for a, b in zip(one, two, strict=True))
+    # Processes of one run draw the same shares.
+    halves = [mixed(split, "mixup", batch_size=4, rank=rank, world=2) for rank in (0, 1)]
+    for (_, one), (_, two) in zip(*halves, strict=True):
+        assert sorted(one[one > 0].tolist()) == pytest.approx(sorted(two[two > 0].tolist()))
+
+
+def test_of_two_ways_to_mix_each_batch_has_one() -> None:
+    split = ResidentSplit.whole(torch.zeros(2, 3, 6, 6, dtype=torch.uint8), torch.arange(2), UNSCALED)
+    split.pixels[0] = 200
+    kinds = []
+    for epoch in range(40):
+        ((images, shares),) = mixed(split, "mixup", "cutmix", batch_size=2, epoch=epoch)
+        if 0.01 < float(shares.min()) < 0.49:
+            pixels = set(images.round().flatten().tolist())  # cut images have those of the two alone
+            kinds.append("cutmix" if pixels == {0, 200} else "mixup")
+    assert kinds.count("mixup") > 4
+    assert kinds.count("cutmix") > 4
 
 
 @pytest.mark.parametrize("kind", ["resident", "files"])

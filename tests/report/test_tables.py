@@ -20,6 +20,8 @@ from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.models.build import build_network
+from senet_ablate.report.figures.pareto import pareto_frame
+from senet_ablate.report.figures.table import table_frame
 from senet_ablate.report.findings import WORDS
 from senet_ablate.report.leaderboard import leaderboard
 from senet_ablate.report.tables import build_table, check_columns, printed, to_csv, to_latex, to_markdown
@@ -54,6 +56,22 @@ def test_intervals_are_those_of_the_noise_model(full: Study) -> None:
     for row in ("r4", "plain"):
         alone = noise.contrast({("r4", "r16", "plain").index(row): 1.0, 1: -1.0})
         assert line(full, row)["diff_half"] > stats.t.isf(0.025, alone.df) * alone.se
+
+
+def test_no_interval_of_an_error_leaves_0_to_100(study: Study) -> None:
+    for variant, errors in ((R4, (0.0, 1.0)), (R16, (97.0, 99.5)), (PLAIN, (40.0, 49.0))):
+        for seed, error in enumerate(errors):
+            write_record(study, make_record(variant, seed, error))
+    filled = table(study)
+    means, halves = filled.frame["top1_err_mean"], filled.frame["top1_err_half"]
+    assert means[0] < halves[0]
+    assert means[1] + halves[1] > 100
+    told = printed(filled)["top-1 err. %"].tolist()
+    assert told[0] == f"0.50 (0.00–{0.5 + halves[0]:.2f})"
+    assert told[1] == f"98.25 ({98.25 - halves[1]:.2f}–100.00)"
+    assert told[2] == f"44.50 ± {halves[2]:.2f}"
+    for drawn in (table_frame(filled), pareto_frame([filled])):
+        assert (drawn["low"].min(), drawn["high"].max()) == (0, 100)
 
 
 def test_rows_far_above_the_lowest_cannot_be_the_best(study: Study) -> None:

@@ -368,6 +368,50 @@ def test_a_rate_of_the_backbone_is_for_pretrained_networks():
     Protocol(**about, network=Network(backbone="torchvision:resnet18", pretrained=True))
 
 
+def test_ways_to_mix_are_named_once_and_their_share_belongs_to_them():
+    with pytest.raises(ValidationError, match="name each once"):
+        Augmentation(mix=("mixup", "mixup"))
+    with pytest.raises(ValidationError, match="no meaning without mix"):
+        Augmentation(mix_alpha=0.2)
+    assert Augmentation(mix=("cutmix",)).mix_alpha == 1  # torchvision's default
+
+
+def test_a_file_of_weights_is_known_by_its_digest_wherever_it_lies():
+    about = {"data": DataConfig(**DATA), "recipe": Recipe(**RECIPE), "precision": "fp32", "variant": Variant()}
+
+    def run(**network):
+        return RunSpec(**about, seed=0, network=Network(backbone="torchvision:resnet18", **network))
+
+    here, there = (run(pretrained=place, source="0a1b") for place in ("a.pt", "/mnt/b.pt"))
+    assert here == there
+    assert len({here, there}) == 1
+    assert here.run_id == there.run_id
+    others = [run(), run(pretrained=True), run(pretrained="a.pt", source="0a1c")]
+    assert len({here.run_id, *(other.run_id for other in others)}) == 4
+    assert all(here != other for other in others)
+
+
+@pytest.mark.parametrize("backbone", ["pytorchcv:resnet18", "mine:net"])
+def test_weights_are_published_for_networks_of_two_libraries(backbone):
+    with pytest.raises(ValidationError, match="pretrained = true is for networks of torchvision and timm"):
+        Network(backbone=backbone, pretrained=True)
+
+
+def test_a_network_is_told_by_what_it_has():
+    told = [
+        Network(backbone="resnet14", width=16, stem="small").in_words(whole=True),
+        Network(backbone="wrn10-2", width=32).in_words(whole=True),
+        Network(backbone="torchvision:resnet18", pretrained=True).in_words(whole=True),
+        Network(backbone="timm:resnet18").in_words(),
+    ]
+    assert told == [
+        "resnet14, width 16, small stem, stride in the 1x1",
+        "wrn10-2, width 32",
+        "torchvision:resnet18, pretrained",
+        "timm:resnet18",
+    ]
+
+
 def test_a_list_of_files_is_of_a_folder():
     with pytest.raises(ValidationError, match='set dataset = "folder"'):
         DataConfig(**DATA, splits="splits.csv")

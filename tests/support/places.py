@@ -43,6 +43,7 @@ WORK = (
     "analysis.audit.audit_networks",
     "analysis.calibration.calibrate",
     "analysis.summary.summarise",
+    "cli.init._show",
     "models.survey.count_complexity",
     "models.latency.measure_latency",
     "blocks.contract.check_block",
@@ -254,6 +255,7 @@ typed = (
 """What a shell can hand over: any text without the character that ends one."""
 
 USUAL = {
+    "init": ("--data", "images"),
     "plan": ("gate",),
     "run": ("ratio", "--protocol", "cifar10-folder", "--data", "images", "--set", "recipe.batch_size=2"),
     "report": ("--study", "first"),

@@ -19,6 +19,7 @@ from senet_ablate.models.build import build_model
 from senet_ablate.models.pretrained import read_weights
 from senet_ablate.models.sites import inserts
 from senet_ablate.spec.network import SEConfig
+from senet_ablate.spec.protocol import Augmentation
 from senet_ablate.training.checkpoint import read_checkpoint
 from senet_ablate.training.module import AblationModule
 
@@ -151,6 +152,21 @@ def test_one_step_of_training_is_sgd_by_hand(tmp_path):
     weight = network.fc.weight
     expected = weight - 0.1 * (weight.grad + 0.01 * weight)
     assert torch.allclose(steps.weights[1], expected, atol=1e-6)
+
+
+def test_the_loss_of_mixed_images_is_the_cross_entropy_of_their_shares(tmp_path):
+    mix = Augmentation(mix=("mixup",))
+    data, module = ImageDataModule(batch_size=64, augmentation=mix), small(label_smoothing=0.1, lr=1e-9)
+    network = copy.deepcopy(module.model)
+    mine = trainer(tmp_path, limit_train_batches=1)
+    mine.fit(module, data)
+    images, shares = next(iter(data.train_dataloader()))
+    assert shares.shape == (64, 10)
+    network.train()
+    smoothed = 0.9 * shares + 0.1 / 10
+    by_hand = -(smoothed * network(images).log_softmax(1)).sum(1).mean()
+    assert module.curve[0].train_loss == pytest.approx(by_hand.item(), rel=1e-5)
+    assert next(iter(data.val_dataloader()))[1].dtype == torch.int64, "validation images are as they are"
 
 
 def test_a_trial_run_of_one_batch_goes_through_with_warmup(tmp_path):

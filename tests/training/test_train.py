@@ -105,6 +105,19 @@ def test_a_plateau_schedule_resumes_with_the_losses_it_has_seen(tmp_path, interr
     assert outcome(resumed) == outcome(whole)
 
 
+def test_a_run_with_mixed_images_resumes_bit_for_bit(tmp_path, interrupt_after):
+    recipe = changed(augmentation={"crop_padding": 1, "mix": ("mixup", "cutmix"), "mix_alpha": 0.4})
+    record, whole = trained(tmp_path / "whole", spec(recipe=recipe))
+    interrupt_after(1)
+    with pytest.raises(CutOffError):
+        trained(tmp_path / "other", spec(recipe=recipe))
+    resumed, other = trained(tmp_path / "other", spec(recipe=recipe))
+    assert (record.status, resumed.provenance.resumed_at_epoch) == ("ok", 1)
+    assert outcome(other) == outcome(whole)
+    _, unmixed = trained(tmp_path / "unmixed", spec())
+    assert outcome(unmixed)[0] != outcome(whole)[0]
+
+
 def test_an_end_between_training_and_test_repeats_the_test_only(tmp_path, monkeypatch):
     _, whole = trained(tmp_path / "whole", spec())
 
@@ -198,6 +211,11 @@ def test_a_loss_that_is_no_number_is_a_result_called_diverged(tmp_path):
         ({"batch_size": 930}, 1, ["recipe.batch_size = 930", "929 training images"]),
         ({"batch_size": 33}, 2, ["recipe.batch_size = 33", "2 devices"]),
         ({"augmentation": {"resized_crop": True}}, 1, ["resized_crop", "digits", 'data.dataset = "folder"']),
+        (
+            {"batch_size": 2, "augmentation": {"mix": ("cutmix",)}},
+            2,
+            ["mix = ['cutmix']", "recipe.batch_size = 2", "each of 2 devices a single one", "recipe.batch_size=4"],
+        ),
     ],
 )
 def test_a_recipe_that_does_not_fit_the_images_is_refused_before_training(tmp_path, fields, devices, words):

@@ -57,7 +57,8 @@ def plot_curves(frame: pd.DataFrame, width: float = PAGE) -> Figure:
     spans = ((1, max(2, last)), (max(1, last - max(1, last // 3)), max(2, last)))
     small = narrow(width)
     measures = {"val_top1_err": MEASURES["val_top1_err"]} if small else MEASURES
-    with style():
+    with style(frame["label"]) as unseen:
+        frame = frame.assign(label=frame["label"].where(~frame["label"].isin(unseen), frame["row"]))
         figure = Figure(figsize=(width, 2 * HEIGHT), layout="constrained")
         panels = figure.subplots(2, 1 if small else 2, squeeze=False)
         for number, (measure, name) in enumerate(measures.items()):

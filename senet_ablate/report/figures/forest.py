@@ -134,7 +134,10 @@ def plot_forest(frame: pd.DataFrame, xlabel: str, width: float = PAGE) -> Figure
             places.append((y, line))
             y += 1
         y += 0.4
-    with style():
+    with style(map(str, [*frame["comparison"], *(heading for _, heading in headings)])) as unseen:
+        for _, line in places:  # its name tells it, too
+            line["comparison"] = "" if line["comparison"] in unseen else line["comparison"]
+        headings = [(place, heading) for place, heading in headings if heading not in unseen]
         figure = Figure(figsize=(width, ROW_HEIGHT * max(y, 3) + 0.85), layout="constrained")
         axes = figure.subplots()
         papers = frame["paper"].dropna().tolist()

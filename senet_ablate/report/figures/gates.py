@@ -48,7 +48,7 @@ def plot_heat(frame: pd.DataFrame, *, limits: tuple[float, float] | None, width:
     """
     names, classes = list(frame["block"].unique()), list(frame["class"].unique())
     low, high = limits or (float(frame["mean"].min()), float(frame["mean"].max()))
-    with style():
+    with style(classes):
         tall = max(0.75, 0.1 * len(classes)) + 0.45
         figure, panels, columns = _panels(len(names), width, tall, 0.6)
         for place, (panel, block) in enumerate(zip(panels, names, strict=True)):
@@ -90,7 +90,7 @@ def plot_lines(frame: pd.DataFrame, *, limits: tuple[float, float] | None, band:
     names, classes = list(frame["block"].unique()), list(frame["class"].unique())
     looks = itertools.cycle(zip(itertools.cycle(COLOURS[1:]), itertools.cycle(DASHES), strict=False))
     look = {name: ("black", "-") if name == ALL else next(looks) for name in classes}
-    with style():
+    with style(classes):
         figure, panels, columns = _panels(len(names), width, ROW_HEIGHT, HEAD, sharey=True)
         for panel, block in zip(panels, names, strict=True):
             for name, line in frame[frame["block"] == block].groupby("class", sort=False):

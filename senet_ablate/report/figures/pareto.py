@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from senet_ablate.report.figures.style import COLOURS, PAGE, axis_range, narrow, style
 from senet_ablate.report.figures.table import UNITS
 from senet_ablate.report.findings import METRIC_NAMES
-from senet_ablate.report.tables import UNITS_OF, Table
+from senet_ablate.report.tables import UNITS_OF, Table, most
 from senet_ablate.spec.claims import Metric
 
 COSTS = {"one_image_ms": "latency of one image, ms", "params": "parameters", "macs": "multiply-adds of one image"}
@@ -27,16 +27,16 @@ def pareto_frame(tables: Sequence[Table]) -> pd.DataFrame:
         frame = table.frame[table.frame["n"] > 0]
         reference = table.ablation.row(table.ablation.reference).arm.slug
         slugs = [table.ablation.row(row).arm.slug for row in frame["row"]]
-        half = frame["top1_err_half"].astype(float)
+        mean, half = frame["top1_err_mean"].astype(float), frame["top1_err_half"].astype(float)
         parts.append(
             pd.DataFrame(
                 {
                     "network": slugs,
                     "label": [_short(slug, reference) for slug in slugs],
                     "n": frame["n"],
-                    "error": frame["top1_err_mean"].astype(float),
-                    "low": frame["top1_err_mean"] - half,
-                    "high": frame["top1_err_mean"] + half,
+                    "error": mean,
+                    "low": (mean - half).clip(lower=0.0),
+                    "high": (mean + half).clip(upper=most(table.metric)),
                     **{name: frame[name] for name in ("one_image_ms", "one_image_ms_low", "one_image_ms_high")},
                     **{name: frame[name] for name in ("params", "macs")},
                 }
@@ -98,8 +98,7 @@ def _draw(axes: Axes, frame: pd.DataFrame, cost: str, metric: Metric) -> None:
         axes.set(xticks=[], yticks=[])
         return
     low, high = frame["low"].fillna(y), frame["high"].fillna(y)
-    top = 100.0 if UNITS_OF[metric] == "%" else np.inf
-    axes.set_ylim(axis_range(low.tolist(), high.tolist(), floor=0.0, top=top))
+    axes.set_ylim(axis_range(low.tolist(), high.tolist(), floor=0.0, top=most(metric)))
     if cost == "one_image_ms":
         left, right = frame["one_image_ms_low"].astype(float), frame["one_image_ms_high"].astype(float)
         axes.hlines(y, left, right, color="0.7", linewidth=0.7, zorder=1)

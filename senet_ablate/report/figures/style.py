@@ -6,7 +6,7 @@ Nothing of a user's `matplotlibrc` enters, so the same records give the same byt
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.optimize import isotonic_regression
+
+from senet_ablate.report.figures.fonts import fonts_for
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -54,12 +56,17 @@ WILD = 10
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Draw, and save, with matplotlib's defaults and `STYLE`, whatever the user has set."""
+def style(texts: Iterable[str] = ()) -> Iterator[set[str]]:
+    """Draw, and save, with matplotlib's defaults and `STYLE`, whatever the user has set.
+
+    Fonts are added that have the letters of `texts`, names of the user's; yields those that no font can show.
+    """
+    families, unseen = fonts_for(texts)
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
-        yield
+        mpl.rcParams["font.family"] = families
+        yield unseen
 
 
 def save(figure: Figure, kind: str) -> bytes:

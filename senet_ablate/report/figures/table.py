@@ -20,7 +20,7 @@ from senet_ablate.report.figures.style import (
     style,
 )
 from senet_ablate.report.findings import METRIC_NAMES
-from senet_ablate.report.tables import UNITS_OF, Table
+from senet_ablate.report.tables import UNITS_OF, Table, most
 
 COSTS = {"added_params": "params", "added_macs": "MACs"}
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -40,8 +40,8 @@ def table_frame(table: Table) -> pd.DataFrame:
             "label": frame["label"],
             "n": frame["n"],
             "error": error,
-            "low": error - half,
-            "high": error + half,
+            "low": (error - half).clip(lower=0.0),
+            "high": (error + half).clip(upper=most(table.metric)),
             "seeds": [" ".join(f"{value:.6g}" for value in table.seeds[row]) for row in frame["row"]],
             "paper": reference + frame["paper_diff_to_reference"].astype(float),
             **{cost: frame[cost] for cost in COSTS},
@@ -57,13 +57,15 @@ def plot_table(table: Table, width: float = PAGE) -> Figure:
     frame = table_frame(table)
     cost = max(COSTS, key=lambda name: frame[name].nunique())  # parameters where both differ alike
     panels = 1 + (len(set(frame[cost].dropna())) > 1)
-    with style():
+    with style(frame["label"]) as unseen:
+        frame["label"] = frame["label"].where(~frame["label"].isin(unseen), frame["row"])
         figure = Figure(figsize=(width, 0.27 * len(frame) + 0.95), layout="constrained")
         errors, *costs = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=[3, 1][:panels])[0]
         _draw_errors(errors, table, frame)
         for panel in costs:
             _draw_cost(panel, frame[cost].astype(float), COSTS[cost])
-        reference = "" if narrow(width) else f" to {table.ablation.row(table.ablation.reference).label}"
+        (to,) = frame.loc[frame["row"] == table.ablation.reference, "label"]
+        reference = "" if narrow(width) else f" to {to}"
         handles = [
             Line2D([], [], color="black", linewidth=1, marker="o", markersize=4.5, label="mean and 95 % interval"),
             seed_key(),
@@ -79,8 +81,9 @@ def _draw_errors(axes: Axes, table: Table, frame: pd.DataFrame) -> None:
     known = frame[frame["error"].notna()]
     spread = known.assign(low=known["low"].fillna(known["error"]), high=known["high"].fillna(known["error"]))
     others = known["paper"].dropna().tolist()
-    top = 100.0 if UNITS_OF[table.metric] == "%" else float("inf")
-    axes.set_xlim(axis_range(spread["low"].tolist(), spread["high"].tolist(), *others, floor=0.0, top=top))
+    axes.set_xlim(
+        axis_range(spread["low"].tolist(), spread["high"].tolist(), *others, floor=0.0, top=most(table.metric))
+    )
     axes.set(ylim=(len(frame) - 0.4, -0.6), xlabel=f"{METRIC_NAMES[table.metric]}, {UNITS_OF[table.metric]}")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yticks(range(len(frame)), frame["label"].tolist())
