@@ -348,6 +348,7 @@ def main() -> None:
     """Disturb studies until there were enough faults, print, and write reports/chaos/."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=250, help="how many to do [%(default)s]")
+    parser.add_argument("--most", type=int, default=25, help="of one study; then it may come to its end [%(default)s]")
     parser.add_argument("--minutes", type=float, default=40.0, help="do none later than this [%(default)s]")
     parser.add_argument("--every", type=float, default=2.5, help="mean seconds between two [%(default)s]")
     parser.add_argument("--kinds", nargs="+", choices=FAULTS, metavar="KIND", help=f"of {', '.join(FAULTS)} [all]")
@@ -382,7 +383,7 @@ def main() -> None:
         end = time.monotonic() + 60 * chosen.minutes
         while found.faults.total() < chosen.faults and time.monotonic() < end and not found.failed:
             studies += 1
-            quota = chosen.faults - found.faults.total()
+            quota = min(chosen.most, chosen.faults - found.faults.total())
             this = shared if studies in chosen.shared else task
             schedule.possible = lambda kind, this=this: kind != SHARED or this.devices > 1
             one = one_study(this, place / str(studies), whole[this], schedule, chosen.every, quota, end)
