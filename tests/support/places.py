@@ -46,6 +46,7 @@ WORK = (
     "models.survey.count_complexity",
     "models.latency.measure_latency",
     "blocks.contract.check_block",
+    "data.inspect.inspect_folder",
     "execution.machine.alone",
     "results.merge.merge",
     "report.write.write_report",
@@ -256,6 +257,7 @@ typed = (
 USUAL = {
     "plan": ("gate",),
     "run": ("ratio", "--protocol", "cifar10-folder", "--data", "images", "--set", "recipe.batch_size=2"),
+    "init": ("--data", "images"),
     "report": ("--study", "first"),
     "summary": ("first",),
     "count": ("ratio", "--protocol", "digits"),
