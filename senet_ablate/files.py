@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -41,7 +41,8 @@ def open_file(path: Path, limit: int = TEXT_LIMIT, *, inside: Path | None = None
     if inside is not None:
         refuse_links(path, inside)
     _check(path, path.stat(), limit)  # before it is opened, which a pipe answers late and a device in its own way
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    no_link = 0 if inside is None else getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(path, os.O_RDONLY | no_link | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(handle, "rb") as file:
         _check(path, os.fstat(handle), limit)
         yield file
@@ -77,14 +78,69 @@ def _check(path: Path, status: os.stat_result, limit: int) -> None:
         raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, expected at most {limit:,}", str(path))
 
 
-def check_place(path: Path) -> None:
+HANDLES = {os.open, os.mkdir, os.rename, os.stat, os.unlink, os.chmod} <= os.supports_dir_fd
+"""Whether files can be reached from a handle on their folder, which no link put in the folder's place leads away."""
+
+FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)
+
+
+@contextmanager
+def hold_folder(path: Path, inside: Path | None, *, make: bool = True) -> Iterator[int | None]:
+    """A handle on the folder of `path`, reached without a link below `inside`, whatever is put in its place meanwhile.
+
+    None where there are no such handles, or without `inside`: names are then looked at before they are used.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and it is not to be made.
+        OSError: a part of the path is a link; the error names it.
+    """
+    if inside is not None:
+        refuse_links(path, inside)
+    if make:
+        (path.parent if inside is None or not HANDLES else inside).mkdir(parents=True, exist_ok=True)
+    handle = None
+    if inside is not None and HANDLES:
+        with suppress(PermissionError, IsADirectoryError):
+            handle = os.open(inside, FOLDER)
+    if inside is None or handle is None:
+        if make:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield None
+        return
+    try:
+        place = inside
+        for part in path.parent.relative_to(inside).parts:
+            place = place / part
+            try:
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=handle)
+                below = os.open(part, FOLDER | os.O_NOFOLLOW, dir_fd=handle)
+            except OSError as error:
+                refuse_links(place, inside)
+                error.filename = str(place)
+                raise
+            os.close(handle)
+            handle = below
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _from(folder: int | None, path: Path) -> str | Path:
+    """How a file is called from its folder's handle, or without one."""
+    return path if folder is None else path.name
+
+
+def check_place(path: Path, folder: int | None = None) -> None:
     """Refuse to replace or remove what is there if it is no regular file.
 
     Raises:
         OSError: it is a link, a pipe, a device or a folder; the error names it.
     """
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise OSError(errno.EEXIST, "not a regular file, and so not replaced", str(path))
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.stat(_from(folder, path), dir_fd=folder, follow_symlinks=False).st_mode):
+            raise OSError(errno.EEXIST, "not a regular file, and so not replaced", str(path))
 
 
 def write_atomic(
@@ -100,28 +156,52 @@ def write_atomic(
             the old one is there.
     """
     data = content.encode() if isinstance(content, str) else content
-    if inside is not None:
-        refuse_links(path, inside)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    check_place(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
-    scratch = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                sync(file.fileno())
-        with suppress(OSError):
-            scratch.chmod(mode)
-        scratch.replace(path)
-    except BaseException as error:
-        scratch.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            error.filename = str(path)  # a write that fails knows no name
-        raise
+    with hold_folder(path, inside) as folder:
+        check_place(path, folder)
+        scratch, target = (
+            _from(folder, each) for each in (path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}"), path)
+        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        try:
+            with os.fdopen(os.open(scratch, flags, 0o600, dir_fd=folder), "wb") as file:
+                file.write(data)
+                file.flush()
+                if durable:
+                    sync(file.fileno())
+            with suppress(OSError):
+                os.chmod(scratch, mode, dir_fd=folder)
+            os.replace(scratch, target, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException as error:
+            with suppress(FileNotFoundError):
+                os.unlink(scratch, dir_fd=folder)
+            if isinstance(error, OSError) and error.errno is not None:
+                error.filename = str(path)  # a write that fails knows no name
+            raise
     if durable:
         sync_folder(path.parent)
+
+
+def remove(path: Path, inside: Path) -> None:
+    """Remove a file, if there is one; below the folder `inside` no link is followed.
+
+    Raises:
+        OSError: what is there is no regular file, or cannot be removed.
+    """
+    with suppress(FileNotFoundError), hold_folder(path, inside, make=False) as folder:
+        check_place(path, folder)
+        os.unlink(_from(folder, path), dir_fd=folder)
+
+
+def move(path: Path, new: Path, inside: Path) -> None:
+    """Give a file, if there is one, another name in its folder; below the folder `inside` no link is followed.
+
+    Raises:
+        OSError: what is there, or was in the other's place, is no regular file.
+    """
+    with suppress(FileNotFoundError), hold_folder(path, inside, make=False) as folder:
+        check_place(new, folder)
+        check_place(path, folder)
+        os.replace(_from(folder, path), _from(folder, new), src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def sync(handle: int) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from senet_ablate.files import decode, rewrite, sync, write_atomic
+from senet_ablate.files import HANDLES, decode, move, remove, rewrite, sync, write_atomic
 
 
 def refusing(number: int):
@@ -91,3 +92,56 @@ def test_a_users_file_keeps_encoding_mark_mode_and_link(tmp_path: Path, codec: s
     assert link.is_symlink()
     assert place.read_bytes() == mark + "néw\r\n".encode(encoding)
     assert place.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(not HANDLES, reason="needs handles on folders")
+@pytest.mark.parametrize("doing", ["write", "remove", "move"])
+def test_a_link_that_is_put_in_a_folders_place_at_any_moment_leads_nothing_astray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doing: str
+) -> None:
+    """At each call to the system in turn the folder is exchanged for a link to another's, with the same names."""
+    calls = ("open", "mkdir", "stat", "replace", "unlink", "chmod", "fsync")
+    moments = 0
+    while True:
+        place = tmp_path / str(moments)
+        study, outside = place / "study", place / "outside"
+        for folder in (study / "run", outside):
+            folder.mkdir(parents=True)
+            for name in ("a", "b"):
+                (folder / name).write_text(f"{folder.name} {name}")
+        left = [moments]
+
+        def exchanging(call, left=left, study=study, outside=outside, rename=os.rename, symlink=os.symlink):
+            def instead(*args, **options):
+                left[0] -= 1
+                if left[0] == -1:
+                    rename(study / "run", study / "aside")
+                    symlink(outside, study / "run")
+                return call(*args, **options)
+
+            return instead
+
+        with monkeypatch.context() as patch:
+            for name in calls:
+                patch.setattr(os, name, exchanging(getattr(os, name)))
+            with suppress(OSError):
+                path = study / "run" / "a"
+                {
+                    "write": lambda path=path, study=study: write_atomic(path, "new", inside=study),
+                    "remove": lambda path=path, study=study: remove(path, study),
+                    "move": lambda path=path, study=study: move(path, path.with_name("b"), study),
+                }[doing]()
+        assert {path.name: path.read_text() for path in outside.iterdir()} == {"a": "outside a", "b": "outside b"}
+        if left[0] >= 0:  # it was done before the moment came
+            break
+        moments += 1
+    assert moments >= 4
+    found = {path.name: path.read_text() for path in (study / "run").iterdir()}
+    assert (
+        found
+        == {
+            "write": {"a": "new", "b": "run b"},
+            "remove": {"b": "run b"},
+            "move": {"b": "run a"},
+        }[doing]
+    )

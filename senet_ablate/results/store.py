@@ -26,11 +26,11 @@ from senet_ablate.files import (
     ARRAY_LIMIT,
     TEMPORARY,
     TEXT_LIMIT,
-    check_place,
     decode,
     open_file,
     read_file,
     refuse_links,
+    remove,
     write_atomic,
 )
 from senet_ablate.results.lease import LEASE, seems_held
@@ -121,12 +121,11 @@ class RunFolder:
 
     def finish(self, record: RunRecord, files: Mapping[str, bytes]) -> None:
         """Write the result, the record last, then remove what only an unfinished run needs."""
-        refuse_links(self.path, self.path.parent)
         for name, content in files.items():
-            write_atomic(self.path / name, content)
+            write_atomic(self.path / name, content, inside=self.path.parent)
         if self.weights_file.name not in files:
-            self.weights_file.unlink(missing_ok=True)  # of an earlier run of this name, whose record was removed
-        write_atomic(self.record_file, record.model_dump_json(indent=1) + "\n")
+            remove(self.weights_file, self.path.parent)  # of an earlier run of this name, whose record was removed
+        write_atomic(self.record_file, record.model_dump_json(indent=1) + "\n", inside=self.path.parent)
         self.tidy()
 
     def tidy(self) -> None:
@@ -140,14 +139,12 @@ class RunFolder:
             files = sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
         leases = [name for name in files if LEASE.fullmatch(name)]  # last: while they are there nobody else looks at it
         for name in (*(name for name in files if name in UNFINISHED or HALF_WRITTEN.fullmatch(name)), *leases):
-            (self.path / name).unlink(missing_ok=True)
+            remove(self.path / name, self.path.parent)
 
     def fail(self, failure: Failure) -> None:
         """Note why a run ended without a result; a checkpoint stays for the next try."""
-        refuse_links(self.path, self.path.parent)
-        write_atomic(self.failure_file, failure.model_dump_json(indent=1) + "\n")
-        check_place(self.progress_file)
-        self.progress_file.unlink(missing_ok=True)
+        write_atomic(self.failure_file, failure.model_dump_json(indent=1) + "\n", inside=self.path.parent)
+        remove(self.progress_file, self.path.parent)
 
     def record(self) -> RunRecord | None:
         """The finished run, or None.

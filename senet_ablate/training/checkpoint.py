@@ -18,7 +18,7 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import nn
 
 from senet_ablate.environment import unwarned
-from senet_ablate.files import WEIGHTS_LIMIT, check_place, read_file, write_atomic
+from senet_ablate.files import WEIGHTS_LIMIT, move, read_file, write_atomic
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.records import CurvePoint, Progress, curve_csv
 from senet_ablate.results.store import RunFolder
@@ -61,10 +61,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    previous = RunFolder(path.parent).previous_file
-    check_place(previous)
-    if path.is_file():
-        path.replace(previous)
+    move(path, RunFolder(path.parent).previous_file, inside=path.parents[1])
     write_atomic(path, buffer.getvalue(), inside=path.parents[1])
 
 

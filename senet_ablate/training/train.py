@@ -27,7 +27,7 @@ from senet_ablate import environment
 from senet_ablate.data.loaders import EpochSampler, FileSplit
 from senet_ablate.data.module import ImageDataModule
 from senet_ablate.errors import UserError
-from senet_ablate.files import check_place
+from senet_ablate.files import remove
 from senet_ablate.models.fastconv import speed_up
 from senet_ablate.results.lease import Lease, Taken
 from senet_ablate.results.records import (
@@ -59,8 +59,7 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
     spec, folder = request.spec, request.folder
     commit, dirty = environment.code_state()  # as it is now, when this code was imported
     folder.path.mkdir(parents=True, exist_ok=True)
-    check_place(folder.failure_file)
-    folder.failure_file.unlink(missing_ok=True)
+    remove(folder.failure_file, folder.path.parent)
     torch.set_num_threads(request.threads)
     # fp32 means fp32, not TF32. By the older name: a newer one set here would make whoever reads the older fail.
     torch.backends.cudnn.allow_tf32 = False
@@ -244,7 +243,7 @@ def begin_or_resume(request: RunRequest, facts: DataFacts, now: History) -> tupl
         except (OSError, MemoryError):  # cannot be read now; perhaps by the next try
             raise
         except Exception:  # whatever a file that was cut off or overwritten makes torch raise
-            path.unlink()
+            remove(path, request.folder.path.parent)
             continue
         for what, before in history.manner.items():
             if before != now.manner[what]:

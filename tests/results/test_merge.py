@@ -177,20 +177,20 @@ def test_a_merge_that_was_killed_is_completed_by_the_next(
 ) -> None:
     write_sound(theirs, SE, 0)
     write_sound(theirs, SE, 1)
-    replace, count = Path.replace, len(content(theirs)) - 1  # files of the two runs
+    replace, count = os.replace, len(content(theirs)) - 1  # files of the two runs
     for end in range(1, count + 1):
         shutil.rmtree(ours.root)
         begun(ours)
-        written: list[Path] = []
+        written: list[str] = []
 
-        def cut_off(self: Path, to: Path, end: int = end, written: list[Path] = written) -> Path:
+        def cut_off(one: str, to: str, end: int = end, written: list[str] = written, **folders: int) -> None:
             written.append(to)
             if len(written) == end:
                 raise KeyboardInterrupt
-            return replace(self, to)
+            replace(one, to, **folders)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", cut_off)
+            patch.setattr(os, "replace", cut_off)
             with pytest.raises(KeyboardInterrupt):
                 merge([theirs.root], ours)
         assert all(folder.record() is None or folder.record() for folder in ours.folders())

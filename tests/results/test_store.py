@@ -82,8 +82,13 @@ def test_a_finished_run_leaves_exactly_three_files(tmp_path: Path) -> None:
 
 def test_the_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, order = RunFolder(tmp_path / make_record().run_id), []
-    replace = Path.replace
-    monkeypatch.setattr(Path, "replace", lambda self, to: (order.append(Path(to).name), replace(self, to))[1])
+    replace = os.replace
+
+    def noted(one: str, to: str, **folders: int) -> None:
+        order.append(Path(to).name)
+        replace(one, to, **folders)
+
+    monkeypatch.setattr(os, "replace", noted)
     folder.path.mkdir()
     folder.checkpoint_file.write_bytes(b"x")
     folder.finish(make_record(), {"curve.csv": b"c", "predictions.npz": b"p"})

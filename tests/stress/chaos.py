@@ -276,7 +276,9 @@ def one_study(
         found.problems["once"] += repeated(finished, arena.removed)
         strange = {f"{path.parent.name}/{path.name}: left over" for path in arena.strange}
         found.problems["sound"] += [problem for problem in leftovers(arena.study) if problem not in strange]
-        found.problems["outside"] += [] if contents(outside) == before else ["files outside of the study changed"]
+        after = contents(outside)
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        found.problems["outside"] += [f"{name}, outside of the study, was changed" for name in changed]
     ends = (life.gone - life.ended for life in stable.lives if life.ended and life.gone)
     found.slowest_end_s = max(ends, default=0.0)
     found.wall_s = time.monotonic() - begun
@@ -348,6 +350,7 @@ def main() -> None:
     """Disturb studies until there were enough faults, print, and write reports/chaos/."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=250, help="how many to do [%(default)s]")
+    parser.add_argument("--most", type=int, default=32, help="of one study; then it may come to its end [%(default)s]")
     parser.add_argument("--minutes", type=float, default=40.0, help="do none later than this [%(default)s]")
     parser.add_argument("--every", type=float, default=2.5, help="mean seconds between two [%(default)s]")
     parser.add_argument("--kinds", nargs="+", choices=FAULTS, metavar="KIND", help=f"of {', '.join(FAULTS)} [all]")
@@ -382,7 +385,7 @@ def main() -> None:
         end = time.monotonic() + 60 * chosen.minutes
         while found.faults.total() < chosen.faults and time.monotonic() < end and not found.failed:
             studies += 1
-            quota = chosen.faults - found.faults.total()
+            quota = min(chosen.most, chosen.faults - found.faults.total())
             this = shared if studies in chosen.shared else task
             schedule.possible = lambda kind, this=this: kind != SHARED or this.devices > 1
             one = one_study(this, place / str(studies), whole[this], schedule, chosen.every, quota, end)

@@ -42,9 +42,13 @@ def spring(step):
     except FileNotFoundError:
         pass
 
+def whole(path, folder):
+    path = str(path)
+    return path if path[0] == "/" or folder in (None, -1) else os.readlink(f"/proc/self/fd/{{folder}}") + "/" + path
+
 def watch(event, args):
     if event in ("os.rename", "os.remove"):
-        path = str(args[1] if event == "os.rename" else args[0])
+        path = whole(args[1], args[3]) if event == "os.rename" else whole(args[0], args[1])
         if path != TRAP:
             spring(event + " " + path.split("/")[-1])
         if event == "os.rename" and path.endswith("/record.json"):
