@@ -86,7 +86,7 @@ def write_excitation(
     lines = gates.line_table(blocks, classes)
     spread = gates.line_table(blocks, {name: classes[name] for name in pair}, with_all=False)
     heat = heat_frame(blocks, every if len(every) <= CLASS_LABELS else classes)
-    names = numbered([*every, *classes, ALL])
+    names = numbered([*every, *classes, gates.ALL])
     key = key_in_words({name: names[name] for name in heat["class"].unique()})
     limits = (0.0, 1.0) if blocks[0].gate in ("sigmoid", "random", "constant") else None
     drawn = {"gates": heat, "class_means": lines, "instance_spread": spread}

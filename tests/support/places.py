@@ -259,7 +259,6 @@ USUAL = {
     "init": ("--data", "images"),
     "plan": ("gate",),
     "run": ("ratio", "--protocol", "cifar10-folder", "--data", "images", "--set", "recipe.batch_size=2"),
-    "init": ("--data", "images"),
     "report": ("--study", "first"),
     "summary": ("first",),
     "count": ("ratio", "--protocol", "digits"),
