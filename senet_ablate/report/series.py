@@ -11,7 +11,7 @@ from senet_ablate.analysis.series import SeriesFinding, SeriesResult, crossing
 from senet_ablate.analysis.summary import ALPHA, StudyEffect, Summary
 from senet_ablate.errors import UserError
 from senet_ablate.report.escape import csv_text
-from senet_ablate.report.figures.forest import COLUMNS, NUMBERS, forest_in_words, plot_forest
+from senet_ablate.report.figures.forest import forest_in_words, forest_of, plot_forest
 from senet_ablate.report.figures.trend import plot_trend
 from senet_ablate.report.findings import METRIC_NAMES, WORDS, percent
 from senet_ablate.report.folder import ReportFolder
@@ -159,7 +159,7 @@ def forest_of_series(result: SeriesResult) -> pd.DataFrame:
         for study in result.series.studies
         if (each := effects.get(study.name)) is not None
     ]
-    return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float))
+    return forest_of(lines)
 
 
 def write_series(result: SeriesResult, home: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import pandas as pd
 from senet_ablate.analysis.summary import ALPHA, StudyEffect, Summary
 from senet_ablate.errors import UserError
 from senet_ablate.report.escape import csv_text
-from senet_ablate.report.figures.forest import COLUMNS, NUMBERS, difference_of, forest_in_words, plot_forest
+from senet_ablate.report.figures.forest import difference_of, forest_in_words, forest_of, plot_forest
 from senet_ablate.report.figures.trend import plot_trend
 from senet_ablate.report.findings import WORDS, percent
 from senet_ablate.report.folder import ReportFolder
@@ -145,7 +145,7 @@ def forest_of_studies(summary: Summary) -> pd.DataFrame:
         )
         for each, value in zip(summary.effects, values, strict=True)
     ]
-    return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float))
+    return forest_of(lines)
 
 
 def write_summary(summary: Summary, home: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from senet_ablate.report.figures.style import (
     narrow,
     paper_key,
     seed_key,
+    settled,
     style,
 )
 from senet_ablate.report.findings import METRIC_NAMES, WORDS
@@ -85,7 +86,12 @@ def forest_frame(assessment: Assessment, ablations: list[Ablation]) -> pd.DataFr
                         "n": f"{min(atom.n)}–{max(atom.n)}" if len(set(atom.n)) > 1 else str(atom.n[0]),
                     }
                 )
-    return pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float))
+    return forest_of(lines)
+
+
+def forest_of(lines: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """Lines in `COLUMNS` as a frame to draw."""
+    return settled(pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float)))
 
 
 def difference_of(metric: Metric) -> str:

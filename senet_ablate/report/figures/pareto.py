@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from senet_ablate.report.figures.style import COLOURS, PAGE, axis_range, narrow, style
+from senet_ablate.report.figures.style import COLOURS, PAGE, axis_range, narrow, settled, style
 from senet_ablate.report.figures.table import UNITS
 from senet_ablate.report.findings import METRIC_NAMES
 from senet_ablate.report.tables import UNITS_OF, Table, most
@@ -42,7 +42,7 @@ def pareto_frame(tables: Sequence[Table]) -> pd.DataFrame:
                 }
             )
         )
-    return pd.concat(parts, ignore_index=True).drop_duplicates("network", ignore_index=True)
+    return settled(pd.concat(parts, ignore_index=True).drop_duplicates("network", ignore_index=True))
 
 
 def _short(slug: str, reference: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -75,6 +76,16 @@ def save(figure: Figure, kind: str) -> bytes:
     with style():
         figure.savefig(buffer, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else {"Software": None})
     return buffer.getvalue()
+
+
+def settled(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its numbers as its CSV has them, so that the last bits, in which processors differ, are not drawn.
+
+    >>> settled(pd.DataFrame({"error": [31.04123456, float("nan")], "n": [3, 5]}))["error"].tolist()
+    [31.0412, nan]
+    """
+    floats = frame.select_dtypes("float").columns
+    return frame.assign(**{name: [float(f"{value:.6g}") for value in frame[name]] for name in floats})
 
 
 def narrow(width: float) -> bool:

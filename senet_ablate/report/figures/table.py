@@ -17,6 +17,7 @@ from senet_ablate.report.figures.style import (
     narrow,
     paper_key,
     seed_key,
+    settled,
     style,
 )
 from senet_ablate.report.findings import METRIC_NAMES
@@ -31,21 +32,23 @@ def table_frame(table: Table) -> pd.DataFrame:
 
     `paper` is the reference's error here plus the paper's difference to it: where the paper's result would lie.
     """
-    frame = table.frame
-    error, half = frame["top1_err_mean"].astype(float), frame["top1_err_half"].astype(float)
-    reference = error[frame["row"] == table.ablation.reference].iloc[0]
-    return pd.DataFrame(
-        {
-            "row": frame["row"],
-            "label": frame["label"],
-            "n": frame["n"],
-            "error": error,
-            "low": (error - half).clip(lower=0.0),
-            "high": (error + half).clip(upper=most(table.metric)),
-            "seeds": [" ".join(f"{value:.6g}" for value in table.seeds[row]) for row in frame["row"]],
-            "paper": reference + frame["paper_diff_to_reference"].astype(float),
-            **{cost: frame[cost] for cost in COSTS},
-        }
+    rows = table.frame
+    error, half = rows["top1_err_mean"].astype(float), rows["top1_err_half"].astype(float)
+    reference = error[rows["row"] == table.ablation.reference].iloc[0]
+    return settled(
+        pd.DataFrame(
+            {
+                "row": rows["row"],
+                "label": rows["label"],
+                "n": rows["n"],
+                "error": error,
+                "low": (error - half).clip(lower=0.0),
+                "high": (error + half).clip(upper=most(table.metric)),
+                "seeds": [" ".join(f"{value:.6g}" for value in table.seeds[row]) for row in rows["row"]],
+                "paper": reference + rows["paper_diff_to_reference"].astype(float),
+                **{cost: rows[cost] for cost in COSTS},
+            }
+        )
     )
 
 
