@@ -42,7 +42,7 @@ def test_folders_for_processes_to_meet_in_are_removed():
     """Multiprocessing tidies up at exit, too, and so must be imported after what ends the process."""
     code = (
         "import sys, types; from senet_ablate import __main__ as entry; "
-        "cli = sys.modules['senet_ablate.cli.main'] = types.ModuleType('main'); "  # which imports it, too, if it is there
+        "cli = sys.modules['senet_ablate.cli.main'] = types.ModuleType('main'); "  # ours imports it itself
         "cli.main = lambda: print(__import__('multiprocessing.util').util.get_temp_dir()); entry.start()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
