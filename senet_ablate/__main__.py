@@ -14,8 +14,6 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from senet_ablate.environment import settle
-
 RARELY = 10_000
 """Objects that a command makes between two collections; Python's own number is one or two thousand at most."""
 
@@ -47,6 +45,8 @@ def start() -> None:
     atexit.register(leave)  # the first to register is the last to be called: by then all others have tidied up
     gc.set_threshold(RARELY)
     try:
+        from senet_ablate.environment import settle
+
         settle()
         from senet_ablate.cli.main import main
 

@@ -38,6 +38,18 @@ def test_all_is_written_and_whoever_wants_to_tidy_up_does():
     assert (done.returncode, done.stdout) == (3, "said\ntidied up\n")
 
 
+def test_folders_for_processes_to_meet_in_are_removed():
+    """Multiprocessing tidies up at exit, too, and so must be imported after what ends the process."""
+    code = (
+        "import sys, types; from senet_ablate import __main__ as entry; "
+        "cli = sys.modules['senet_ablate.cli.main'] = types.ModuleType('main'); "  # ours imports it itself
+        "cli.main = lambda: print(__import__('multiprocessing.util').util.get_temp_dir()); entry.start()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip()
+    assert not Path(done.stdout.strip()).exists()
+
+
 def test_nothing_is_taken_apart_at_the_end():
     # Called after what it was registered before, so by an interpreter that goes on to its own end.
     code = (

@@ -57,7 +57,8 @@ def find_run(name: str, known: list[Study], results: Path) -> RunFolder:
     """
     runs = [folder for study in known for folder in study.folders()]
     if not runs:
-        raise UserError(f"no run in {known[0].root if len(known) == 1 else results}")
+        place = known[0].root if len(known) == 1 else results
+        raise UserError(f"no run in {place}; begin one with `run`, or name the folder with --results")
     exact = [folder for folder in runs if folder.path.name == name]
     found = exact or [folder for folder in runs if folder.path.name.startswith(name)]
     if not found:

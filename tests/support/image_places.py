@@ -212,7 +212,7 @@ def answer_list(typed_in: tuple[bytes, bool]) -> str | None:
             read_all(data)
 
         told = refusal(read, "") or "\n".join(notice for notice in notices if notice.startswith("skipped"))
-        return named(told or None, "splits.csv", str(root))
+        return named(told or None, "splits.csv", str(root), "class '")
 
 
 small = st.binary(max_size=200)

@@ -263,7 +263,7 @@ USUAL = {
     "summary": ("first",),
     "count": ("ratio", "--protocol", "digits"),
     "try": ("constant",),
-    "merge": ("results/first", "--into", "second"),
+    "merge": ("results/first", "--into", "second", "--new"),
     "show": ("se-r16-s0",),
 }
 """What makes a call of a command right, before something wrong is added."""
@@ -285,6 +285,8 @@ def spellings(value: str) -> Iterator[str]:
         yield CONTROL.sub("\ufffd", value)
         yield click.format_filename(value)
         yield from (repr(part.strip()) for part in value.split(","))
+        if value.isdecimal() and len(value) < 20:
+            yield str(int(value))  # whatever script its digits are of
     yield repr(value)
 
 
@@ -294,7 +296,7 @@ def answer_option(typed_in: tuple[tuple[str, str], str]) -> str | None:
     return named(told, option, *spellings(value))
 
 
-NEEDED = {"merge": ("--into", "second"), "count": ("--protocol", "digits"), "report": ("--study", "first")}
+NEEDED = {"merge": ("--into", "second", "--new"), "count": ("--protocol", "digits"), "report": ("--study", "first")}
 
 
 def answer_arguments(typed_in: tuple[str, list[str]]) -> str | None:
