@@ -182,6 +182,7 @@ def _protocol(
     lines = [
         f'name = "{name}" # this file\'s own name',
         f'description = "{title}: {len(found.classes)} classes, {train} images to train, {test} to test"',
+        f'images = "{title[:60]}" # what they are called in reports',
         "seeds = 3 # runs of each variant; more of them find smaller differences (`plan` says which)",
         'precision = "auto" # bf16 where the processor computes in it, else float32',
         "",
