@@ -10,7 +10,7 @@ import numpy as np
 
 from senet_ablate.analysis import distributions
 from senet_ablate.analysis.noise import Difference
-from senet_ablate.analysis.study import Assessment
+from senet_ablate.analysis.study import Assessment, fieller
 from senet_ablate.analysis.summary import ALPHA, StudyEffect, partial_conjunction, row_effect
 from senet_ablate.analysis.verdicts import Verdict
 from senet_ablate.errors import UserError
@@ -142,13 +142,7 @@ def crossing(values: Sequence[float], gains: Sequence[Difference]) -> Crossing |
     design = np.stack([np.ones_like(z), z], 1)
     covariance = np.linalg.inv(design.T @ (weight[:, None] * design))
     intercept, slope = covariance @ design.T @ (weight * np.array([gain.estimate for gain in gains]))
-    t = distributions.quantile(0.025, min(gain.df for gain in gains))
-    # (intercept + slope z)^2 <= t^2 variance(z), a quadratic in z
-    a = slope**2 - t**2 * covariance[1, 1]
-    b = 2 * (intercept * slope - t**2 * covariance[0, 1])
-    c = intercept**2 - t**2 * covariance[0, 0]
-    if a <= 0:
-        return None
-    root = math.sqrt(max(0.0, b * b - 4 * a * c))
-    low, high = (-b - root) / (2 * a), (-b + root) / (2 * a)
-    return Crossing(2 ** float(-intercept / slope), 2**low, 2**high)
+    (var_intercept, covariance_both), (_, var_slope) = covariance
+    df = min(gain.df for gain in gains)
+    low, high = fieller(-intercept, slope, var_intercept, var_slope, -covariance_both, df)
+    return None if math.isinf(low) else Crossing(2 ** float(-intercept / slope), 2**low, 2**high)
