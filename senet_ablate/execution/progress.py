@@ -34,6 +34,7 @@ class ProgressLog:
         self.active: dict[str, RunRequest] = {}
         self.ended = 0
         self.finished = 0.0
+        self.resumed: dict[str, float] = {}
         self.began = self.told = time.monotonic()
         columns = (
             TextColumn("{task.description}"),
@@ -67,6 +68,7 @@ class ProgressLog:
             run_id = event.request.spec.run_id
             if event.kind in ("started", "busy"):
                 self.active[run_id] = event.request
+                self.resumed.setdefault(run_id, self._share(event.request))
             else:
                 self.active.pop(run_id, None)
                 self.finished += self.work[run_id]
@@ -89,15 +91,19 @@ class ProgressLog:
     @property
     def _partial(self) -> float:
         """Work that is done of the runs under way; read from their files, so it does not matter who does them."""
-        found = ((self.work[run_id], request.folder.progress()) for run_id, request in self.active.items())
-        return sum(work * progress.epoch / progress.epochs for work, progress in found if progress)
+        return sum(self._share(request) for request in self.active.values())
+
+    def _share(self, request: RunRequest) -> float:
+        progress = request.folder.progress()
+        return self.work[request.spec.run_id] * progress.epoch / progress.epochs if progress else 0.0
 
     def _left(self) -> str:
-        """The time left, at the pace so far."""
+        """The time left, at the pace so far; epochs of an earlier call say nothing about it."""
         done = self.finished + self._partial
-        if not 0 < done < self.total:
+        now = done - sum(self.resumed.values())
+        if not 0 < now <= done < self.total:
             return ""
-        return f", about {duration((time.monotonic() - self.began) * (self.total - done) / done)} left"
+        return f", about {duration((time.monotonic() - self.began) * (self.total - done) / now)} left"
 
     @property
     def _under_way(self) -> str:

@@ -225,6 +225,22 @@ def test_each_run_that_ends_is_a_line_with_what_it_came_to_and_the_time_left(tmp
     ]
 
 
+def test_epochs_of_an_earlier_call_say_nothing_about_the_pace(tmp_path, clock):
+    """A run that goes on at epoch 6 of 8 ends after 40 s: 20 s an epoch, so a whole run takes another 160 s."""
+    study = Study(tmp_path)
+    specs = [PROTOCOL.run_spec(SE, seed) for seed in range(2)]
+    runs = [RunRequest(spec=spec, folder=study.run(spec.run_id)) for spec in specs]
+    runs[0].folder.path.mkdir(parents=True)
+    runs[0].folder.progress_file.write_text(Progress(epoch=6, epochs=8).model_dump_json())
+    log, text = log_of(runs)
+    with log:
+        log.take(Event("started", runs[0]))
+        clock[0] += 40
+        write_record(study, make_record(SE, 0, 3.5, wall_s=29.0))
+        log.take(Event("finished", runs[0]))
+    assert text.getvalue() == "se-r16 seed 0: 3.50 % error in 29 s; 1 of 2 runs done, about 2 min 40 s left\n"
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_file_gets_a_sign_of_life_at_least_every_five_minutes(tmp_path, clock, terminal):
     runs = [request(tmp_path, seed) for seed in range(5)]
