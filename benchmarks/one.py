@@ -89,7 +89,9 @@ def ours(spec: RunSpec, data: Path | None, optimisations: tuple[str, ...]) -> fl
 
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(EpochFiles, "on_train_epoch_end", noted):
         train_run(
-            RunRequest(spec=spec, folder=Study(Path(folder)).run(spec.run_id), data_path=data, levers=optimisations)
+            RunRequest(
+                spec=spec, folder=Study(Path(folder)).run(spec.run_id), data_path=data, optimisations=optimisations
+            )
         )
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 

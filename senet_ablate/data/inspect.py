@@ -85,7 +85,7 @@ class Inspection:
 def inspect_folder(
     root: Path, splits: Path | None = None, announce: Callable[[str], None] = lambda text: None
 ) -> Inspection:
-    """Read every image of every part once; `announce` is told now and then how far it is.
+    """Read every image of every part once; `announce` gets a line of progress from time to time.
 
     Raises:
         UserError: there is no such folder, no class folders in it, or no image that can be read.

@@ -93,10 +93,10 @@ def node_resources(
             f"--executor-option cpus={cpus}: --devices-per-run {devices} with --threads {threads} needs "
             f"at least {devices * threads}"
         )
-    levers = optimisations_on(kind, without)
+    optimisations = optimisations_on(kind, without)
     environment = process_environment(kind, threads) | ALLOCATOR
     loaders = max(1, cpus // devices - 1) if kind == "cuda" else 0
-    return Resources(kind, (environment,), devices, threads, loaders, levers)
+    return Resources(kind, (environment,), devices, threads, loaders, optimisations)
 
 
 def run_gpus(options: NodeOptions, device: DeviceKind, devices: int) -> float:

@@ -145,7 +145,7 @@ def requests(
             devices=resources.devices,
             threads=resources.threads,
             loader_workers=resources.loader_workers,
-            levers=resources.levers,
+            optimisations=resources.optimisations,
             keep_weights=keep_weights,
             trackers=tuple(trackers),
         )

@@ -147,7 +147,7 @@ class Resources:
     devices: int
     threads: int
     loader_workers: int
-    levers: tuple[str, ...]
+    optimisations: tuple[str, ...]
 
 
 def process_environment(device: DeviceKind, threads: int) -> dict[str, str]:
@@ -166,11 +166,11 @@ def share_out(
     Raises:
         UserError: more devices for a run than there are.
     """
-    levers = optimisations_on(machine.device, without)
+    optimisations = optimisations_on(machine.device, without)
     if machine.device == "cpu":
         slots = max(1, machine.cores // (devices * threads))
         workers = slots if jobs is None else jobs
-        return Resources("cpu", (process_environment("cpu", threads),) * workers, devices, threads, 0, levers)
+        return Resources("cpu", (process_environment("cpu", threads),) * workers, devices, threads, 0, optimisations)
     if devices > machine.gpus:
         raise UserError(f"--devices-per-run {devices}: this machine has {machine.gpus} {machine.device} devices")
     slots = machine.gpus // devices
@@ -184,4 +184,4 @@ def share_out(
             for worker in range(workers)
         )
     loaders = max(1, machine.cores // (workers * devices) - 1)
-    return Resources(machine.device, environments, devices, threads, loaders, levers)
+    return Resources(machine.device, environments, devices, threads, loaders, optimisations)

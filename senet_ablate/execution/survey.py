@@ -90,7 +90,7 @@ def _try(network: Network, variant: Variant, shape: tuple[int, int, int], batch:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         images = torch.randn(batch, channels, resolution, resolution)
-        # With its pretrained weights: a wrong file is told here, and a download is done once.
+        # With its pretrained weights: a wrong file is an error here, and a download is done once.
         model = build_network(network, variant, in_channels=channels, classes=classes, resolution=resolution, seed=0)
 
         def listener(name: str, size: int) -> Callable[..., None]:

@@ -66,7 +66,7 @@ def compare_setting(outcomes: Outcomes) -> Setting:
 
 def _fields(paper: Protocol, ours: Protocol) -> list[Line]:
     """All fields that differ, and of those that do not the ones that the paper's file sets."""
-    # What images these are, and which are kept for validation, is told beside.
+    # The images and their validation part are compared in `_beside_the_protocol`.
     compared: dict[str, Any] = {
         "include": {"network", "data", "recipe"},
         "exclude": {"data": {"dataset", "validation", "splits"}},

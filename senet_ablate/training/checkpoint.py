@@ -34,7 +34,7 @@ class History:
     started: str
     precision: str
     devices: int
-    levers: tuple[str, ...]
+    optimisations: tuple[str, ...]
     spent_s: float = 0.0
     clock: float = field(default_factory=time.monotonic)
 
@@ -44,13 +44,14 @@ class History:
         return self.spent_s + time.monotonic() - self.clock
 
     def dump(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return {"started": self.started, "wall_s": self.wall_s, **self.manner}
+        """For the checkpoint, in which the optimisations have their older key, as in a run's record."""
+        spent = {"started": self.started, "wall_s": self.wall_s}
+        return spent | {"precision": self.precision, "devices": self.devices, "levers": self.optimisations}
 
     @property
     def manner(self) -> dict[str, Any]:
         """How the run is done: what changes its last bits, and must not change half-way."""
-        return {"precision": self.precision, "devices": self.devices, "levers": self.levers}
+        return {"precision": self.precision, "devices": self.devices, "optimisations": self.optimisations}
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:

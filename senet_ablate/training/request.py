@@ -20,8 +20,9 @@ class RunRequest:
 
     With `data_fingerprint` the run refuses other images than those of its study. `overdue` is a lease on it that the
     driver saw unchanged for so long that its holder counts as dead (see `results/lease.py`).
-    `devices` share each batch of the run; `threads` and `loader_workers` are for each of them; `levers` are in use.
-    `keep_weights` leaves the trained weights beside the record; `trackers` are told each epoch.
+    `devices` share each batch of the run; `threads` and `loader_workers` are for each of them.
+    `optimisations` are those in use.
+    `keep_weights` leaves the trained weights beside the record; `trackers` get each epoch.
     """
 
     spec: RunSpec
@@ -32,7 +33,7 @@ class RunRequest:
     devices: int = 1
     threads: int = 1
     loader_workers: int = 0
-    levers: tuple[str, ...] = ()
+    optimisations: tuple[str, ...] = ()
     keep_weights: bool = False
     trackers: tuple[TrackerKind, ...] = ()
     overdue: bytes | None = None

@@ -69,11 +69,11 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
     images = run_images(request)
     data = images.images
     check_fit(spec.recipe, spec.data, data.facts, request.devices)
-    now = History(datetime.now(UTC).isoformat(timespec="seconds"), precision, request.devices, request.levers)
+    now = History(datetime.now(UTC).isoformat(timespec="seconds"), precision, request.devices, request.optimisations)
     module, history, resumed_from = begin_or_resume(request, data.facts, now)
     resumed_at = len(module.curve) if resumed_from else None
     complexity = _complexity(request, module.model, data.facts)
-    speed_up(module.model, history.levers)  # after it was counted: products leave out what meets the padding
+    speed_up(module.model, history.optimisations)  # after it was counted: products leave out what meets the padding
     with Trackers(request, len(module.curve)) as trackers:
         if not _ended(module.curve, spec.recipe.epochs):
             several = [EndsQuietly()] if request.devices > 1 else []
@@ -114,7 +114,7 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
                 devices=request.devices,
                 threads=request.threads,
                 precision=precision,
-                levers=history.levers,
+                levers=history.optimisations,
                 pipeline="streamed" if isinstance(data.train, FileSplit) else "resident",
                 started=history.started,
                 wall_s=round(history.wall_s, 3),

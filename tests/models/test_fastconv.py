@@ -19,9 +19,9 @@ def at(position):
     return Variant(se=SEConfig(), placement=Placement(position=position))
 
 
-def built(variant, levers, side=8):
+def built(variant, optimisations, side=8):
     model = build_network(NETWORK, variant, in_channels=3, classes=10, resolution=side, seed=0).double()
-    speed_up(model, levers)
+    speed_up(model, optimisations)
     return model
 
 
@@ -38,10 +38,10 @@ def test_each_arm_computes_the_same_with_and_without_levers(variant):
     images, labels = torch.randn(4, 3, side, side, dtype=torch.double), torch.tensor([0, 3, 3, 9])
     fast, slow = built(variant, optimisations_on("cpu"), side), built(variant, (), side)
     assert list(fast.state_dict()) == list(slow.state_dict())
-    (logits, with_levers), (expected, without) = gradients(fast, images, labels), gradients(slow, images, labels)
+    (logits, with_optimisations), (expected, without) = gradients(fast, images, labels), gradients(slow, images, labels)
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
-    assert with_levers.keys() == without.keys()
-    for name, gradient in with_levers.items():
+    assert with_optimisations.keys() == without.keys()
+    for name, gradient in with_optimisations.items():
         torch.testing.assert_close(gradient, without[name], rtol=1e-7, atol=1e-9, msg=name)
 
 
@@ -99,5 +99,5 @@ def test_optimisations_are_on_where_they_pay_and_each_can_be_left_out():
     assert optimisations_on("cpu") == ("matrix-product",)
     assert optimisations_on("cpu", ["matrix-product"]) == ()
     assert optimisations_on("cuda") == ()
-    kinds = [type(built(ARMS[0], levers).layer1[0].conv1) for levers in ((), ("matrix-product",))]
+    kinds = [type(built(ARMS[0], optimisations).layer1[0].conv1) for optimisations in ((), ("matrix-product",))]
     assert kinds == [nn.Conv2d, SmallMapConv2d]

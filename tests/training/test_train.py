@@ -253,8 +253,8 @@ def test_a_run_is_not_continued_in_another_way_than_it_was_begun(tmp_path, inter
         trained(tmp_path, spec())
     with pytest.raises(UserError, match="begun with devices = 1 and would go on with 2"):
         trained(tmp_path, spec(), devices=2)
-    with pytest.raises(UserError, match=r"begun with levers = \(\) and would go on with \('matrix-product',\)"):
-        trained(tmp_path, spec(), levers=("matrix-product",))
+    with pytest.raises(UserError, match=r"begun with optimisations = \(\) and would go on with \('matrix-product',\)"):
+        trained(tmp_path, spec(), optimisations=("matrix-product",))
 
 
 def test_the_time_of_all_tries_is_recorded(tmp_path, interrupt_after, monkeypatch):
