@@ -44,12 +44,16 @@ class Crossing:
 
 @dataclass(frozen=True)
 class SeriesResult:
-    """The gain of each row in each study that has begun, by row and study, and the findings."""
+    """The gain of each row in each study that has begun, by row and study, and the findings.
+
+    `incomplete` has the studies whose plan is not done, with their runs and those planned; no finding rests on them.
+    """
 
     series: Series
     effects: Mapping[str, Mapping[str, StudyEffect]]
     findings: tuple[SeriesFinding, ...]
     level: float
+    incomplete: Mapping[str, tuple[int, int]]
 
     @property
     def begun(self) -> list[str]:
@@ -62,9 +66,9 @@ def judge_series(
 ) -> SeriesResult:
     """Judge the findings of a series; studies that have not begun, or lack a row, have no effect.
 
-    `printed` are the paper's gains of the first row, by study.
-
-    Each finding is tested at `ALPHA` over the number of findings, in either direction. Studies are independent.
+    `printed` are the paper's gains of the first row, by study. Each finding is tested at `ALPHA` over the number of
+    findings, in either direction, and once: as long as a study's plan is not done, what rests on it stays open. Studies
+    are independent.
 
     Raises:
         UserError: the studies are judged by different metrics, or two have runs in common.
@@ -86,8 +90,22 @@ def judge_series(
             if seen.setdefault(record.run_id, name) != name:
                 raise UserError(f"{seen[record.run_id]} and {name} have run {record.run_id} in common")
     level = ALPHA / max(1, len(series.claims))
-    findings = tuple(judge_claim(claim, effects[claim.row], len(series.studies), level) for claim in series.claims)
-    return SeriesResult(series, effects, findings, level)
+    incomplete = {name: counts for name, assessment in assessments.items() if (counts := _unfinished(assessment))}
+    done = {
+        row: {name: each for name, each in found.items() if name not in incomplete} for row, found in effects.items()
+    }
+    findings = tuple(judge_claim(claim, done[claim.row], len(series.studies), level) for claim in series.claims)
+    return SeriesResult(series, effects, findings, level, incomplete)
+
+
+def _unfinished(assessment: Assessment) -> tuple[int, int] | None:
+    """Runs that a study has and that its plan wants, if these are more for any variant; None also without a plan."""
+    planned = assessment.plan.seeds[-1] if assessment.plan.written else {}
+    there = {arm.slug: len(runs) for arm, runs in assessment.outcomes.runs.items()}
+    counts = {slug: (min(there.get(slug, 0), count), count) for slug, count in planned.items()}
+    if all(has == wants for has, wants in counts.values()):
+        return None
+    return sum(has for has, _ in counts.values()), sum(wants for _, wants in counts.values())
 
 
 def judge_claim(claim: SeriesClaim, effects: Mapping[str, StudyEffect], studies: int, level: float) -> SeriesFinding:

@@ -84,7 +84,7 @@ def printed_finding(result: SeriesResult, finding: SeriesFinding) -> dict[str, s
         shown = f"at least {finding.shown}" if finding.shown else "none"
         seen = f"shown in {shown} of {len(result.series.studies)} studies"
     elif finding.estimate is None:
-        seen = "a study of it has not been run"
+        seen = "a study of it is not complete"
     elif finding.low is None:
         seen = f"{finding.estimate:+.2f} points; no interval from one seed"
     else:
@@ -125,6 +125,13 @@ def remarks(result: SeriesResult) -> list[str]:
     missing = [study.label for study in result.series.studies if study.name not in result.begun]
     if missing:
         lines.append(f"Not run yet: {', '.join(missing)}.")
+    partly = [
+        f"{study.label} ({' of '.join(map(str, result.incomplete[study.name]))} runs)"
+        for study in result.series.studies
+        if study.name in result.incomplete
+    ]
+    if partly:
+        lines.append(f"Not yet complete by their plans, so no finding about the series rests on them: {', '.join(partly)}.")
     field = field_of(result)
     if field:
         names = labels(result)

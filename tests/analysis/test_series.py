@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from helpers import PLAIN, R4, R16
 from scipy import stats
-from studies import CLAIMED
+from studies import CLAIMED, put_plan
 from test_summary import made
 
 from senet_ablate.analysis.noise import Difference
-from senet_ablate.analysis.series import combine, crossing, judge_claim, judge_series
+from senet_ablate.analysis.series import SeriesResult, combine, crossing, judge_claim, judge_series
 from senet_ablate.analysis.study import assess
 from senet_ablate.analysis.summary import row_effect
 from senet_ablate.errors import UserError
@@ -123,6 +124,24 @@ def test_a_study_that_has_not_begun_leaves_its_findings_open(three) -> None:
     found = judge_series(series(claim(above=["large"], below=["small"])), {"small": three["small"]})
     assert found.begun == ["small"]
     assert [(each.verdict, each.p) for each in found.findings] == [("not resolved", None)]
+
+
+def test_no_finding_rests_on_a_study_whose_plan_is_not_done(tmp_path: Path) -> None:
+    larger = claim(above=["large"], below=["small"])
+    studies = {
+        name: made(tmp_path, name, gain, epochs) for epochs, name, gain in ((6, "small", 1.0), (12, "large", 15.0))
+    }
+
+    def judged() -> SeriesResult:
+        assessments = {name: assess([CLAIMED], study) for name, study in studies.items()}
+        return judge_series(series(larger, names=("small", "large")), assessments)
+
+    put_plan(studies["large"], {R4: 0, R16: 4, PLAIN: 4})
+    assert (judged().incomplete, judged().findings[0].verdict) == ({}, "reproduced")
+    put_plan(studies["large"], {R4: 0, R16: 4, PLAIN: 5})
+    assert judged().incomplete == {"large": (8, 9)}
+    assert judged().findings[0].verdict == "not resolved"
+    assert judged().effects["r16"].keys() == {"small", "large"}, "what there is is shown"
 
 
 def test_the_level_is_shared_by_the_findings(three) -> None:
