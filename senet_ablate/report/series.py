@@ -131,7 +131,8 @@ def remarks(result: SeriesResult) -> list[str]:
         if study.name in result.incomplete
     ]
     if partly:
-        lines.append(f"Not yet complete by their plans, so no finding about the series rests on them: {', '.join(partly)}.")
+        told = ", ".join(partly)
+        lines.append(f"Not yet complete by their plans, so no finding about the series rests on them: {told}.")
     field = field_of(result)
     if field:
         names = labels(result)
