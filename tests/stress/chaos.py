@@ -42,7 +42,8 @@ from aftermath import (
     outcome,
     repeated,
 )
-from faults import AT_A_STEP, FAULTS, OF_A_RECORD, SHARED, STRANGERS, Arena, Schedule
+from arena import Arena
+from faults import AT_A_STEP, FAULTS, OF_A_RECORD, SHARED, STRANGERS, Schedule
 from lives import BEAT_S, STALE_S, Life, Stable, say
 
 from senet_ablate import environment
