@@ -166,7 +166,7 @@ def test_from_a_folder_to_a_report_with_pretrained_weights(call: Callable[..., R
     kept = torch.load(tmp_path / "results" / "s" / record.run_id / "weights.pt", weights_only=True)
     for name in ("conv1.weight", "layer4.1.conv2.weight"):
         torch.testing.assert_close(kept[name], state[name], rtol=0, atol=1e-6)
-    assert "torchvision:resnet18, pretrained; folder at 64x64" in (tmp_path / "reports" / "s" / "REPORT.md").read_text()
+    assert "torchvision:resnet18, pretrained; images at 64x64" in (tmp_path / "reports" / "s" / "REPORT.md").read_text()
 
 
 def test_facts_of_older_studies_read_the_same() -> None:
