@@ -136,8 +136,8 @@ class EndsQuietly(pl.Callback):
     so nothing is to be tidied up; Python's own answer is a traceback, Lightning's a message to the others.
     """
 
-    def __reduce__(self) -> tuple[Callable[[], EndsQuietly], tuple[()]]:
-        return _where_it_arrives, ()
+    def __reduce__(self) -> tuple[Callable[[int], EndsQuietly], tuple[int]]:
+        return _where_it_arrives, (os.getpid(),)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning has put its own handlers there meanwhile."""
@@ -145,9 +145,12 @@ class EndsQuietly(pl.Callback):
             _end_by_signals()
 
 
-def _where_it_arrives() -> EndsQuietly:
+def _where_it_arrives(parent: int) -> EndsQuietly:
     """Called in each process of a run as soon as it has imported what it needs."""
-    _end_by_signals()
+    if parent != os.getpid():
+        _end_by_signals()
+        # torch asks for a signal at its parent's death, but later, and not whether the parent is there still.
+        environment.die_with_parent(parent)
     return EndsQuietly()
 
 

@@ -96,6 +96,51 @@ class Running:
         return text
 
 
+ORPHAN = '''
+import multiprocessing, os, sys, time
+from pathlib import Path
+from senet_ablate.training.train import EndsQuietly
+
+class Late:
+    """Arrives in the child after the parent has died."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return arrive, (self.place, os.getpid())
+
+def arrive(place, parent):
+    Path(place, "child").write_text(str(os.getpid()))
+    while os.getppid() == parent:
+        time.sleep(0.01)
+
+def wait_for_the_others(late, callback):
+    time.sleep(600)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process
+    process(target=wait_for_the_others, args=(Late(sys.argv[1]), EndsQuietly())).start()
+    while not Path(sys.argv[1], "child").exists() or not Path(sys.argv[1], "child").read_text():
+        time.sleep(0.01)
+    os._exit(0)
+'''
+
+
+@linux
+def test_a_process_whose_parent_died_before_it_was_there_ends_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    subprocess.run([sys.executable, tmp_path / "orphan.py", tmp_path], check=True, timeout=120)
+    place = Path("/proc") / (tmp_path / "child").read_text()
+    deadline = time.monotonic() + 30
+    while place.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = place.exists()
+    if left:
+        os.kill(int(place.name), signal.SIGKILL)
+    assert not left
+
+
 @linux
 @pytest.mark.slow
 def test_a_killed_process_of_a_run_is_retried_and_the_run_comes_out_the_same(tmp_path: Path) -> None:
