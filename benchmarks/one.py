@@ -105,9 +105,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--without", action="append", default=[], help="an optimisation")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the protocol")
     parser.add_argument("--precision")
     chosen = parser.parse_args()
-    overrides = [f"recipe.epochs={chosen.epochs + 1}", "recipe.schedule.warmup_epochs=0"]
+    overrides = [*chosen.set, f"recipe.epochs={chosen.epochs + 1}", "recipe.schedule.warmup_epochs=0"]
     overrides += [f"precision={chosen.precision}"] if chosen.precision else []
     protocol = load_protocol(declarations_dir(), chosen.protocol, overrides)
     variant = load_ablations(declarations_dir(), ["ratio"])[0].row(chosen.row).variant

@@ -27,6 +27,7 @@ from optimisations import compare
 from senet_ablate.spec.loading import declarations_dir, load_ablations
 
 SEEDS = 3
+MOBILENET = ["--protocol", "cifar10-mobilenet", "--set", "data.dataset=folder", "--epochs", "2"]
 
 
 class Setting:
@@ -105,7 +106,7 @@ def epochs(setting: Setting, count: int) -> dict[str, Any]:
 
 
 def optimisations(setting: Setting, count: int) -> dict[str, Any]:
-    """How much longer an epoch of the bare loop takes without each optimisation."""
+    """How much longer an epoch of the bare loop takes without each optimisation (depthwise convolutions: MobileNet)."""
     say(f"{setting.name}: seconds per epoch with all optimisations, and without each")
 
     def timed(*extra: str, **environment: bool) -> Callable[[], float]:
@@ -117,10 +118,16 @@ def optimisations(setting: Setting, count: int) -> dict[str, Any]:
         "kept-memory": timed(kept_memory=False),
         "bf16": timed("--precision", "fp32"),
     }
-    if setting.name == "digits":
-        del ways["bf16"]  # its protocol says fp32
-    found = rounds(ways, count)
-    return {name: ratio(seconds, found["all"]) for name, seconds in found.items() if name != "all"}
+    depthwise = {
+        "mobilenet": timed(*MOBILENET),
+        "float32-depthwise": timed(*MOBILENET, "--without", "float32-depthwise"),
+    }
+    if setting.name == "digits":  # its protocol says fp32
+        del ways["bf16"]
+        depthwise = {}
+    found = rounds(ways | depthwise, count)
+    slower = {name: ratio(found[name], found["all"]) for name in ways if name != "all"}
+    return slower | {name: ratio(found[name], found["mobilenet"]) for name in depthwise if name != "mobilenet"}
 
 
 def study(setting: Setting, count: int) -> dict[str, Any]:

@@ -83,12 +83,12 @@ def load_of_others() -> float | None:
     return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else None
 
 
-OPTIMISATIONS = {"matrix-product": ("cpu",)}
+OPTIMISATIONS = {"matrix-product": ("cpu",), "float32-depthwise": ("cpu",)}
 """What makes training faster without changing what is learnt, and the kinds of device on which it pays.
 
-`matrix-product`: convolutions of small maps are computed as matrix products (`models/fastconv.py`). The network
-computes the same function with and without, up to the last bits of a float, so an optimisation is no part of a run's
-identity; which were in use is part of its provenance, under the key `levers`.
+`matrix-product`: convolutions of small maps are computed as matrix products; `float32-depthwise`: depthwise ones in
+float32 under bf16 (`models/fastconv.py`). The network computes the same function with and without, up to rounding, so
+an optimisation is no part of a run's identity; which were in use is part of its provenance, under the key `levers`.
 """
 
 ALLOCATOR = {

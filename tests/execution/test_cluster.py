@@ -60,7 +60,7 @@ def test_runs_on_processors_get_their_threads_and_the_local_workers_environment(
     assert (resources.device, resources.devices, resources.threads, resources.loader_workers) == ("cpu", 2, 3, 0)
     assert resources.environments == ({"OMP_NUM_THREADS": "3"} | ALLOCATOR,)
     assert cluster.run_cpus(NodeOptions(), "cpu", 2, 3) == 6
-    assert resources.optimisations == ("matrix-product",)
+    assert resources.optimisations == ("matrix-product", "float32-depthwise")
 
 
 def test_runs_on_gpus_need_none_on_this_machine(monkeypatch):

@@ -1,4 +1,4 @@
-"""Levers change how fast a network is computed, not what it computes."""
+"""Optimisations change how fast a network is computed, not what it computes."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from senet_ablate.execution.machine import optimisations_on
 from senet_ablate.models.build import build_network
-from senet_ablate.models.fastconv import SmallMapConv2d, speed_up
+from senet_ablate.models.fastconv import Float32DepthwiseConv2d, SmallMapConv2d, speed_up
 from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.loading import all_ablations, declarations_dir
 from senet_ablate.spec.network import Network, Placement, SEConfig, Variant
@@ -32,7 +32,7 @@ def gradients(model, images, labels):
 
 
 @pytest.mark.parametrize("variant", ARMS, ids=lambda variant: variant.slug)
-def test_each_arm_computes_the_same_with_and_without_levers(variant):
+def test_each_arm_computes_the_same_with_and_without_optimisations(variant):
     torch.manual_seed(0)
     side = 16 if variant.block in ("srm", "simam") else 8  # those two have no meaning on maps of one pixel
     images, labels = torch.randn(4, 3, side, side, dtype=torch.double), torch.tensor([0, 3, 3, 9])
@@ -95,9 +95,42 @@ def test_only_convolutions_that_a_product_can_stand_for_are_multiplied():
     assert [type(layer) for layer in model] == [nn.Conv2d] * 4 + [SmallMapConv2d] * 2
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_depthwise_convolution_of_a_bf16_map_is_rounded_once(stride):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 16, 3, stride=stride, padding=1, groups=8, bias=False)
+    x = torch.randn(2, 8, 6, 6).bfloat16().requires_grad_()
+    # Each output pixel is a sum of nine products, here by unfolding, in float64.
+    patches = nn.functional.unfold(x.detach().double(), 3, padding=1, stride=stride).view(2, 8, 9, -1)
+    products = torch.einsum("ncpl,cmp->ncml", patches, layer.weight.detach().double().view(8, 2, 9))
+    speed_up(model := nn.Sequential(layer), ["float32-depthwise"])
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(x)
+    expected = products.reshape(out.shape)
+    assert out.dtype == torch.bfloat16
+    # Half a unit in the last of bf16's eight digits, and float32's own error.
+    assert ((out.double() - expected).abs() <= expected.abs() * 2**-8 + 1e-5).all()
+    out.sum().backward()
+    assert x.grad.dtype == torch.bfloat16
+    assert layer.weight.grad.dtype == torch.float32
+    in_float32 = nn.functional.conv2d(x.detach().float(), layer.weight, stride=stride, padding=1, groups=8)
+    torch.testing.assert_close(model(x.detach().float()), in_float32, rtol=0, atol=0)
+
+
+def test_depthwise_convolutions_alone_are_computed_in_float32():
+    layers = [
+        nn.Conv2d(4, 4, 3, groups=4),
+        nn.Conv2d(4, 8, 3, groups=4),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Conv2d(1, 4, 3),
+    ]
+    speed_up(model := nn.Sequential(*layers), ["float32-depthwise"])
+    assert [type(layer) is Float32DepthwiseConv2d for layer in model] == [True, True, False, False]
+
+
 def test_optimisations_are_on_where_they_pay_and_each_can_be_left_out():
-    assert optimisations_on("cpu") == ("matrix-product",)
-    assert optimisations_on("cpu", ["matrix-product"]) == ()
+    assert optimisations_on("cpu") == ("matrix-product", "float32-depthwise")
+    assert optimisations_on("cpu", ["matrix-product"]) == ("float32-depthwise",)
     assert optimisations_on("cuda") == ()
     kinds = [type(built(ARMS[0], optimisations).layer1[0].conv1) for optimisations in ((), ("matrix-product",))]
     assert kinds == [nn.Conv2d, SmallMapConv2d]
