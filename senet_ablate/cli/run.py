@@ -115,7 +115,7 @@ def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any)
         )
     if found.claims:
         say(headline(found, wish.shares_out))
-    show_plan(found.plan, f"study {chosen.study.name}: {chosen.protocol.description}", found.estimate)
+    show_plan(found.plan, f"study {chosen.study.name}: {chosen.protocol.in_words}", found.estimate)
     show_power(found)
     opt.warn(found.warnings)
 

@@ -56,7 +56,7 @@ def of_run(
         )
     if record.metrics is None:
         raise UserError(f"{record.run_id} in {study.root} diverged; another seed may not have (--seed)")
-    words = [f"{arm.slug}, seed {seed}, study {study.name}", f"Run `{record.run_id}`: {protocol.description}."]
+    words = [f"{arm.slug}, seed {seed}, study {study.name}", f"Run `{record.run_id}`: {protocol.in_words}."]
     folder = study.run(record.run_id)
     if folder.weights_file.exists():
         state = read_weights(folder.weights_file, inside=study.root)

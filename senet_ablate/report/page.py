@@ -100,11 +100,9 @@ def _subtitle(outcomes: Outcomes) -> str:
     records, protocol = outcomes.records, outcomes.pin.protocol
     hardware = sorted({record.provenance.hardware for record in records})
     hours = sum(record.provenance.wall_s for record in records) / 3600
-    network, _, more = protocol.network.in_words().partition(", ")
-    data = protocol.description.partition(";")[0]
     return (
-        f"{len(records)} runs of {len(outcomes.runs)} variants of {network}{f' ({more})' if more else ''} on "
-        f"{data}: {hours:.1f} hours of one worker on {', '.join(hardware) or 'no machine yet'}."
+        f"{len(records)} runs of {len(outcomes.runs)} variants of {protocol.in_words}: {hours:.1f} hours of one worker "
+        f"on {', '.join(hardware) or 'no machine yet'}."
     )
 
 

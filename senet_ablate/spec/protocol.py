@@ -210,7 +210,7 @@ class Protocol(Spec):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     """The file's own name without `.toml`."""
     description: str
-    """A sentence for `senet-ablate list` and the report."""
+    """A sentence for `senet-ablate list`."""
     images: Annotated[str, Field(max_length=60)] = ""
     """What the images of a folder are called in print; no part of a run's identity."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3  # from 1,000 on a null comparison's seeds begin
@@ -234,6 +234,13 @@ class Protocol(Spec):
     def images_name(self) -> str:
         """What the images are called in print."""
         return self.images or self.data.dataset
+
+    @property
+    def in_words(self) -> str:
+        """Network, images and length of training as they are, whatever `--set` changed of the file described."""
+        network, _, more = self.network.in_words().partition(", ")
+        images = f"{self.images_name} at {self.data.resolution}x{self.data.resolution} pixels"
+        return f"{network}{f' ({more})' if more else ''} on {images}, {self.recipe.epochs} epochs"
 
     def run_spec(self, variant: Variant, seed: int) -> RunSpec:
         """The training of `variant` under this protocol with one seed."""

@@ -85,7 +85,7 @@ def hostile(study: Study) -> Study:
             write_record(study, make_record(variant, seed, 10.0 + seed, cpu=f"={bait}", version=bait, started=bait))
     pin = study.pin()
     assert pin is not None
-    told = pin.protocol.model_copy(update={"description": bait})
+    told = pin.protocol.model_copy(update={"description": bait, "images": bait[:60]})
     (study.root / "study.json").write_text(StudyPin(protocol=told, data=pin.data).model_dump_json())
     (study.root / "notes.md").write_text(f"{bait} [x](javascript:alert(1))\n", encoding="utf-8")
     return study

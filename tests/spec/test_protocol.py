@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from senet_ablate.spec.ablation import arms
-from senet_ablate.spec.loading import load_ablations
+from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
 from senet_ablate.spec.network import Gate, Network, Placement, Position, SEConfig, Squeeze, Variant
 from senet_ablate.spec.protocol import (
     Augmentation,
@@ -415,3 +415,9 @@ def test_a_network_is_told_by_what_it_has():
 def test_a_list_of_files_is_of_a_folder():
     with pytest.raises(ValidationError, match='set dataset = "folder"'):
         DataConfig(**DATA, splits="splits.csv")
+
+
+def test_what_a_protocol_is_in_words_follows_its_keys_and_not_its_description() -> None:
+    protocol = load_protocol(declarations_dir(), "cifar10-lite", ["recipe.epochs=24", "images=cats"])
+    assert protocol.in_words == "resnet14 (width 32) on cats at 16x16 pixels, 24 epochs"
+    assert "6 epochs" in protocol.description

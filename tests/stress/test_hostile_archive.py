@@ -118,7 +118,8 @@ def a_pipe_for_a_pin(theirs: Theirs) -> None:
 def texts(theirs: Theirs) -> None:
     """Scripts, formulas, commands for terminals, long names."""
     theirs.says(cpu=BAIT, version=BAIT, started=BAIT, commit="0")
-    pin = StudyPin(protocol=theirs.protocol.model_copy(update={"description": BAIT}), data=theirs.facts)
+    told = theirs.protocol.model_copy(update={"description": BAIT, "images": BAIT[:60]})
+    pin = StudyPin(protocol=told, data=theirs.facts)
     (theirs.study.root / "study.json").write_text(pin.model_dump_json(), encoding="utf-8")
     (theirs.study.root / "notes.md").write_text(f"{BAIT}\n\n[x](javascript:alert(1))\n", encoding="utf-8")
     plan = {"claims": {BAIT: BAIT}, "seeds": [{"se-r16": 1, BAIT: 1}], "written": BAIT, "basis": BAIT}
