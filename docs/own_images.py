@@ -22,12 +22,12 @@ TEXT = """<!-- Written by docs/own_images.py, which makes the folder and runs th
 
 # From a folder of photos to an answer
 
-Say you have 720 photos in folders, one per class, in `photos/train/` and `photos/test/`. These here are made from
-CIFAR-10 (four classes, three sizes). As in real folders, some files are broken, some are stored on their side (EXIF),
+Say you have 720 photos in folders, one per class, in `photos/train/` and `photos/test/`. The photos of this page are made
+from CIFAR-10 (four classes, three sizes). As in real folders, some files are broken, some are stored sideways (EXIF),
 and some are in both parts. With so few photos one starts from a pretrained network: `backbone.pt` has weights of
-torchvision's ResNet-18, a state dict. (Here it was trained on {others} photos of CIFAR-10's other six classes, to make
-this page without a download. Without `--weights`, `init` proposes the published weights where photos have at least 64
-pixels, and a small network that begins anew where they have fewer.)
+torchvision's ResNet-18, a state dict. (Here it was trained on {others} photos of CIFAR-10's other six classes, so that
+this page needs no download. Without `--weights`, `init` proposes the published weights for fewer than 5,000 photos
+whose median side is at least 64 pixels, else a small network with random initial weights.)
 
 ## 1. Look at the folder
 
@@ -38,8 +38,8 @@ pixels, and a small network that begins anew where they have fewer.)
 ```toml
 {protocol}```
 
-If there is no test part, `--split 0.2` draws one and writes it down as `splits.csv`; no file is moved. Blocks and
-classifier begin anew in any case; `backbone_lr` is the rate of the layers that have learnt.
+If there is no test part, `--split 0.2` draws one and lists it in `splits.csv`; no file is moved. Blocks and classifier
+always start from random weights; `backbone_lr` is the learning rate of the pretrained layers.
 
 ## 2. See what can be decided
 
@@ -47,7 +47,7 @@ classifier begin anew in any case; `backbone_lr` is the rate of the layers that 
 
 ## 3. Train and read the answer
 
-To be short, this transcript trains {epochs} epochs with two seeds, which is too little for an answer.
+To keep it short, this transcript trains {epochs} epochs with two seeds, which is too little for an answer.
 
 {run}
 """
