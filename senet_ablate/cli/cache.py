@@ -17,11 +17,11 @@ complete_copies = completing(lambda context, typed: (copy.path.name for copy in 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_copies)
-@click.option("--drop", "away", is_flag=True, help="Remove them; they are made again when they are needed.")
+@click.option("--drop", "away", is_flag=True, help="Remove the copies; they are made again when needed.")
 def cache(names: tuple[str, ...], away: bool) -> None:
-    """List the kept copies of decoded image folders, or remove those named, or all.
+    """List the stored copies of decoded image folders, those named or all, or remove them.
 
-    They lie in SENET_ABLATE_CACHE, by default in the user's own cache folder.
+    They are in the folder SENET_ABLATE_CACHE, by default in the user's cache folder.
     """
     place = cache_dir()
     kept = {copy.path.name: copy for copy in kept_copies(place)}

@@ -39,7 +39,7 @@ BUSY = 0.3
 def audit(classes: int | None, data: Path | None, **choice: Any) -> None:
     """Check that each variant differs from its table's reference only as declared.
 
-    Modules, shapes, first weights, recipe, data, precision, versions and hardware are compared. Exit 1 if anything
+    Modules, shapes, initial weights, recipe, data, precision, versions and hardware are compared. Exit 1 if anything
     differs that the row does not declare.
 
     \b
@@ -303,10 +303,10 @@ def _count_tables(
     ),
 )
 def try_command(block: str, settings: Sequence[str], channels: int) -> None:
-    """Try a block, ours or your own: does it keep the contract, what does it cost (a second)?
+    """Check that a block, ours or your own, can be judged, and count its cost (a second).
 
     BLOCK is a name from senet_ablate/blocks, or package.module:Class of yours, looked for in the working directory.
-    A check that fails would break a study; a note is worth knowing. Exit 1 if any check fails.
+    A failed check would break a study; a note would not. Exit 1 if any check fails.
 
     \b
     senet-ablate try cbam

@@ -39,8 +39,8 @@ STEPS = 1_000
         "--split",
         type=Finite(0, 0.5, min_open=True),
         metavar="SHARE",
-        help="Draw this share of each class as the test part, where there is none. Files stay where they are: a list, "
-        "splits.csv, is written beside the protocol.",
+        help="Draw this share of each class as the test part, if there is none. No file is moved: a list, splits.csv, "
+        "is written beside the protocol.",
     ),
     click.option(
         "--splits",
@@ -52,21 +52,21 @@ STEPS = 1_000
     click.option(
         "--weights",
         type=Place(exists=True, dir_okay=False),
-        help="Start from these weights of torchvision's ResNet-18 (a state dict), instead of a download or none.",
+        help="Start from these weights of torchvision's ResNet-18 (a state dict) instead of downloaded or random ones.",
     ),
     click.option(
         "--out",
         type=Place(dir_okay=False),
         default=Path("mine.toml"),
         show_default=True,
-        help="The protocol's file.",
+        help="File to write the protocol to.",
     ),
 )
 def init(data: Path, split: float | None, listed: Path | None, weights: Path | None, out: Path) -> None:
-    """Look at a folder of images, and write a protocol for it.
+    """Examine a folder of images and write a protocol for it.
 
-    Prints parts, classes, sizes, files that cannot be read, and images that are there more than once. The protocol has
-    a comment at every key; the commands to go on with are printed last. Nothing is trained, moved or changed.
+    Prints parts, classes, sizes, files that cannot be read, and duplicate images. The protocol has a comment at every
+    key; the next commands are printed last. Nothing is trained, and no image is moved or changed.
 
     \b
     senet-ablate init --data photos

@@ -28,9 +28,7 @@ USUAL = ("se-r16",)
 """The paper's block, where no variant is named."""
 
 ARMS = click.argument("names", nargs=-1, metavar="[ROW_OR_VARIANT]...", shell_complete=complete_networks)
-SEED = click.option(
-    "--seed", type=click.IntRange(0), help="Seed of the run to look into.  [default: the variant's first]"
-)
+SEED = click.option("--seed", type=click.IntRange(0), help="Seed of the run to use.  [default: the variant's first]")
 WEIGHTS = click.option(
     "--weights",
     type=opt.Place(dir_okay=False, exists=True),
@@ -64,7 +62,7 @@ class Looked:
     ARMS,
     SEED,
     WEIGHTS,
-    click.option("--classes", type=opt.Word(), metavar="NAME,NAME", help="Classes to draw."),
+    click.option("--classes", type=opt.Word(), metavar="NAME,NAME", help="Classes to plot."),
     PART,
     *opt.UNDER,
     opt.STUDY,
@@ -73,7 +71,7 @@ class Looked:
     *opt.FOLDERS,
 )
 def excitation(classes: str | None, **call: Any) -> None:
-    """Show what the SE blocks of trained networks do, as in the paper's Figures 6 and 7, and in numbers.
+    """Plot the gates of trained networks as in the paper's Figures 6 and 7, and sum them up in numbers.
 
     Name a row (gate:tanh) or a variant (se-r16-tanh); the default is se-r16. Weights are those that `run
     --keep-weights` kept; a run without them is trained again. Pages, figures and their data go to

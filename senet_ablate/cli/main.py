@@ -63,22 +63,22 @@ def main() -> None:
 
     A table compares variants that differ in one factor, under one protocol (network, data, recipe). Each distinct
     variant is trained once per seed, however many tables show it. The paper's tables are ratio, squeeze, gate, stage,
-    integration, inner and nosqueeze; a command without a table means these seven. Ours are controls, pruning,
-    ratio-per-stage and attention.
+    integration, inner and nosqueeze; a command without a table means these seven. Ours are attention, controls, gain,
+    length, pruning, ratio-per-stage and start.
 
     \b
-    senet-ablate init --data FOLDER     look at your own images, and write a protocol for them
+    senet-ablate init --data FOLDER     examine your own images and write a protocol for them
     senet-ablate list                   list tables, rows and protocols
     senet-ablate plan --budget 2h       show which findings two hours can decide
     senet-ablate run ratio --report     train or continue; write table, figure and verdicts
-    senet-ablate summary digits cifar10 compare the SE gain of several studies
-    senet-ablate show se-r16-s0         show one run of it
+    senet-ablate summary STUDY STUDY    compare the SE gain of several studies
+    senet-ablate show se-r16-s0         show one run: its result, or why it failed
     senet-ablate audit                  check that variants differ only as declared
     senet-ablate count                  count parameters and multiply-adds, beside the paper's
-    senet-ablate excitation gate:tanh   show what the SE blocks of a trained network do (Figures 6 and 7)
-    senet-ablate prune ratio:r16        show its error with the SE blocks of each stage switched off
-    senet-ablate try my_blocks:MyBlock  check whether your own block can be judged, and what it costs
-    senet-ablate cache                  list the kept copies of decoded images
+    senet-ablate excitation gate:tanh   plot the gates of a trained network (Figures 6 and 7)
+    senet-ablate prune ratio:r16        show the error with the SE blocks of each stage switched off
+    senet-ablate try my_blocks:MyBlock  check your own block and count its cost
+    senet-ablate cache                  list the stored copies of decoded images
     """
 
 

@@ -31,7 +31,7 @@ from senet_ablate.spec.ablation import Ablation
         "filled",
         type=opt.Place(dir_okay=False, exists=True),
         help="Fill the blocks <!-- generated: table10_ratio --> … <!-- /generated --> of this Markdown file. "
-        "STUDY/table10_ratio is another study's table, ONE+OTHER one table of both.",
+        "STUDY/table10_ratio is another study's table, ONE+OTHER a table with the lines of both.",
     ),
     click.option(
         "--columns",
@@ -92,7 +92,7 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str], columns: str
 @click.command()
 @opt.options(
     click.argument("names", nargs=-1, metavar="[STUDY]...", shell_complete=complete_studies),
-    click.option("--series", type=opt.Word(), metavar="NAME", help="Studies, rows and findings of ablations/series/."),
+    click.option("--series", type=opt.Word(), metavar="NAME", help="The studies of ablations/series/NAME.toml."),
     click.option(
         "--finding",
         type=opt.Word(),
@@ -115,9 +115,9 @@ def summary(
 ) -> None:
     """Compare several studies: the SE gain, or a finding, of each in one forest plot, page and CSV.
 
-    Studies may differ in data, network, training length or block. If they differ in one field of the protocol alone,
-    the difference is drawn against it. "Holds in at least u of K studies" is by partial conjunction. A series declares
-    studies, rows and findings about all of them in a file, before they are run.
+    Studies may differ in data, network, training length or block. If they differ in a single field of the protocol,
+    the difference is plotted against it. A partial conjunction test says in how many studies at least it holds. A
+    series is a file that declares studies, rows and findings about all of them before they are run.
 
     \b
     senet-ablate summary digits cifar10 cifar100
@@ -193,7 +193,7 @@ def _series(name: str, directory: Path, results: Path, home: Path) -> None:
         metavar="STUDY",
         help="Study that gets the runs.",
     ),
-    click.option("--new", is_flag=True, help="Begin the study, which does not exist yet."),
+    click.option("--new", is_flag=True, help="Create the study if it does not exist."),
     opt.RESULTS,
 )
 def merge(sources: tuple[Path, ...], into: str, new: bool, results: Path) -> None:

@@ -52,15 +52,15 @@ def list_command(ablations: Path | None) -> None:
     click.option(
         "--runs",
         type=click.IntRange(2, 1_000_000),
-        help="Distribute this many runs over the variants so that the most findings are decided.",
+        help="Distribute this many runs over the variants.",
     ),
-    click.option("--budget", type=opt.Duration(), metavar="TIME", help="The same for a wall time: 2h, 90min."),
+    click.option("--budget", type=opt.Duration(), metavar="TIME", help="The same for this wall time: 2h, 90min."),
     click.option("--jobs", type=opt.MANY, help="Parallel runs.  [default: one per core]"),
     click.option(
         "--device",
         type=opt.Word(),
         metavar="NAME",
-        help="Take times from runs on this device: cuda, EPYC, H200.  [default: all finished runs]",
+        help="Estimate times from runs on this device: cuda, EPYC, H200.  [default: all finished runs]",
     ),
     click.option(
         "--gain",
@@ -85,17 +85,17 @@ def list_command(ablations: Path | None) -> None:
     click.option(
         "--extend",
         is_flag=True,
-        help="Plan another interim analysis: more seeds, by --runs or --budget, for findings not resolved yet.",
+        help="Plan another interim analysis: more seeds, by --runs or --budget, for findings that are open.",
     ),
     opt.RESULTS,
     opt.ABLATIONS,
 )
 def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any) -> None:
-    """Show how many claims a plan can decide, what would be trained, and how long it takes.
+    """Show how many findings a plan can decide, what would be trained, and how long it takes.
 
-    Without --runs or --budget each variant gets --seeds runs. With one of them the numbers of seeds are chosen so that
-    the most findings are expected to be reproduced if the paper's effects, or half of them, are true. Nothing is
-    trained. Of your own images, name the folder with --data: classes and numbers of images are read from it.
+    Without --runs or --budget each variant gets --seeds runs. With one of them, seeds are distributed so that as many
+    findings as possible are expected to hold if the paper's effects, or half of them, are true. Nothing is trained.
+    For your own images, name the folder with --data: classes and numbers of images are read from it.
 
     \b
     senet-ablate plan --protocol cifar10-lite --budget 3h
@@ -165,7 +165,7 @@ def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any)
         type=click.Choice(get_args(TrackerKind)),
         multiple=True,
         envvar="SENET_ABLATE_TRACK",
-        help="Log each epoch to TensorBoard, W&B or MLflow, too; may be repeated. Each is an extra of that name.  "
+        help="Log each epoch to TensorBoard, W&B or MLflow, too; may be repeated. Needs the extra of that name.  "
         "[env: SENET_ABLATE_TRACK]",
     ),
     click.option(
@@ -197,15 +197,15 @@ def run(
 ) -> None:
     """Train the runs that the tables need and that are not finished; continue interrupted ones.
 
-    Each finished run is a folder in results/<study>/. The same command may be given again at any time, also while
-    another is at work, on this machine or on one that shares the folder: they divide the runs between them.
+    Each finished run is a folder in results/<study>/. The same command may be given again at any time, also while it
+    is running, on this machine or on one that shares the folder: they divide the runs between them.
 
     With --executor slurm or ray, runs are done on other machines. These need this package, and results and images on
     a shared file system. --device auto is cuda there for runs with gpus, else cpu. A run whose job or node is lost
     continues from its checkpoint elsewhere.
 
-    Runs go seed by seed, so a study that ends early is a whole one with fewer seeds. `merge` adds results from other
-    machines.
+    All variants are trained with one seed before the next, so a study that is stopped early is a complete one with
+    fewer seeds. `merge` adds results from other machines.
 
     \b
     senet-ablate run ratio --report

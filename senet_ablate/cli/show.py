@@ -21,9 +21,10 @@ from senet_ablate.results.worklist import duration
     click.argument("name", metavar="RUN", type=opt.Word(), shell_complete=complete_runs), opt.STUDY, opt.RESULTS
 )
 def show(name: str, study: str | None, results: Path) -> None:
-    """Show one run: what was trained, how, and what it came to, or how far it is and why it failed.
+    """Show one run: its settings and result, or how far it is, or why it failed.
 
-    RUN is the name of its folder or the beginning of it, such as se-r16-s0, of any study in results/ or of --study.
+    RUN is the name of its folder, or the beginning of that name such as se-r16-s0, in any study of results/ or in
+    --study.
     """
     known = [Study(results / opt.plain_name("--study", study))] if study else studies(results)
     folder = find_run(name, known, results)
