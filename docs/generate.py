@@ -60,11 +60,11 @@ def protocols_page() -> str:
         "# Protocols and tables in TOML",
         "A study is declared in two kinds of files. A *protocol* (`ablations/protocols/*.toml`) is what all variants "
         "share. A *table* (`ablations/*.toml`) lists variants that differ in one factor, and the findings to test. "
-        "Unknown keys, wrong types and values out of range are refused with file, row, key and value, before anything "
-        "is trained.",
-        "To use a protocol of your own, copy one and name it: `--protocol path/to/mine.toml`, or `make ablate-ratio "
-        "PROTOCOL=path/to/mine.toml`. To change one key, use `--set recipe.epochs=60`. To add a table, put a file "
-        "beside the others, or name your own folder with `--ablations`.",
+        "Unknown keys, wrong types and values out of range are refused before anything is trained; the message names "
+        "file, row, key and value.",
+        "To use a protocol of your own, copy one, change it, and name the file: `--protocol path/to/mine.toml`, or "
+        "`make ablate-ratio PROTOCOL=path/to/mine.toml`. To change one key, use `--set recipe.epochs=60`. To add a "
+        "table, put a file beside the others, or name your own folder with `--ablations`.",
         "## The protocols of the suite",
         _protocols(),
         "## Protocol",

@@ -22,7 +22,7 @@ TEXT = """<!-- Written by docs/own_images.py, which makes the folder and runs th
 
 # From a folder of photos to an answer
 
-Say you have 720 photos in folders, one per class, in `photos/train/` and `photos/test/`. The photos of this page are made
+Say you have 720 photos in folders, one per class, in `photos/train/` and `photos/test/`. Those of this page are made
 from CIFAR-10 (four classes, three sizes). As in real folders, some files are broken, some are stored sideways (EXIF),
 and some are in both parts. With so few photos one starts from a pretrained network: `backbone.pt` has weights of
 torchvision's ResNet-18, a state dict. (Here it was trained on {others} photos of CIFAR-10's other six classes, so that

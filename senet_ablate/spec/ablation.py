@@ -125,7 +125,7 @@ class Ablation(Spec):
     source: str
     """Where its figures come from."""
     protocol: str = "digits"
-    """The protocol of a command that names none."""
+    """The protocol of a command without `--protocol`."""
     plain: PaperFigures | None = None
     """The paper's figures for the network without SE, where the table does not print it and its claims need it."""
     rows: tuple[Row, ...]

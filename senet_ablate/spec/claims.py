@@ -24,7 +24,7 @@ class Rules(Digested):
     """How findings are judged. A plan may choose other rules than these defaults; a report may not."""
 
     alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
-    """Largest share of studies with a false "reproduced", and with a false "contradicted"."""
+    """Largest share of studies with a false "holds", and with a false "fails"."""
     family: Literal["table", "study", "suite"] = "table"
     """Whether `alpha` holds for each table or for the whole study (`suite` is an older word for `study`)."""
     margin_rho: Annotated[float, Field(gt=0, le=1)] = 0.25
@@ -32,7 +32,7 @@ class Rules(Digested):
     margin_abs: Annotated[float, Field(gt=0)] | None = None
     """Equivalence margin in the metric's unit (points of error), in place of `margin_rho`."""
     pairing: Literal["none", "half", "full"] = "half"
-    """How much the correlation between runs of one seed may shorten an interval."""
+    """How much of the correlation between runs of one seed is used to shorten intervals."""
     estimand: Literal["benchmark", "population"] = "benchmark"
     """`benchmark`: expected error on these test images; `population`: on new images of the same kind, too."""
     metric: Metric = "top1_err"

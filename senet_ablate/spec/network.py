@@ -95,7 +95,7 @@ class SEConfig(Spec):
     gate: Gate = "sigmoid"
     """The last non-linearity. `double-sigmoid` (ours) is twice the sigmoid and starts at 1 instead of 1/2. Three values
     are controls with all parameters of the block: `constant` is 1/2 whatever the image, `random` leaves both layers as
-    they were drawn, `none` adds the excitation instead of multiplying by it."""
+    they were initialised, `none` adds the excitation instead of multiplying by it."""
     reduction: Reduction = 16
     """Reduction ratio r, or a table of ratios by stage, `{ 2 = 4, 3 = 8, 4 = 16, 5 = 32 }` (section 6.1). The hidden
     width is C // r exactly; a width of 0 is an error."""
@@ -219,7 +219,7 @@ class Network(Spec):
     `torchvision:`, `timm:` or `pytorchcv:` and a name there; or your own `package.module:function`, called with
     `num_classes` and `in_channels`."""
     width: Annotated[int, Field(ge=1, le=1024)] = 64
-    """Channels of the stem and of the first 3x3 convolutions (64 in the paper). 64 is the full width of all of ours."""
+    """Channels of the stem and of the first 3x3 convolutions; 64 is the full width of our networks (and the paper's)."""
     stem: Literal["imagenet", "small"] = "imagenet"
     """`imagenet`: a 7x7 convolution with stride 2, then max pooling; `small`: a 3x3 convolution, for small images."""
     stride_in: Literal["1x1", "3x3"] = "1x1"
@@ -234,17 +234,17 @@ class Network(Spec):
     arguments: Settings = ()
     """Arguments for the function that builds a library's network or your own."""
     unstrided: Annotated[int, Field(ge=0, le=8)] = 0
-    """How many halvings of the map are undone, from the first, so that a network made for large images keeps the maps
-    of small ones: layers with a stride get a stride of 1, and poolings of windows side by side vanish."""
+    """How many halvings of the feature map are removed, from the first, so that a network made for large images works
+    on small ones: strided layers get stride 1, and poolings of windows that do not overlap are left out."""
     units: str = ""
-    """Of a network that no family knows: pattern of the names of the modules to which a block belongs."""
+    """For a network of no known family: regular expression for the names of the modules that get a block each."""
     places: Places = ()
-    """With `units`: `before` or `after` a module within the unit, by position, `{ standard = "after bn2" }`."""
+    """With `units`: where each position is, `before` or `after` a module of the unit: `{ standard = "after bn2" }`."""
     unit_stages: tuple[Annotated[int, Field(ge=0, le=100)], ...] = ()
-    """The stage of each unit, where neither its name nor the side of its map tells."""
+    """The stage of each unit, if neither its name nor the side of its map tells."""
     pretrained: bool | str = False
-    """Start from the weights that torchvision or timm publish (`true`), or from those in a file, a state dict. The
-    file is known by its digest, wherever it lies; the published ones by the library's version, which records have."""
+    """Start from the weights that torchvision or timm publish (`true`), or from those in a file, a state dict. A file
+    is identified by its digest, wherever it is stored; published weights by the version of the library."""
     source: str = ""
     """Digest of your own code and of the file of weights. It is found when the protocol is read; leave it out."""
 

@@ -45,10 +45,10 @@ class DataConfig(Spec):
     """Short side in pixels to which an evaluated image is resized before the centre crop; 0 means `resolution`."""
     validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     """Share of the training images kept for validation, drawn per class with a fixed seed. The learning curves and the
-    plateau schedule use them; the test set decides nothing."""
+    plateau schedule use them; the test set is used to choose nothing."""
     splits: str = ""
     """A list of a folder's files, which `init --split` writes: a CSV file with the columns `path` (within the folder),
-    `part` (`train` or `test`) and `class`. Its place is seen from the working directory, else from the folder. Without
+    `part` (`train` or `test`) and `class`. Its path is relative to the working directory, else to the folder. Without
     it the folder has `train/` and `test/` or `val/`."""
 
     @field_validator("splits")
@@ -78,7 +78,7 @@ class Augmentation(Spec):
     crop_padding: Annotated[int, Field(ge=0, le=4096)] = 0
     """Pixels of zeros around the image before a random crop of its size."""
     horizontal_flip: bool = False
-    """Mirror every second image on average."""
+    """Mirror an image with probability 1/2."""
     resized_crop: bool = False
     """Crop 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 (section 5.1); needs a folder of images."""
     policies: tuple[Policy, ...] = ()
@@ -148,14 +148,14 @@ class Recipe(Spec):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`sgd` with momentum (the paper), or `adamw`, whose usual rates are near 0.001."""
     backbone_lr: Annotated[float, Field(ge=0)] = 0.0
-    """Highest learning rate of the layers of a pretrained network; blocks and classifier, which begin anew, have `lr`.
-    0 is `lr` for all."""
+    """Highest learning rate of a pretrained network's own layers; blocks and classifier, whose weights are random at
+    first, have `lr`. 0 means `lr` for all."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
     """Use Nesterov's momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """L2 penalty, on every parameter (as in the paper's Caffe)."""
+    """L2 penalty (for `adamw` decoupled), on every parameter, as in Caffe, which the authors used."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing of the training loss."""
     schedule: Schedule = Schedule()
@@ -210,9 +210,9 @@ class Protocol(Spec):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     """The file's own name without `.toml`."""
     description: str
-    """A sentence for `senet-ablate list`."""
+    """A sentence, shown by `senet-ablate list`."""
     images: Annotated[str, Field(max_length=60)] = ""
-    """What the images of a folder are called in print; no part of a run's identity."""
+    """Name of a folder's images in reports; no part of a run's identity."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3  # from 1,000 on a null comparison's seeds begin
     """Runs of each variant, where neither a plan nor `--seeds` says otherwise."""
     precision: Precision = "fp32"
