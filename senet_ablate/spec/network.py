@@ -219,7 +219,7 @@ class Network(Spec):
     `torchvision:`, `timm:` or `pytorchcv:` and a name there; or your own `package.module:function`, called with
     `num_classes` and `in_channels`."""
     width: Annotated[int, Field(ge=1, le=1024)] = 64
-    """Channels of the stem and of the first 3x3 convolutions; 64 is the full width of our networks (and the paper's)."""
+    """Channels of the stem and of the first 3x3 convolutions; 64 is the full width, as in the paper."""
     stem: Literal["imagenet", "small"] = "imagenet"
     """`imagenet`: a 7x7 convolution with stride 2, then max pooling; `small`: a 3x3 convolution, for small images."""
     stride_in: Literal["1x1", "3x3"] = "1x1"
