@@ -78,7 +78,7 @@ def test_files_are_written_with_their_numbers_and_are_the_same_each_time(tmp_pat
     assert "Some run. Some images." in page
     assert [cells[0] for cells in markdown_cells(page)][-5:] == [block.name for block in BLOCKS]
     assert f"{BLOCKS[0].numbers()['specificity']:.3f}" in page
-    assert f"would get {2 / 11:.3f} on average" in page  # three classes, twelve images
+    assert f"would be {2 / 11:.3f} on average" in page  # three classes, twelve images
     drawn = pd.read_csv(tmp_path / "one" / "class_means.csv")
     pd.testing.assert_frame_equal(drawn, line_table(BLOCKS, CLASSES))
     spread = pd.read_csv(tmp_path / "one" / "instance_spread.csv")
