@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-# The code of this folder, also where it was copied or moved with its .venv, whose commands run that of the other one.
+# Run the code of this folder, even if it was copied with a .venv that was installed from another folder.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 PY := $(VENV)/bin/python
 CLI := $(PY) -m senet_ablate
@@ -72,12 +72,12 @@ ablate-controls: ## Ours: control variants (other seeds; constant, random or no 
 ablate-pruning: ## Ours: no SE in the last stage
 ablate-ratio-per-stage: ## Ours: a reduction ratio that grows with the stage
 ablate-gain: ## Tables 2 to 5: SE or no SE in one network, PROTOCOL=cifar10-mobilenet for example
-ablate-attention: ## Ours: ECA, CBAM, BAM, GE, GC, SRM, SimAM, SK, … beside SE, each at its own place
+ablate-attention: ## Ours: ECA, CBAM, BAM, GE, GC, SRM, SimAM, SK, … beside SE, each where its paper puts it
 
 $(TABLES:%=ablate-%): ablate-%: $(VENV)/installed
 	@$(CLI) run $* $(RUN) --report
 
-init: $(VENV)/installed ## Look at a folder of images and write a protocol for it: DATA=photos
+init: $(VENV)/installed ## Examine a folder of images and write a protocol for it: DATA=photos
 	@$(CLI) init $(call option,data,DATA) $(ARGS)
 
 plan: $(VENV)/installed ## Show what would be trained, how long it takes and what it can decide
@@ -92,10 +92,10 @@ count: $(VENV)/installed ## Count parameters and multiply-adds, beside the paper
 audit: $(VENV)/installed ## Check that variants differ only as declared
 	@$(CLI) audit $(call option,protocol,PROTOCOL) $(call option,study,STUDY) $(call option,data,DATA) $(ARGS)
 
-calibrate: $(VENV)/installed ## Check error rates and intervals on simulated studies with known truth (minutes)
+calibrate: $(VENV)/installed ## Check error rates and intervals on simulated studies with known effects (minutes)
 	@$(CLI) calibrate $(ARGS)
 
-excitation: $(VENV)/installed ## Show what the SE blocks of trained networks do: ARGS='gate:sigmoid gate:tanh'
+excitation: $(VENV)/installed ## Plot the gates of trained networks: ARGS='gate:sigmoid gate:tanh'
 	@$(CLI) excitation $(LOOK)
 
 prune: $(VENV)/installed ## Show the error with the SE blocks of each stage switched off: ARGS='ratio:r16'
@@ -137,7 +137,7 @@ test-browser: $(VENV)/installed-dev ## Test the report's page in Chromium, which
 test-cluster: $(VENV)/installed-cluster ## Test studies on real Ray nodes and Slurm daemons (apt: slurm-wlm, munge)
 	$(PY) -m pytest -m cluster
 
-latency: $(VENV)/installed ## Measure the time of each variant on this machine, for the report
+latency: $(VENV)/installed ## Measure the time of each variant on this machine
 	@$(CLI) latency $(CHOICE) $(if $(DEVICE),--device '$(DEVICE)') $(ARGS)
 
 clean: ## Remove .venv and caches; keep results and reports
