@@ -1,4 +1,4 @@
-"""An attention block of your own, judged beside SE by the same protocol, without a line in the suite.
+"""An attention block of your own, compared with SE under the same protocol, without a change to the suite.
 
 In this folder:
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class PeakGate(nn.Module):
-    """Gate each channel by how far its peak stands out: x * sigmoid(w (max - mean) + b); (N, C, H, W) to the same."""
+    """Gate each channel by its maximum minus its mean: x * sigmoid(w (max - mean) + b); (N, C, H, W) to the same."""
 
     def __init__(self, channels: int, *, start: float = 1.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-r"""A network of your own, judged with and without SE by the same protocol, without a line in the suite.
+r"""A network of your own, trained with and without SE under the same protocol, without a change to the suite.
 
 In this folder, with `own_network.toml` beside it (a copy of a protocol whose [network] has the three lines below):
 
@@ -44,7 +44,7 @@ class Net(nn.Module):
 
 
 def make(num_classes: int, in_channels: int) -> nn.Module:
-    """What `backbone = "own_network:make"` calls; draw weights as you like, the seed is set."""
+    """What `backbone = "own_network:make"` calls; torch's generator is seeded, so weights may be drawn as usual."""
     return Net(num_classes, in_channels)
 
 
