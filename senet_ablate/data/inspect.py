@@ -7,14 +7,14 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from senet_ablate.data.folders import counted
+from PIL import Image
+
 from senet_ablate.data.layout import COLUMNS, Layout, find_layout
-from senet_ablate.data.transforms import heard, pixel_digest, read_marked
+from senet_ablate.data.reading import Mark, pixel_digest, read_all
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import stream_seed
 
@@ -97,11 +97,15 @@ def inspect_folder(
         for label, files in classes.items()
         for path in files.images
     ]
-    with heard() as told, ThreadPoolExecutor() as threads:
-        found = list(counted(threads.map(_look, listed), len(listed), announce))
+    warned: set[str] = set()
+    photos, unreadable = [], []
+    results = read_all([path for path, *_ in listed], _look, announce, warned)
+    for (path, part, label), result in zip(listed, results, strict=True):
+        if isinstance(result, str):
+            unreadable.append(f"{path}: {result}")
+        else:
+            photos.append(Photo(path, part, label, *result))
     others = tuple(path for classes in layout.files.values() for files in classes.values() for path in files.others)
-    photos = tuple(each for each in found if isinstance(each, Photo))
-    unreadable = tuple(each for each in found if isinstance(each, str))
     if not photos:
         present = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
         why = f"none of {len(unreadable)} images can be read, for example {unreadable[0]}" if unreadable else present
@@ -109,17 +113,14 @@ def inspect_folder(
             f"{root}: no images in class folders: expected {root / 'CLASS' / 'image.jpg'}, or train/ and test/ with "
             f"such folders in each; found {why}"
         )
-    return Inspection(layout, photos, unreadable, others, tuple(sorted(set(told))))
+    return Inspection(layout, tuple(photos), tuple(unreadable), others, tuple(sorted(warned)))
 
 
-def _look(listed: tuple[Path, str, str]) -> Photo | str:
-    path, part, label = listed
-    try:
-        image, marks = read_marked(path)
-        content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-    except (OSError, MemoryError) as error:
-        return f"{path}: {str(error) or 'too large for the memory'}"
-    return Photo(path, part, label, image.size, marks, content, pixel_digest(image))
+def _look(
+    path: Path, image: Image.Image, marks: frozenset[Mark]
+) -> tuple[tuple[int, int], frozenset[str], bytes, bytes]:
+    content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+    return image.size, marks, content, pixel_digest(image)
 
 
 def draw_test(photos: Iterable[Photo], share: float, root: Path) -> dict[Path, str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol as Interface
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
+from senet_ablate.data.reading import read_marked
 from senet_ablate.data.transforms import (
     IMAGENET_NORMALISATION,
     Normalisation,
@@ -27,13 +27,12 @@ from senet_ablate.data.transforms import (
     crop_and_flip,
     evaluation_view,
     mix_batch,
-    read_image,
     training_view,
 )
 from senet_ablate.environment import unwarned
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import generator, stream_seed
-from senet_ablate.spec.protocol import Augmentation, DataConfig, Policy
+from senet_ablate.spec.protocol import Augmentation, DataConfig
 
 Batch = tuple[Tensor, Tensor]
 
@@ -197,47 +196,24 @@ class ResidentLoader:
         return -(-len(self.batch_sampler) // self.batch_sampler.share)
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self.batch_sampler.indices().to(self.rows.device)
-        view = self._views()
-        share = self.batch_sampler.share
-        several = share * max(1, GATHERED_BYTES // (share * self.pixels[0].nbytes))
+        sampler, augmentation = self.batch_sampler, self.augmentation
+        order = sampler.indices().to(self.rows.device)
+        if augmentation is not None and sampler.seed is not None:  # the epoch's draws for every image, by its index
+            stream = generator(sampler.seed, "augment", sampler.epoch)
+            size = 2 * augmentation.crop_padding + 1
+            offsets = torch.randint(0, size, (len(self.rows), 2), generator=stream).to(order.device)
+            chance = 0.5 if augmentation.horizontal_flip else 0.0
+            flips = (torch.rand(len(self.rows), generator=stream) < chance).to(order.device)
+        several = sampler.share * max(1, GATHERED_BYTES // (sampler.share * self.pixels[0].nbytes))
         # An empty tensor would split into one empty batch.
         for index in order.split(several) if len(order) else ():
-            images, labels = view(self.pixels[self.rows[index]], index), self.labels[index]
-            for batch, classes in zip(images.split(share), labels.split(share), strict=True):
+            images, labels = self.pixels[self.rows[index]], self.labels[index]
+            if augmentation is not None and sampler.seed is not None:
+                images = crop_and_flip(images, offsets[index], flips[index], augmentation.crop_padding)
+                seeds = (stream_seed(sampler.seed, "policies", sampler.epoch, each) for each in index.tolist())
+                images = apply_policies(images, augmentation.policies, seeds)
+            for batch, classes in zip(images.split(sampler.share), labels.split(sampler.share), strict=True):
                 yield self.normalisation(batch), classes
-
-    def _views(self) -> partial[Tensor]:
-        """Draw the epoch's crops and flips for every image, by its index."""
-        if self.augmentation is None or self.batch_sampler.seed is None:
-            return partial(_as_it_is)
-        padding = self.augmentation.crop_padding
-        stream = generator(self.batch_sampler.seed, "augment", self.batch_sampler.epoch)
-        count, device = len(self.rows), self.rows.device
-        offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=stream).to(device)
-        chance = 0.5 if self.augmentation.horizontal_flip else 0.0
-        flips = (torch.rand(count, generator=stream) < chance).to(device)
-        key = (self.batch_sampler.seed, "policies", self.batch_sampler.epoch)
-        policies = self.augmentation.policies
-        return partial(_augmented, offsets=offsets, flips=flips, padding=padding, policies=policies, key=key)
-
-
-def _as_it_is(images: Tensor, index: Tensor) -> Tensor:
-    return images
-
-
-def _augmented(
-    images: Tensor,
-    index: Tensor,
-    *,
-    offsets: Tensor,
-    flips: Tensor,
-    padding: int,
-    policies: tuple[Policy, ...],
-    key: tuple[int, str, int],
-) -> Tensor:
-    views = crop_and_flip(images, offsets[index], flips[index], padding)
-    return apply_policies(views, policies, (stream_seed(*key, each) for each in index.tolist()))
 
 
 @dataclass(frozen=True)
@@ -278,7 +254,7 @@ class _Files(Dataset[tuple[Tensor, Tensor]]):
         path = self.split.paths[index]
         try:
             with unwarned():
-                image = read_image(path)
+                image, _ = read_marked(path)
         except OSError as error:
             raise UserError(f"{path}: cannot be decoded ({error}); replace or remove the file") from None
         with torch.random.fork_rng(devices=[]):

@@ -11,7 +11,7 @@ import torch
 from helpers import all_pixels, image_folder, random_image, spoil_header
 from PIL import Image
 
-import senet_ablate.data.folders
+import senet_ablate.data.reading
 from senet_ablate.data.datasets import load_data
 from senet_ablate.data.folders import list_folder
 from senet_ablate.data.module import ImageDataModule
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.usefixtures("decode_cache")
 
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    read, decoded = senet_ablate.data.folders.read_marked, []
+    read, decoded = senet_ablate.data.reading.read_marked, []
 
-    def counting(path: Path) -> Image.Image:
+    def counting(path: Path, *, small: bool) -> tuple[Image.Image, frozenset[str]]:
         decoded.append(path)
-        return read(path)
+        return read(path, small=small)
 
-    monkeypatch.setattr(senet_ablate.data.folders, "read_marked", counting)
+    monkeypatch.setattr(senet_ablate.data.reading, "read_marked", counting)
     return decoded
 
 
@@ -149,11 +149,11 @@ def test_a_failed_decode_leaves_nothing_and_the_next_one_succeeds(
         load_data(CONFIG, root)
     assert list(decode_cache.iterdir()) == []
 
-    def interrupted(path: Path) -> Image.Image:
+    def interrupted(path: Path, *, small: bool) -> Image.Image:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(senet_ablate.data.folders, "read_marked", interrupted)
+        patch.setattr(senet_ablate.data.reading, "read_marked", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_data(CONFIG, root)
     assert list(decode_cache.iterdir()) == []
