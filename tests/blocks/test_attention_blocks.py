@@ -33,22 +33,8 @@ from senet_ablate.blocks.sk import SelectiveKernel
 from senet_ablate.blocks.srm import StyleRecalibration
 
 FILES = (
-    *(
-        "bam",
-        "cbam",
-        "constant",
-        "coordinate",
-        "counter",
-        "eca",
-        "ese",
-        "fca",
-        "gc",
-        "ge",
-        "mobilenet_se",
-        "se_var",
-        "simam",
-    ),
-    *("sk", "srm", "contract"),
+    *("bam", "cbam", "constant", "coordinate", "counter", "eca", "ese", "fca", "gc", "ge", "mobilenet_se", "se_var"),
+    *("simam", "sk", "srm", "contract"),
 )
 
 
