@@ -17,7 +17,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from senet_ablate.data.folders import Decoded, Listing, check_files, decode, describe_files, is_changed, list_folder
+from senet_ablate.data.folders import Decoded, Listing, check_files, decode, describe_files, list_folder
 from senet_ablate.data.layout import OTHER
 from senet_ablate.data.loaders import FileSplit, ResidentSplit, Split
 from senet_ablate.data.reading import Mark
@@ -39,10 +39,7 @@ DOWNLOADS = Path("data")
 
 @dataclass(frozen=True)
 class LoadedData:
-    """Three splits, what is known of them, notices for the user, and all skipped files with the reason.
-
-    `former_fingerprint` is the one of studies begun before contents of streamed files entered it.
-    """
+    """Three splits, what is known of them, notices for the user, and all skipped files with the reason."""
 
     facts: DataFacts
     train: Split
@@ -50,7 +47,6 @@ class LoadedData:
     test: Split
     notices: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
-    former_fingerprint: str | None = None
 
 
 Announce = Callable[[str], None]
@@ -71,7 +67,6 @@ def load_data(
     *,
     stream: bool = False,
     announce: Announce = lambda text: None,
-    known: str | None = None,
 ) -> LoadedData:
     """Load the data set that `config` names.
 
@@ -81,21 +76,17 @@ def load_data(
             default); the embedded digits need none.
         stream: read a folder's images from their files even if they would fit into memory.
         announce: told what takes long, such as decoding.
-        known: fingerprint of the images that a study was begun with; kept if it is a former one of these.
 
     Raises:
         UserError: the data is not there, cannot be read or does not fit the protocol.
     """
-    data = DATASETS[config.dataset](config, path, stream, announce)
-    if known is not None and known == data.former_fingerprint:
-        return replace(data, facts=data.facts.model_copy(update={"fingerprint": known}))
-    return data
+    return DATASETS[config.dataset](config, path, stream, announce)
 
 
 @functools.lru_cache(maxsize=2)
-def load_data_once(config: DataConfig, path: Path | None, stream: bool, known: str | None) -> LoadedData:
+def load_data_once(config: DataConfig, path: Path | None, stream: bool) -> LoadedData:
     """`load_data`, kept for the next run of the same process."""
-    return load_data(config, path, stream=stream, known=known)
+    return load_data(config, path, stream=stream)
 
 
 def validation_indices(labels: Tensor, share: float, names: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
@@ -241,11 +232,9 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Annou
     folder = list_folder(path, _splits(config, path))
     names = folder.class_names
     decoded_size = (len(folder.train.paths) + len(folder.test.paths)) * 3 * config.resolution**2
-    former = None
     parts: tuple[Listing | Decoded, ...]
     if stream or decoded_size > RESIDENT_LIMIT:
         used, fingerprint = check_files(folder, cache_dir(), announce)
-        former = None if is_changed(used) else folder.fingerprint("names and sizes")
         parts = (used.train, used.test)
         whole, test = (FileSplit(part.paths, torch.tensor(part.labels), config) for part in (used.train, used.test))
         kept, held = validation_indices(whole.labels, config.validation, names)
@@ -267,7 +256,7 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Annou
         *describe_files("{} warnings of Pillow", [text for part in parts for text in part.warned]),
         *(f"{marks[mark]} {words}" for mark, words in MARKED.items() if marks[mark]),
     ]
-    return replace(loaded, facts=facts, notices=tuple(notices), skipped=skipped, former_fingerprint=former)
+    return replace(loaded, facts=facts, notices=tuple(notices), skipped=skipped)
 
 
 MARKED: dict[Mark, str] = {

@@ -271,12 +271,9 @@ def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) ->
     for part in (train, test):
         _check_classes(part.labels, folder.class_names, part.skipped)
     used = replace(folder, train=train, test=test, repeated=repeated)
-    return used, used.fingerprint("names, sizes and samples", *samples, *([READING] if is_changed(used) else []))
-
-
-def is_changed(folder: Folder) -> bool:
-    """Whether images are read in another way than before they were turned upright and put on white."""
-    return any(count for part in (folder.train, folder.test) for mark, count in part.marks.items() if mark != "grey")
+    # Where no image was turned or put on white, the fingerprint is that of studies begun before any was.
+    changed = any(count for part in (train, test) for mark, count in part.marks.items() if mark != "grey")
+    return used, used.fingerprint("names, sizes and samples", *samples, *([READING] if changed else []))
 
 
 def _without(listing: Listing, notes: Mapping[str, Any]) -> Listing:

@@ -13,8 +13,6 @@ from PIL import Image
 
 import senet_ablate.data.reading
 from senet_ablate.data.datasets import load_data
-from senet_ablate.data.folders import list_folder
-from senet_ablate.data.module import ImageDataModule
 from senet_ablate.errors import UserError
 from senet_ablate.spec.protocol import DataConfig
 
@@ -126,17 +124,6 @@ def test_a_byte_at_either_end_or_in_the_middle_of_a_streamed_file_counts(tmp_pat
     path.write_bytes(content)
     os.utime(path, ns=(10**18, 10**18))
     assert load_data(CONFIG, root, stream=True).facts.fingerprint != first.fingerprint
-
-
-def test_a_study_of_before_contents_counted_goes_on_and_only_on_its_own_files(tmp_path: Path) -> None:
-    root = image_folder(tmp_path / "images")
-    former = list_folder(root).fingerprint("names and sizes")
-    data = load_data(CONFIG, root, stream=True, known=former)
-    assert data.facts.fingerprint == former
-    assert load_data(CONFIG, root, stream=True, known="another").facts.fingerprint not in (former, "another")
-    assert ImageDataModule(CONFIG, path=root, stream=True, fingerprint=former).num_classes == 2
-    random_image(0, 9, 9).save(root / "test" / "cat" / "0.png")
-    assert load_data(CONFIG, root, stream=True, known=former).facts.fingerprint != former
 
 
 def test_a_failed_decode_leaves_nothing_and_the_next_one_succeeds(
