@@ -148,11 +148,7 @@ def _resident(
 
 
 def _at_resolution(part: Part, config: DataConfig) -> Part:
-    """Images of one size as the protocol wants them: shrunk if it asks for fewer pixels.
-
-    Raises:
-        UserError: it asks for more.
-    """
+    """Images of one size as the protocol wants them: shrunk if it asks for fewer pixels."""
     side = min(part.images.shape[2:])
     if config.short_side > side:
         what = "resize" if config.resize else "resolution"
@@ -269,11 +265,7 @@ MARKED: dict[Mark, str] = {
 
 
 def _splits(config: DataConfig, root: Path) -> Path | None:
-    """The list of files that the protocol names, seen from the working directory or from the folder.
-
-    Raises:
-        UserError: it is in neither.
-    """
+    """The list of files that the protocol names, seen from the working directory or from the folder."""
     if not config.splits:
         return None
     places = (Path(config.splits), root / config.splits)

@@ -162,11 +162,7 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
 
 @contextmanager
 def _kept_in(cache: Path) -> Iterator[None]:
-    """Write into the cache in here; what it answers names the variable that would help.
-
-    Raises:
-        UserError: it cannot be written, is full, or is somebody else's.
-    """
+    """Write into the cache in here; what it answers names the variable that would help."""
     try:
         yield
     except OSError as error:

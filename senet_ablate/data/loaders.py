@@ -12,7 +12,6 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol as Interface
 
 import torch
 from torch import Tensor
@@ -91,41 +90,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return len(range(self.rank, images, self.world))
 
 
-class Loader(Interface):
-    """What training needs of a loader. All draw their order when the first batch is asked for, not before."""
-
-    batch_sampler: EpochSampler
-
-    def __iter__(self) -> Iterator[Batch]: ...
-
-    def __len__(self) -> int: ...
-
-
-class Split(Interface):
-    """Images of train, validation or test, wherever they live."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Class numbers, int64 (N,)."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, indices: Tensor) -> Split:
-        """The images with these indices, in this order."""
-
-    def loader(
-        self, sampler: EpochSampler, augmentation: Augmentation | None, device: torch.device, workers: int
-    ) -> Loader:
-        """Batches of `sampler`'s images on `device`; `augmentation` only in training."""
-
-
 class MixingLoader:
     """A loader of training batches whose images are mixed in pairs, with draws keyed by seed, epoch and batch.
 
     The processes of a run make the same draws, each for its share of the batch.
     """
 
-    def __init__(self, loader: Loader, augmentation: Augmentation, classes: int) -> None:
+    def __init__(self, loader: ResidentLoader | FileLoader, augmentation: Augmentation, classes: int) -> None:
         self.loader, self.batch_sampler = loader, loader.batch_sampler
         self.augmentation, self.classes = augmentation, classes
 
@@ -302,3 +273,10 @@ class FileLoader:
             raise UserError(
                 str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")
             ) from None
+
+
+Split = ResidentSplit | FileSplit
+"""Images of train, validation or test, wherever they live."""
+
+Loader = ResidentLoader | FileLoader | MixingLoader
+"""Batches of a split. All draw their order when the first batch is asked for, not before."""

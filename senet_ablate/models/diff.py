@@ -64,7 +64,7 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, object]]:
     own = {id(each.block) for each in inserts(model).values()}
     inside = [name for name, module in model.named_modules() if id(module) in own]
     for name, module in model.named_modules():
-        if any(name == each or name.startswith(f"{each}.") for each in inside):
+        if _is_within(name, inside):
             continue
         prefix = f"{name}." if name else ""
         yield name, type(module)
@@ -82,6 +82,10 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, object]]:
             yield f"{prefix}{key}.values", _digest(tensor)
 
 
+def _is_within(name: str, modules: Iterable[str]) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in modules)
+
+
 def _digest(tensor: Tensor) -> str:
     return hashlib.blake2b(tensor.detach().numpy().tobytes(), digest_size=8).hexdigest()
 
@@ -89,17 +93,14 @@ def _digest(tensor: Tensor) -> str:
 def _tree_differs(model: nn.Module, plain: Mapping[str, object]) -> Iterator[Difference]:
     """(a) The module tree less the inserts."""
     here = dict(_parts(model))
-    replaced = [name for each in inserts(model).values() for name in _replaced(each)]
+    sites = [each.site for each in inserts(model).values() if each.site.side == "replace"]
+    replaced = [name for site in sites for name in (site.module, *site.dropped)]
     for name in dict.fromkeys((*here, *plain)):
-        if any(name == each or name.startswith(f"{each}.") for each in replaced):
+        if _is_within(name, replaced):
             continue
         one, other = here.get(name, "absent"), plain.get(name, "absent")
         if one != other:
             yield Difference("weights" if name.endswith(".values") else "modules", name or "network", one, other)
-
-
-def _replaced(each: Insert) -> tuple[str, ...]:
-    return (each.site.module, *each.site.dropped) if each.site.side == "replace" else ()
 
 
 def _inserts_differ(

@@ -50,8 +50,8 @@ class _BlockCounter(CostCounter):
         self.inside_reads += self.reads - self.before[1]
 
 
-def _parameters(modules: list[nn.Module]) -> tuple[int, int]:
-    """Parameters, and the running statistics of the batch normalisations; a counter of batches is neither."""
+def _complexity(modules: list[nn.Module], macs: int) -> Complexity:
+    """With the running statistics of batch normalisations; a counter of batches is neither parameter nor statistic."""
     params = sum(parameter.numel() for module in modules for parameter in module.parameters())
     stats = sum(
         tensor.numel()
@@ -59,7 +59,7 @@ def _parameters(modules: list[nn.Module]) -> tuple[int, int]:
         for name, tensor in module.named_buffers()
         if name.rpartition(".")[2] in ("running_mean", "running_var")
     )
-    return params, params + stats
+    return Complexity(params=params, params_with_bn_stats=params + stats, macs=macs)
 
 
 def count(
@@ -73,11 +73,8 @@ def count(
             hooks.enter_context(block.register_forward_hook(cost.leave))
         with cost:
             pass_image(model, in_channels=in_channels, resolution=resolution)
-    whole, added = _parameters([model]), _parameters(blocks)
-    return (
-        Complexity(params=whole[0], params_with_bn_stats=whole[1], macs=cost.macs + cost.inside_reads),
-        Complexity(params=added[0], params_with_bn_stats=added[1], macs=cost.inside_macs + cost.inside_reads),
-    )
+    whole = _complexity([model], cost.macs + cost.inside_reads)
+    return whole, _complexity(blocks, cost.inside_macs + cost.inside_reads)
 
 
 def count_complexity(model: nn.Module, *, in_channels: int, resolution: int) -> Complexity:
