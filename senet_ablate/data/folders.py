@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from senet_ablate.data.layout import LAYOUT, LIST_LIMIT, OTHER, Files, find_layout
-from senet_ablate.data.reading import Mark, pixel_digest, read_all, read_marked
+from senet_ablate.data.reading import Findings, pixel_digest, read_all, read_marked
 from senet_ablate.data.transforms import evaluation_view
 from senet_ablate.environment import unwarned
 from senet_ablate.errors import UserError, did_you_mean, reason
@@ -213,28 +211,22 @@ def _decode_part(
     listing: Listing, class_names: tuple[str, ...], config: DataConfig, stem: Path, announce: Callable[[str], None]
 ) -> dict[str, object]:
     view = evaluation_view(config)
-
-    def decoded(path: Path, image: Image.Image, marks: frozenset[Mark]) -> tuple[np.ndarray, frozenset[Mark]]:
-        return np.asarray(view(image)), marks
-
     images = np.empty((len(listing.paths), 3, config.resolution, config.resolution), np.uint8)
     labels: list[int] = []
-    skipped: list[str] = []
-    warned: set[str] = set()
-    marks: Counter[str] = Counter()
-    results = read_all(listing.paths, decoded, announce, warned)
-    for path, label, result in zip(listing.paths, listing.labels, results, strict=True):
-        if isinstance(result, str):
-            skipped.append(f"{path}: {result}")
-            continue
-        images[len(labels)] = result[0].transpose(2, 0, 1)
-        marks.update(result[1])
-        labels.append(label)
-    skipped += listing.skipped
+    found = Findings()
+    for number, pixels in read_all(listing.paths, lambda path, image: np.asarray(view(image)), announce, found):
+        images[len(labels)] = pixels.transpose(2, 0, 1)
+        labels.append(listing.labels[number])
+    skipped = _skipped(listing, found.bad)
     _check_classes(labels, class_names, skipped)
     np.save(f"{stem}-images.npy", images[: len(labels)])
     np.save(f"{stem}-labels.npy", np.array(labels, np.int64))
-    return {"skipped": skipped, "marks": marks, "warned": sorted(warned)}
+    return {"skipped": skipped, "marks": found.marks, "warned": sorted(found.warned)}
+
+
+def _skipped(listing: Listing, bad: Mapping[int, str]) -> tuple[str, ...]:
+    """All files of a part that are not used, with the reason: first images that cannot be read."""
+    return (*(f"{listing.paths[number]}: {why}" for number, why in bad.items()), *listing.skipped)
 
 
 def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) -> tuple[Folder, str]:
@@ -278,7 +270,7 @@ def _without(listing: Listing, notes: Mapping[str, Any]) -> Listing:
     return Listing(
         paths=tuple(listing.paths[number] for number in good),
         labels=tuple(listing.labels[number] for number in good),
-        skipped=(*(f"{listing.paths[number]}: {why}" for number, why in bad.items()), *listing.skipped),
+        skipped=_skipped(listing, bad),
         marks=_marks(notes["marks"]),
         warned=tuple(map(str, notes["warned"])),
     )
@@ -308,24 +300,17 @@ def _check_part(
 
     And the files of each image, by a digest of its pixels, of a small copy if `small`.
     """
-
-    def look(path: Path, image: Image.Image, marks: frozenset[Mark]) -> tuple[frozenset[Mark], bytes, bytes]:
-        return marks, _sample(path), pixel_digest(image)
-
-    bad: dict[int, str] = {}
-    counts: Counter[str] = Counter()
     samples = hashlib.blake2b(digest_size=16)
-    warned: set[str] = set()
     images: dict[bytes, list[Path]] = {}
-    for number, result in enumerate(read_all(listing.paths, look, announce, warned, small=small)):
-        if isinstance(result, str):
-            bad[number] = result
-            continue
-        marks, sample, pixels = result
-        counts.update(marks)
+    found = Findings()
+    looked = read_all(
+        listing.paths, lambda path, image: (_sample(path), pixel_digest(image)), announce, found, small=small
+    )
+    for number, (sample, pixels) in looked:
         samples.update(sample)
         images.setdefault(pixels, []).append(listing.paths[number])
-    return {"bad": bad, "marks": counts, "samples": samples.hexdigest(), "warned": sorted(warned)}, images
+    notes = {"bad": found.bad, "marks": found.marks, "samples": samples.hexdigest(), "warned": sorted(found.warned)}
+    return notes, images
 
 
 def _count_equal(train: Sequence[Path], test: Sequence[Path]) -> int:

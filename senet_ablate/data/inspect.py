@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,7 +14,7 @@ from statistics import median
 from PIL import Image
 
 from senet_ablate.data.layout import COLUMNS, Layout, find_layout
-from senet_ablate.data.reading import Mark, pixel_digest, read_all
+from senet_ablate.data.reading import Findings, pixel_digest, read_all
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import stream_seed
 
@@ -27,7 +27,6 @@ class Photo:
     part: str
     label: str
     size: tuple[int, int]
-    marks: frozenset[str]
     content: bytes
     pixels: bytes
 
@@ -36,14 +35,16 @@ class Photo:
 class Inspection:
     """What a folder has: readable images, files that cannot be read with the reason, and files that are no images.
 
-    `warned` has what Pillow warned of, with the name of the file.
+    `marks` counts the images that were changed while they were read, by what was done; `warned` has what Pillow warned
+    of, with the name of the file.
     """
 
     layout: Layout
     photos: tuple[Photo, ...]
     unreadable: tuple[str, ...]
     others: tuple[Path, ...]
-    warned: tuple[str, ...] = ()
+    marks: Mapping[str, int]
+    warned: tuple[str, ...]
 
     def count(self, part: str, label: str) -> int:
         """Readable images of a class in a part."""
@@ -69,11 +70,6 @@ class Inspection:
         return int(median(min(photo.size) for photo in self.photos))
 
     @property
-    def marks(self) -> Counter[str]:
-        """How many images were changed while they were read, by what was done."""
-        return Counter(mark for photo in self.photos for mark in photo.marks)
-
-    @property
     def twins(self) -> list[tuple[Photo, ...]]:
         """Groups of images with equal pixels, whatever their files are."""
         groups: dict[bytes, list[Photo]] = {}
@@ -97,14 +93,10 @@ def inspect_folder(
         for label, files in classes.items()
         for path in files.images
     ]
-    warned: set[str] = set()
-    photos, unreadable = [], []
-    results = read_all([path for path, *_ in listed], _look, announce, warned)
-    for (path, part, label), result in zip(listed, results, strict=True):
-        if isinstance(result, str):
-            unreadable.append(f"{path}: {result}")
-        else:
-            photos.append(Photo(path, part, label, *result))
+    found = Findings()
+    looked = read_all([path for path, *_ in listed], _look, announce, found)
+    photos = tuple(Photo(*listed[number], *facts) for number, facts in looked)
+    unreadable = tuple(f"{listed[number][0]}: {why}" for number, why in found.bad.items())
     others = tuple(path for classes in layout.files.values() for files in classes.values() for path in files.others)
     if not photos:
         present = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
@@ -113,14 +105,12 @@ def inspect_folder(
             f"{root}: no images in class folders: expected {root / 'CLASS' / 'image.jpg'}, or train/ and test/ with "
             f"such folders in each; found {why}"
         )
-    return Inspection(layout, tuple(photos), tuple(unreadable), others, tuple(sorted(warned)))
+    return Inspection(layout, photos, unreadable, others, found.marks, tuple(sorted(found.warned)))
 
 
-def _look(
-    path: Path, image: Image.Image, marks: frozenset[Mark]
-) -> tuple[tuple[int, int], frozenset[str], bytes, bytes]:
+def _look(path: Path, image: Image.Image) -> tuple[tuple[int, int], bytes, bytes]:
     content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-    return image.size, marks, content, pixel_digest(image)
+    return image.size, content, pixel_digest(image)
 
 
 def draw_test(photos: Iterable[Photo], share: float, root: Path) -> dict[Path, str]:

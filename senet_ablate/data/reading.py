@@ -6,8 +6,10 @@ import hashlib
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -107,37 +109,51 @@ SILENCE_S = 60.0
 """Seconds of reading images after which it is said how far it is."""
 
 
+@dataclass
+class Findings:
+    """What reading images showed: why files cannot be read, by number, how many were changed, what Pillow warned of."""
+
+    bad: dict[int, str] = field(default_factory=dict)
+    marks: Counter[str] = field(default_factory=Counter)
+    warned: set[str] = field(default_factory=set)
+
+
 def read_all(
     paths: Sequence[Path],
-    use: Callable[[Path, Image.Image, frozenset[Mark]], T],
+    use: Callable[[Path, Image.Image], T],
     announce: Callable[[str], None],
-    warned: set[str],
+    found: Findings,
     *,
     small: bool = False,
-) -> Iterator[T | str]:
-    """Read images by several threads, and give what `use` makes of each; of a file that cannot be read, why.
+) -> Iterator[tuple[int, T]]:
+    """Read images by several threads: the number of each that can be read, and what `use` makes of it, in order.
 
-    What Pillow warns of is added to `warned` with the file's name; now and then `announce` is told how many were read.
+    All else goes into `found`; now and then `announce` is told how many were read.
     """
     here = threading.local()
 
-    def read(path: Path) -> T | str:
+    def read(path: Path) -> tuple[T, frozenset[Mark]] | str:
         here.path = path
         try:
-            return use(path, *read_marked(path, small=small))
+            image, marks = read_marked(path, small=small)
+            return use(path, image), marks
         except (OSError, MemoryError) as error:
             return str(error) or "too large for the memory"
 
     def hear(message: Warning | str, *about: object) -> None:
         if path := getattr(here, "path", None):
-            warned.add(f"{path}: {message}")
+            found.warned.add(f"{path}: {message}")
 
     told = time.monotonic()
     with warnings.catch_warnings(), ThreadPoolExecutor() as threads:  # filters are the process's: before threads begin
         warnings.simplefilter("always")
         warnings.showwarning = hear  # type: ignore[assignment]  # as the module's own documentation has it
-        for number, result in enumerate(threads.map(read, paths), 1):
+        for number, result in enumerate(threads.map(read, paths)):
             if time.monotonic() - told >= SILENCE_S:
-                announce(f"{number:,} of {len(paths):,} images read")
+                announce(f"{number + 1:,} of {len(paths):,} images read")
                 told = time.monotonic()
-            yield result
+            if isinstance(result, str):
+                found.bad[number] = result
+            else:
+                found.marks.update(result[1])
+                yield number, result[0]
