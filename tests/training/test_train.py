@@ -310,16 +310,6 @@ def test_every_parameter_is_trained(tmp_path, monkeypatch, gate):
     assert parameters_kept(tmp_path, monkeypatch, what) == []
 
 
-@pytest.mark.parametrize("gate", ["constant", "random"])
-def test_a_gate_that_is_not_learnt_keeps_its_layers_against_weight_decay_and_all_else_is_trained(
-    tmp_path, monkeypatch, gate
-):
-    what = spec(Variant(se=SEConfig(gate=gate)), recipe=changed(weight_decay=0.1, epochs=2))
-    units = [f"layer{stage}.0" for stage in (1, 2, 3, 4)]
-    by_hand = [f"{unit}.se.{layer}.weight" for unit in units for layer in ("reduce", "expand")]
-    assert parameters_kept(tmp_path, monkeypatch, what) == by_hand
-
-
 class WeightsOfEachProcess(pl.Callback):
     """Leaves the weights that each process of a run ends with."""
 
