@@ -273,8 +273,8 @@ def _leaf(model: nn.Module, name: str, side: Side) -> str:
 def _stage(family: Family, unit: str, seen: Seen, resolution: int) -> int:
     found = re.fullmatch(family.units, unit)
     assert found is not None
-    if "stage" in found.groupdict() and found["stage"] is not None:
-        return int(found["stage"]) + family.offset
+    if number := found.groupdict().get("stage"):
+        return int(number) + family.offset
     if len(seen.gives) != 4:
         raise ValueError(f"unit {unit} gives no map (N, C, H, W), but {seen.gives}; declare network.unit_stages")
     return round(math.log2(resolution / seen.gives[-1]))
@@ -292,9 +292,9 @@ def insert(model: nn.Module, sites: list[Site], build: Callable[[Site], nn.Modul
             block.draw(seed, site.path)  # type: ignore[operator]  # seen above
         hook = Insert(site, block)
         if site.side == "replace":
-            _exchange(model, site.module, block)
+            model.set_submodule(site.module, block)
             for name in site.dropped:
-                _exchange(model, name, nn.Identity())
+                model.set_submodule(name, nn.Identity())
             block.register_forward_hook(hook.instead)
             continue
         target = model.get_submodule(site.module)
@@ -306,11 +306,6 @@ def insert(model: nn.Module, sites: list[Site], build: Callable[[Site], nn.Modul
             target.register_forward_pre_hook(hook.before)
         else:
             target.register_forward_hook(hook.after)
-
-
-def _exchange(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
 
 
 def inserts(model: nn.Module) -> dict[str, Insert]:

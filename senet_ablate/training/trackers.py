@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from senet_ablate.errors import UserError
 from senet_ablate.files import refuse_links
@@ -96,10 +96,6 @@ class Trackers:
         self.run, self.done = run, done
         self.kinds = list(run.trackers)
         self.open: dict[TrackerKind, Logger] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What goes to another process of the run: nothing that is open here."""
-        return self.__dict__ | {"open": {}}
 
     def epoch(self, point: CurvePoint) -> None:
         """Tell one epoch of the curve."""
