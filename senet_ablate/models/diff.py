@@ -49,7 +49,7 @@ def compare_to_plain(
                 _summary(model),
                 (
                     *_tree_differs(model, parts),
-                    *_inserts_differ(model, build_network(network, Variant(), **task), network, variant, images),
+                    *_inserts_differ(model, plain, network, variant, images),
                     *_trace_differs(model, trace, images),
                 ),
             )

@@ -146,7 +146,7 @@ class EpochFiles(Checkpoint):
         due = time.monotonic() - self.saved_at >= self.cost_s / CHECKPOINT_SHARE
         if trainer.strategy.broadcast(due or last):  # the clocks of several devices need not agree
             start = time.monotonic()
-            save_checkpoint(trainer, self.folder.checkpoint_file)
+            trainer.save_checkpoint(self.folder.checkpoint_file)
             self.saved_at = time.monotonic()
             self.cost_s = self.saved_at - start
 
@@ -162,11 +162,6 @@ class EpochFiles(Checkpoint):
         """Say whose checkpoint it is, and what the run's tries have spent."""
         checkpoint["run_id"] = self.folder.path.name
         checkpoint["history"] = self.history.dump()
-
-
-def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
-    """Write the trainer's state as a file that is whole or absent; the one before it is kept beside it."""
-    trainer.save_checkpoint(path)
 
 
 class WholeFiles(TorchCheckpointIO):

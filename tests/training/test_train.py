@@ -60,15 +60,15 @@ def interrupt_after(monkeypatch):
     """End training right after the checkpoint of an epoch, once."""
 
     def arrange(epoch):
-        save = checkpoint.save_checkpoint
+        save = pl.Trainer.save_checkpoint
 
         def save_then_end(trainer, path):
             save(trainer, path)
             if trainer.current_epoch + 1 == epoch:
-                monkeypatch.setattr(checkpoint, "save_checkpoint", save)
+                monkeypatch.setattr(pl.Trainer, "save_checkpoint", save)
                 raise CutOffError
 
-        monkeypatch.setattr(checkpoint, "save_checkpoint", save_then_end)
+        monkeypatch.setattr(pl.Trainer, "save_checkpoint", save_then_end)
         monkeypatch.setattr(checkpoint, "CHECKPOINT_SHARE", float("inf"))
 
     return arrange
