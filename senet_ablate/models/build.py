@@ -154,8 +154,10 @@ def attach(
     Example:
         >>> model = attach(torchvision.models.vgg11_bn(num_classes=10), "cbam", resolution=32)
     """
-    ours = block == "se"
-    variant = _variant(settings if ours else None, None if ours else block, {} if ours else settings, stages, position)
+    if block == "se":
+        variant = _variant(settings, None, {}, stages, position)
+    else:
+        variant = _variant(None, block, settings, stages, position)
     sites = find_sites(model, fitting_family(model), variant.placement, in_channels=in_channels, resolution=resolution)
     insert(model, sites, lambda site: _block(variant, site, model), seed)
     return model
