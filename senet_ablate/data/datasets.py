@@ -17,7 +17,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from senet_ablate.data.folders import Decoded, Listing, check_files, decode, describe_files, list_folder
+from senet_ablate.data.folders import Listing, Part, check_files, decode, describe_files, list_folder
 from senet_ablate.data.layout import OTHER
 from senet_ablate.data.loaders import FileSplit, ResidentSplit, Split
 from senet_ablate.data.reading import Mark
@@ -51,14 +51,6 @@ class LoadedData:
 
 Announce = Callable[[str], None]
 Load = Callable[[DataConfig, Path | None, bool, Announce], LoadedData]
-
-
-@dataclass(frozen=True)
-class Part:
-    """Train or test as read: uint8 images (N, C, H, W) and labels (N,)."""
-
-    images: Tensor
-    labels: Tensor
 
 
 def load_data(
@@ -228,19 +220,18 @@ def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Annou
     folder = list_folder(path, _splits(config, path))
     names = folder.class_names
     decoded_size = (len(folder.train.paths) + len(folder.test.paths)) * 3 * config.resolution**2
-    parts: tuple[Listing | Decoded, ...]
+    parts: tuple[Listing | Part, ...]
     if stream or decoded_size > RESIDENT_LIMIT:
         used, fingerprint = check_files(folder, cache_dir(), announce)
         parts = (used.train, used.test)
-        whole, test = (FileSplit(part.paths, torch.tensor(part.labels), config) for part in (used.train, used.test))
+        whole, tested = (FileSplit(part.paths, torch.tensor(part.labels), config) for part in (used.train, used.test))
         kept, held = validation_indices(whole.labels, config.validation, names)
-        loaded = _divided(whole, test, kept, held, 3, names, fingerprint)
+        loaded = _divided(whole, tested, kept, held, 3, names, fingerprint)
         repeated = used.repeated
     else:
-        parts = decoded = decode(folder, config, cache_dir(), announce)
-        arrays = [Part(torch.from_numpy(part.images), torch.from_numpy(part.labels)) for part in decoded]
-        loaded = _resident(config, arrays[0], arrays[1], names, _pixel_fingerprint(*arrays))
-        repeated = _repeated(decoded[0].images, decoded[1].images)
+        train, test = parts = decode(folder, config, cache_dir(), announce)
+        loaded = _resident(config, train, test, names, _pixel_fingerprint(train, test))
+        repeated = _repeated(train.images, test.images)
     skipped = tuple(sorted((text for part in parts for text in part.skipped), key=lambda text: text.endswith(OTHER)))
     marks: dict[str, int] = {mark: sum(part.marks.get(mark, 0) for part in parts) for mark in MARKED}
     counts = [tuple(np.bincount(np.asarray(part.labels), minlength=len(names)).tolist()) for part in parts]
@@ -278,14 +269,14 @@ def _splits(config: DataConfig, root: Path) -> Path | None:
     return found
 
 
-def _repeated(train: np.ndarray, test: np.ndarray) -> int:
+def _repeated(train: Tensor, test: Tensor) -> int:
     """How many test images are equal to a training image, pixel by pixel; both uint8 (N, C, H, W)."""
 
     def digest(image: np.ndarray) -> bytes:
         return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
-    seen = set(map(digest, train))
-    return sum(digest(image) in seen for image in test)
+    seen = set(map(digest, train.numpy()))
+    return sum(digest(image) in seen for image in test.numpy())
 
 
 def image_root(config: DataConfig, path: Path | None) -> Path | None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from senet_ablate.data.layout import LAYOUT, LIST_LIMIT, OTHER, Files, find_layout
 from senet_ablate.data.reading import Findings, pixel_digest, read_all, read_marked
@@ -124,17 +126,17 @@ def _list_part(place: Path, classes: Mapping[str, Files]) -> Listing:
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """One part decoded: uint8 images (N, 3, H, W) and labels int64 (N,), in the order of the listing."""
+class Part:
+    """Train or test decoded: uint8 images (N, C, H, W) and labels int64 (N,), and what was found in reading them."""
 
-    images: np.ndarray
-    labels: np.ndarray
-    skipped: tuple[str, ...]
-    marks: Mapping[str, int]
-    warned: tuple[str, ...]
+    images: Tensor
+    labels: Tensor
+    skipped: tuple[str, ...] = ()
+    marks: Mapping[str, int] = field(default_factory=dict)
+    warned: tuple[str, ...] = ()
 
 
-def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[str], None]) -> tuple[Decoded, Decoded]:
+def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[str], None]) -> tuple[Part, Part]:
     """Decode train and test at the resolution of `config`, once per machine: the arrays are kept under `cache`.
 
     Later calls map them from disk.
@@ -191,7 +193,7 @@ def _decode_into(place: Path, folder: Folder, config: DataConfig, announce: Call
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _decoded(stem: Path, notes: Mapping[str, Any], config: DataConfig) -> Decoded:
+def _decoded(stem: Path, notes: Mapping[str, Any], config: DataConfig) -> Part:
     # Copy-on-write pages: read as they are needed, and torch may take the array as its own.
     images, labels = np.load(f"{stem}-images.npy", mmap_mode="c"), np.load(f"{stem}-labels.npy")
     side = config.resolution
@@ -200,7 +202,8 @@ def _decoded(stem: Path, notes: Mapping[str, Any], config: DataConfig) -> Decode
     if (labels.dtype, labels.shape) != (np.int64, (len(images),)):
         raise ValueError(f"{labels.dtype} of shape {labels.shape} in {stem}-labels.npy")
     warned = tuple(map(str, notes.get("warned", ())))  # copies of earlier versions have none
-    return Decoded(images, labels, tuple(map(str, notes["skipped"])), _marks(notes["marks"]), warned)
+    skipped, marks = tuple(map(str, notes["skipped"])), _marks(notes["marks"])
+    return Part(torch.from_numpy(images), torch.from_numpy(labels), skipped, marks, warned)
 
 
 def _marks(notes: Mapping[str, Any]) -> dict[str, int]:
