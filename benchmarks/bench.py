@@ -72,9 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--data",
-        type=Path,
-        help=f"your image folder, of which {IMAGES:,} are used [default: synthetic images]",
+        "--data", type=Path, help=f"your image folder, of which {IMAGES:,} are used [default: synthetic images]"
     )
     parser.add_argument(
         "--parts",
@@ -94,10 +92,7 @@ def main() -> None:
             subset(chosen.data.resolve(), some, IMAGES, 2_000)
         else:
             make(some, IMAGES, 2_000)
-        settings = [
-            Setting("digits", "digits", None, 20, None),
-            Setting("images", "cifar10-folder", some, 5, 2),
-        ]
+        settings = [Setting("digits", "digits", None, 20, None), Setting("images", "cifar10-folder", some, 5, 2)]
         for part in chosen.parts.split(","):
             found = measure(part, settings, chosen.rounds, chosen.output)
             source = "a folder of photographs" if chosen.data else "synthetic images"

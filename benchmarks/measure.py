@@ -33,13 +33,7 @@ def tuned(*, kept_memory: bool = True) -> dict[str, str]:
 def together(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> list[dict]:
     """Run commands at the same time; the JSON line that each prints last."""
     running = [
-        subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for command in commands
     ]
     outputs = [process.communicate() for process in running]
@@ -61,12 +55,7 @@ def rounds(ways: dict[str, Callable[[], float]], count: int) -> dict[str, list[f
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, least, largest and number."""
-    return {
-        "median": statistics.median(values),
-        "min": min(values),
-        "max": max(values),
-        "n": len(values),
-    }
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
@@ -98,17 +87,7 @@ def run_study_in(results: Path, study: str, arguments: Sequence[str]) -> StudyRu
 
     Workers are up when the first run shows progress; the share of busy cores is taken from there to the end.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "senet_ablate",
-        "run",
-        *arguments,
-        "--results",
-        str(results),
-        "--study",
-        study,
-    ]
+    command = [sys.executable, "-m", "senet_ablate", "run", *arguments, "--results", str(results), "--study", study]
     begun, memory, first = time.perf_counter(), 0.0, None
     looked = -math.inf
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -147,11 +126,5 @@ def _largest_worker(driver: int) -> float:
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
             except OSError:
                 continue
-            largest = max(
-                largest,
-                next(
-                    (int(line.split()[1]) for line in lines if line.startswith("Pss:")),
-                    0,
-                ),
-            )
+            largest = max(largest, next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0))
     return largest / 1024

@@ -45,11 +45,7 @@ def described(outcomes: Outcomes) -> str:
     """A study in words: runs, optimisations, precision, hardware."""
     made = [record.provenance for record in outcomes.records]
     optimisations = {"not recorded" if each.levers is None else ", ".join(each.levers) or "none" for each in made}
-    facts = (
-        optimisations,
-        {each.precision for each in made},
-        {each.hardware for each in made},
-    )
+    facts = (optimisations, {each.precision for each in made}, {each.hardware for each in made})
     words = [" and ".join(sorted(values)) for values in facts]
     hours = sum(each.wall_s for each in made) / 60
     return f"{len(made)} runs, optimisations: {words[0]}, {words[1]}, on {words[2]}, {hours:.1f} minutes of one worker"

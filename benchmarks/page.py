@@ -73,42 +73,19 @@ def _optimisations(result: dict[str, Any]) -> list[str]:
             lines.append(f"| {name} | {data} | {_three(found)} |")
     if not lines:
         return []
-    head = [
-        "## Optimisations",
-        "",
-        "Seconds per epoch without the optimisation, relative to all optimisations.",
-        "",
-    ]
-    return [
-        *head,
-        "| without | data | median | least | largest |",
-        "|:--|:--|--:|--:|--:|",
-        *lines,
-        "",
-    ]
+    head = ["## Optimisations", "", "Seconds per epoch without the optimisation, relative to all optimisations.", ""]
+    return [*head, "| without | data | median | least | largest |", "|:--|:--|--:|--:|--:|", *lines, ""]
 
 
 def _growth(result: dict[str, Any]) -> list[str]:
     if "growth" not in result:
         return []
-    lines = [
-        "## Growth",
-        "",
-        "![Seconds of a study against variants, seeds, images and their size](growth.svg)",
-        "",
-    ]
-    lines += [
-        "| what | value | seconds of the study | MB per worker |",
-        "|:--|--:|--:|--:|",
-    ]
+    lines = ["## Growth", "", "![Seconds of a study against variants, seeds, images and their size](growth.svg)", ""]
+    lines += ["| what | value | seconds of the study | MB per worker |", "|:--|--:|--:|--:|"]
     for what, points in result["growth"].items():
         for point in points:
             lines.append(f"| {AXES[what]} | {point['value']:,} | {point['wall_s']:.1f} | {point['worker_mb']:.0f} |")
-    lines += [
-        "",
-        "| command | processor seconds to start | least | largest |",
-        "|:--|--:|--:|--:|",
-    ]
+    lines += ["", "| command | processor seconds to start | least | largest |", "|:--|--:|--:|--:|"]
     lines += [f"| {name} | {_three(found)} |" for name, found in result["start_up_s"].items()]
     return [*lines, ""]
 
@@ -117,12 +94,7 @@ def _block(result: dict[str, Any]) -> list[str]:
     if "block_ms" not in result:
         return []
     names = {"small": "ResNet-14, width 16, 32x32", "paper": "ResNet-50, 224x224"}
-    lines = [
-        "## What the SE block costs",
-        "",
-        "![Time of each variant relative to no SE](block.svg)",
-        "",
-    ]
+    lines = ["## What the SE block costs", "", "![Time of each variant relative to no SE](block.svg)", ""]
     lines += [
         "Milliseconds on one thread, eager, float32, and the median of the rounds' ratios to the network without SE.",
         "",

@@ -10,18 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import (
-    CORES,
-    HERE,
-    ratio,
-    rounds,
-    run_study,
-    run_study_in,
-    say,
-    spread,
-    together,
-    tuned,
-)
+from measure import CORES, HERE, ratio, rounds, run_study, run_study_in, say, spread, together, tuned
 from optimisations import compare
 
 from senet_ablate.spec.loading import declarations_dir, load_ablations
@@ -33,51 +22,23 @@ MOBILENET = ["--protocol", "cifar10-mobilenet", "--set", "data.dataset=folder", 
 class Setting:
     """A protocol with its images and how many epochs to time."""
 
-    def __init__(
-        self,
-        name: str,
-        protocol: str,
-        data: Path | None,
-        epochs: int,
-        study_epochs: int | None,
-    ) -> None:
+    def __init__(self, name: str, protocol: str, data: Path | None, epochs: int, study_epochs: int | None) -> None:
         self.name, self.epochs, self.study_epochs = name, epochs, study_epochs
         self.choice = ["--protocol", protocol, *(["--data", str(data)] if data else [])]
 
     def one(self, way: str, *extra: str) -> list[str]:
         """The command that times one training, our way or as a bare loop."""
-        return [
-            sys.executable,
-            str(HERE / "one.py"),
-            way,
-            *self.choice,
-            "--epochs",
-            str(self.epochs),
-            *extra,
-        ]
+        return [sys.executable, str(HERE / "one.py"), way, *self.choice, "--epochs", str(self.epochs), *extra]
 
     def usual(self, row: str, epochs: int | None) -> list[str]:
         """The command of the usual script for one row."""
         some = ["--epochs", str(epochs)] if epochs else []
-        return [
-            sys.executable,
-            str(HERE / "usual_script.py"),
-            *self.choice,
-            "--row",
-            row,
-            *some,
-        ]
+        return [sys.executable, str(HERE / "usual_script.py"), *self.choice, "--row", row, *some]
 
     def study(self) -> list[str]:
         """Arguments of `run` for the ratio table."""
         short = ["recipe.schedule.warmup_epochs=0", f"recipe.epochs={self.study_epochs}"] if self.study_epochs else []
-        return [
-            "ratio",
-            *self.choice,
-            "--seeds",
-            str(SEEDS),
-            *(word for key in short for word in ("--set", key)),
-        ]
+        return ["ratio", *self.choice, "--seeds", str(SEEDS), *(word for key in short for word in ("--set", key))]
 
 
 def epochs(setting: Setting, count: int) -> dict[str, Any]:
@@ -139,10 +100,7 @@ def study(setting: Setting, count: int) -> dict[str, Any]:
         ours.append(run_study(setting.study()))
         # One row per round stands for all: their costs differ by about a tenth.
         begun = time.perf_counter()
-        together(
-            [setting.usual(rows[(number + 2) % len(rows)], setting.study_epochs)],
-            dict(os.environ),
-        )
+        together([setting.usual(rows[(number + 2) % len(rows)], setting.study_epochs)], dict(os.environ))
         usual.append((time.perf_counter() - begun) * len(rows) * SEEDS)
         say(f"  suite {ours[-1].wall_s:.0f} s, {ours[-1].busy:.0%} of processor time in use; usual {usual[-1]:.0f} s")
     return {

@@ -14,12 +14,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.blocks.width import check_count, hidden_width
+from senet_ablate.blocks.base import GatedBlock, check_count, hidden_width
 
 __all__ = ["BAM"]
 
 
-class BAM(nn.Module):
+class BAM(GatedBlock):
     """Attend to channels and places at once: x * (1 + sigmoid(Mc * Ms)) (Eq. 1 there); (N, C, H, W) to the same.
 
     Args:
@@ -63,7 +63,3 @@ class BAM(nn.Module):
     def excitation(self, x: Tensor) -> Tensor:
         """1 + sigmoid(Mc * Ms), (N, C, H, W), between 1 and 2."""
         return 1 + torch.sigmoid(self.channel(x.mean((2, 3), keepdim=True)) * self.spatial(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add to the map its gated self."""
-        return x * self.excitation(x)

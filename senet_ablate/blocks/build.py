@@ -17,7 +17,7 @@ ASKED = ("size", "stage", "index", "out_channels", "stride", "groups")
 """What a block is told of its site if it names it as a parameter: side of the map, stage, number within the stage;
 in the place of a convolution also that convolution's."""
 
-NOT_BLOCKS = ("build", "contract", "counter", "width")
+NOT_BLOCKS = ("base", "build", "contract", "counter")
 
 
 def block_names() -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from senet_ablate.blocks.width import check_count, hidden_width
+from senet_ablate.blocks.base import check_count, hidden_width
 
 __all__ = ["CBAM"]
 

@@ -99,28 +99,26 @@ class Subject:
         return torch.randn(count, self.channels, side, width or side, generator=self.stream)
 
     @cached_property
-    def constructed(self) -> dict[int, Exception | None]:
-        """What building raised at each side."""
-        return {side: _raised(lambda side=side: self.fresh(side)) for side in SIDES}  # type: ignore[misc]
+    def refused(self) -> dict[int, Exception]:
+        """What building raised, by side."""
+        raised = {}
+        for side in SIDES:
+            try:
+                self.fresh(side)
+            except Exception as error:
+                raised[side] = error
+        return raised
 
     @property
     def sides(self) -> list[int]:
         """Where it could be built."""
-        return [side for side, error in self.constructed.items() if error is None]
+        return [side for side in SIDES if side not in self.refused]
 
 
 def _run(block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """What it gives under one seed, so that only what is checked differs; the images stay what they are."""
     torch.manual_seed(1)
     return block(x.clone())
-
-
-def _raised(call: Callable[[], object]) -> Exception | None:
-    try:
-        call()
-    except Exception as error:
-        return error
-    return None
 
 
 def _named(side: int) -> str:
@@ -143,15 +141,11 @@ def _everywhere(subject: Subject, broken: Callable[[nn.Module, Tensor], bool]) -
             yield _named(side)
 
 
-def _loss(block: nn.Module, x: Tensor) -> Tensor:
-    out = block(x)
-    return (out * torch.randn_like(out)).sum()
-
-
 def _gradients(subject: Subject, side: int, *, dead: bool = False) -> Iterator[tuple[str, Tensor | None]]:
     block = subject.block(side, training=True)
     x = (torch.zeros_like if dead else torch.clone)(subject.images(side, count=8)).requires_grad_()
-    loss = _loss(block, x)
+    out = block(x)
+    loss = (out * torch.randn_like(out)).sum()
     if loss.requires_grad:
         loss.backward()
     yield "input", x.grad
@@ -163,16 +157,15 @@ def _gradients(subject: Subject, side: int, *, dead: bool = False) -> Iterator[t
 
 def _built(subject: Subject) -> Iterator[str]:
     raised: dict[str, list[str]] = {}
-    for side, error in subject.constructed.items():
-        if error is not None and (side == SIDE or not isinstance(error, ValueError)):
+    for side, error in subject.refused.items():
+        if side == SIDE or not isinstance(error, ValueError):
             raised.setdefault(_one_line(error), []).append(_named(side))
     return (f"{', '.join(sides)}: {error}" for error, sides in raised.items())
 
 
 def _any_side(subject: Subject) -> Iterator[str]:
-    for side, error in subject.constructed.items():
-        if isinstance(error, ValueError):
-            yield f"{_named(side)}: {error}"
+    refused = subject.refused.items()
+    return (f"{_named(side)}: {error}" for side, error in refused if isinstance(error, ValueError))
 
 
 def _first_weights(subject: Subject) -> Iterator[str]:
@@ -204,7 +197,7 @@ def _finite(subject: Subject) -> Iterator[str]:
 
 
 def _gradients_arrive(subject: Subject) -> Iterator[str]:
-    yield from (name for name, gradient in _gradients(subject, SIDE) if gradient is None)
+    return (name for name, gradient in _gradients(subject, SIDE) if gradient is None)
 
 
 def _gradients_finite(subject: Subject) -> Iterator[str]:
@@ -216,9 +209,7 @@ def _gradients_finite(subject: Subject) -> Iterator[str]:
 
 
 def _gradients_not_zero(subject: Subject) -> Iterator[str]:
-    for name, gradient in _gradients(subject, SIDE):
-        if gradient is not None and not gradient.any():
-            yield name
+    return (name for name, gradient in _gradients(subject, SIDE) if gradient is not None and not gradient.any())
 
 
 def _same_in_eval(subject: Subject) -> Iterator[str]:
@@ -324,9 +315,8 @@ def _judge(subject: Subject, name: str, severity: Verdict, check: Callable[[Subj
 def _cost(make: Make, channels: int) -> BlockCost:
     try:
         block = make(channels, SIDE).eval()
-        with (
-            CostCounter() as counted
-        ):  # with gradients on: without, torch's own attention is one operator that nobody counts
+        # With gradients on: without, torch's own attention is one operator that nobody counts.
+        with CostCounter() as counted:
             block(torch.zeros(1, channels, SIDE, SIDE))
     except Exception as error:
         return BlockCost(channels, error=_one_line(error))

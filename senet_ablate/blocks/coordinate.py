@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_ablate.blocks.width import check_count
+from senet_ablate.blocks.base import GatedBlock, check_count
 
 __all__ = ["CoordinateAttention"]
 
 
-class CoordinateAttention(nn.Module):
+class CoordinateAttention(GatedBlock):
     """Gate by row and by column: x * g_h * g_w; (N, C, H, W) to the same.
 
     Args:
@@ -49,7 +49,3 @@ class CoordinateAttention(nn.Module):
         )  # (N, C, H + W, 1)
         rows, columns = F.hardswish(self.bn(self.reduce(strips))).split([height, width], dim=2)
         return torch.sigmoid(self.rows(rows)) * torch.sigmoid(self.columns(columns.transpose(2, 3)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each place of each channel."""
-        return x * self.excitation(x)

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from senet_ablate.blocks.base import GatedBlock
+
 __all__ = ["EfficientChannelAttention"]
 
 
@@ -21,7 +23,7 @@ def kernel_length(channels: int) -> int:
     return length if length % 2 else length + 1
 
 
-class EfficientChannelAttention(nn.Module):
+class EfficientChannelAttention(GatedBlock):
     """One convolution over neighbouring channels instead of two layers over all: k weights (Eqs. 9 to 12 there).
 
     Maps (N, C, H, W) to (N, C, H, W).
@@ -50,7 +52,3 @@ class EfficientChannelAttention(nn.Module):
         """The gate (N, C, 1, 1)."""
         z = x.mean(dim=(2, 3)).unsqueeze(1)
         return torch.sigmoid(self.conv(z)).transpose(1, 2).unsqueeze(-1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel."""
-        return x * self.excitation(x)

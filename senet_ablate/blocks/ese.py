@@ -10,10 +10,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from senet_ablate.blocks.base import GatedBlock
+
 __all__ = ["EffectiveSE"]
 
 
-class EffectiveSE(nn.Module):
+class EffectiveSE(GatedBlock):
     """SE with one full layer: x * hardsigmoid(W mean(x) + b); (N, C, H, W) to the same.
 
     Args:
@@ -31,7 +33,3 @@ class EffectiveSE(nn.Module):
     def excitation(self, x: Tensor) -> Tensor:
         """The gate, (N, C, 1, 1): relu6(u + 3) / 6."""
         return F.hardsigmoid(self.fc(x.mean((2, 3), keepdim=True)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel."""
-        return x * self.excitation(x)

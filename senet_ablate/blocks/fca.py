@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_ablate.blocks.width import check_count, hidden_width
+from senet_ablate.blocks.base import GatedBlock, check_count, hidden_width
 
 __all__ = ["FrequencyAttention"]
 
@@ -34,7 +34,7 @@ def cosine(frequency: int, size: int) -> Tensor:
     return wave * math.sqrt((2 if frequency else 1) / size)
 
 
-class FrequencyAttention(nn.Module):
+class FrequencyAttention(GatedBlock):
     """SE with cosine filters for the mean: x * sigmoid(W2 relu(W1 dct(x))); (N, C, H, W) to the same.
 
     Args:
@@ -79,7 +79,3 @@ class FrequencyAttention(nn.Module):
     def excitation(self, x: Tensor) -> Tensor:
         """The gate, (N, C, 1, 1)."""
         return torch.sigmoid(self.expand(torch.relu(self.reduce(self.squeeze(x)))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel."""
-        return x * self.excitation(x)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from senet_ablate.blocks.width import hidden_width
+from senet_ablate.blocks.base import hidden_width
 
 __all__ = ["GlobalContext"]
 

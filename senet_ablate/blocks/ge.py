@@ -20,14 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_ablate.blocks.width import hidden_width
+from senet_ablate.blocks.base import GatedBlock, hidden_width
 
 __all__ = ["GatherExcite"]
 
 Extra = Literal["theta-minus", "theta", "theta-plus"]
 
 
-class GatherExcite(nn.Module):
+class GatherExcite(GatedBlock):
     """Gather context over an extent and excite each place by it: x * sigmoid(up(gather(x))); (N, C, H, W) to the same.
 
     Args:
@@ -93,7 +93,3 @@ class GatherExcite(nn.Module):
             gathered = F.avg_pool2d(x, 2 * extent - 1, extent, padding=extent - 1, count_include_pad=False)
         gate = torch.sigmoid(gathered)
         return gate if self.extent == "global" else F.interpolate(gate, shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel, or each neighbourhood of it."""
-        return x * self.excitation(x)

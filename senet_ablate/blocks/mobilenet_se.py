@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_ablate.blocks.width import check_count
+from senet_ablate.blocks.base import GatedBlock, check_count
 
 __all__ = ["MobileNetSE"]
 
@@ -24,7 +24,7 @@ def round8(width: float) -> int:
     return nearest + 8 if nearest < 0.9 * width else nearest
 
 
-class MobileNetSE(nn.Module):
+class MobileNetSE(GatedBlock):
     """SE with a hard sigmoid and a hidden width of round8(C / 4); (N, C, H, W) to the same.
 
     Args:
@@ -49,7 +49,3 @@ class MobileNetSE(nn.Module):
     def excitation(self, x: Tensor) -> Tensor:
         """The gate, (N, C, 1, 1)."""
         return F.hardsigmoid(self.expand(torch.relu(self.reduce(x.mean((2, 3), keepdim=True)))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel."""
-        return x * self.excitation(x)

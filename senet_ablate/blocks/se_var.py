@@ -11,10 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from senet_ablate.blocks.base import GatedBlock
+
 __all__ = ["SEVariant"]
 
 
-class SEVariant(nn.Module):
+class SEVariant(GatedBlock):
     """SE without its bottleneck: x * sigmoid(y), of w * y, or of W y (Table 2 there); (N, C, H, W) to the same.
 
     Args:
@@ -39,7 +41,3 @@ class SEVariant(nn.Module):
     def excitation(self, x: Tensor) -> Tensor:
         """The gate, (N, C, 1, 1)."""
         return torch.sigmoid(self.fc(x.mean((2, 3), keepdim=True)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel."""
-        return x * self.excitation(x)

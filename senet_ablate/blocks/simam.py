@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from senet_ablate.blocks.base import GatedBlock
 
 __all__ = ["SimAM"]
 
 
-class SimAM(nn.Module):
+class SimAM(GatedBlock):
     """Keep what stands out from its map: x * sigmoid(d / (4 (v + lambda)) + 1/2); (N, C, H, W) to the same.
 
     Args:
@@ -48,10 +50,6 @@ class SimAM(nn.Module):
         # On one pixel 0 / 0, which is NaN in a tensor's division where Python's would raise.
         variance = squared.sum((2, 3), keepdim=True) / others
         return torch.sigmoid(squared / (4 * (variance + self.e_lambda)) + 0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each place of each channel."""
-        return x * self.excitation(x)
 
     def extra_repr(self) -> str:
         """Show lambda."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from senet_ablate.blocks.width import check_count
+from senet_ablate.blocks.base import check_count
 
 __all__ = ["SelectiveKernel"]
 

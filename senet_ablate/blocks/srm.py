@@ -14,10 +14,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from senet_ablate.blocks.base import GatedBlock
+
 __all__ = ["StyleRecalibration"]
 
 
-class StyleRecalibration(nn.Module):
+class StyleRecalibration(GatedBlock):
     """Scale each channel by its mean and deviation: x * sigmoid(BN(w1 mean + w2 std)); (N, C, H, W) to the same.
 
     Args:
@@ -44,7 +46,3 @@ class StyleRecalibration(nn.Module):
         pixels = x.flatten(2)
         style = torch.stack([pixels.mean(2), (pixels.var(2) + 1e-5).sqrt()], dim=2)  # (N, C, 2)
         return torch.sigmoid(self.bn((style * self.weight).sum(2)[:, :, None, None]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each channel."""
-        return x * self.excitation(x)

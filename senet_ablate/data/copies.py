@@ -32,25 +32,23 @@ class Copy:
 
 
 def kept_copies(cache: Path) -> list[Copy]:
-    """All that is kept, the largest first."""
+    """All that is kept, the largest first; what may be under way still is left out."""
     try:
         found = [path for path in cache.iterdir() if KINDS.fullmatch(path.name) and not path.is_symlink()]
     except FileNotFoundError:
         return []
-    copies = [_copy(path) for path in found]
-    over = [copy for copy in copies if copy.images != UNFINISHED or time.time() - copy.made > UNDER_WAY_S]
-    return sorted(over, key=lambda copy: (-copy.size, copy.path.name))
-
-
-UNFINISHED = "unfinished"
+    over = time.time() - UNDER_WAY_S
+    copies = [_copy(path) for path in found if not (path.name[0] == "." and path.stat().st_mtime >= over)]
+    return sorted(copies, key=lambda copy: (-copy.size, copy.path.name))
 
 
 def _copy(path: Path) -> Copy:
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    images = "list of damaged files" if path.suffix == ".json" else ""
     if path.name.startswith("."):
-        images = UNFINISHED
-    elif path.is_dir():
+        images = "unfinished"
+    elif path.suffix == ".json":
+        images = "list of damaged files"
+    else:
         try:
             images = str(json.loads(read_file(path / "complete.json", 2**30))["root"])
         except (OSError, ValueError, LookupError, TypeError):

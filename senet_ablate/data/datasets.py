@@ -11,17 +11,17 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
 import torchvision
 from torch import Tensor
 
-from senet_ablate.data.folders import Decoded, Listing, check_files, decode, describe_files, is_changed, list_folder
+from senet_ablate.data.folders import Listing, Part, check_files, decode, describe_files, list_folder
 from senet_ablate.data.layout import OTHER
 from senet_ablate.data.loaders import FileSplit, ResidentSplit, Split
-from senet_ablate.data.transforms import Mark, Normalisation, evaluation_view
+from senet_ablate.data.reading import Mark
+from senet_ablate.data.transforms import Normalisation, evaluation_view
 from senet_ablate.environment import cache_dir
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import generator
@@ -39,10 +39,7 @@ DOWNLOADS = Path("data")
 
 @dataclass(frozen=True)
 class LoadedData:
-    """Three splits, what is known of them, notices for the user, and all skipped files with the reason.
-
-    `former_fingerprint` is the one of studies begun before contents of streamed files entered it.
-    """
+    """Three splits, what is known of them, notices for the user, and all skipped files with the reason."""
 
     facts: DataFacts
     train: Split
@@ -50,15 +47,10 @@ class LoadedData:
     test: Split
     notices: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
-    former_fingerprint: str | None = None
 
 
-@dataclass(frozen=True)
-class Part:
-    """Train or test as read: uint8 images (N, C, H, W) and labels (N,)."""
-
-    images: Tensor
-    labels: Tensor
+Announce = Callable[[str], None]
+Load = Callable[[DataConfig, Path | None, bool, Announce], LoadedData]
 
 
 def load_data(
@@ -66,8 +58,7 @@ def load_data(
     path: Path | None,
     *,
     stream: bool = False,
-    announce: Callable[[str], None] = lambda text: None,
-    known: str | None = None,
+    announce: Announce = lambda text: None,
 ) -> LoadedData:
     """Load the data set that `config` names.
 
@@ -77,21 +68,17 @@ def load_data(
             default); the embedded digits need none.
         stream: read a folder's images from their files even if they would fit into memory.
         announce: told what takes long, such as decoding.
-        known: fingerprint of the images that a study was begun with; kept if it is a former one of these.
 
     Raises:
         UserError: the data is not there, cannot be read or does not fit the protocol.
     """
-    data = DATASETS[config.dataset](config, path, stream, announce)
-    if known is not None and known == data.former_fingerprint:
-        return replace(data, facts=data.facts.model_copy(update={"fingerprint": known}))
-    return data
+    return DATASETS[config.dataset](config, path, stream, announce)
 
 
 @functools.lru_cache(maxsize=2)
-def load_data_once(config: DataConfig, path: Path | None, stream: bool, known: str | None) -> LoadedData:
+def load_data_once(config: DataConfig, path: Path | None, stream: bool) -> LoadedData:
     """`load_data`, kept for the next run of the same process."""
-    return load_data(config, path, stream=stream, known=known)
+    return load_data(config, path, stream=stream)
 
 
 def validation_indices(labels: Tensor, share: float, names: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
@@ -115,13 +102,29 @@ def validation_indices(labels: Tensor, share: float, names: Sequence[str] = ()) 
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 
+def _divided(
+    whole: Split, test: Split, kept: Tensor, held: Tensor, channels: int, names: tuple[str, ...], fingerprint: str
+) -> LoadedData:
+    """The images that train, those `held` for validation, and the test images, with the facts."""
+    facts = DataFacts(
+        fingerprint=fingerprint,
+        channels=channels,
+        class_names=names,
+        n_train=len(kept),
+        n_validation=len(held),
+        n_test=len(test.labels),
+    )
+    return LoadedData(facts, whole.take(kept), whole.take(held), test)
+
+
 def _resident(
     config: DataConfig, train: Part, test: Part, class_names: tuple[str, ...], fingerprint: str
 ) -> LoadedData:
     """Split decoded images; mean and deviation come from the part that trains."""
     kept, held = validation_indices(train.labels, config.validation, class_names)
     # Exact and in one pass, without a copy of all images: mean and deviation of uint8 follow from the histogram.
-    counts = torch.zeros(train.images.shape[1], 256, dtype=torch.int64)
+    channels = train.images.shape[1]
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
     for rows in kept.split(1024):
         for count, channel in zip(counts, train.images[rows].transpose(0, 1), strict=True):
             count += torch.bincount(channel.flatten(), minlength=256)
@@ -132,28 +135,12 @@ def _resident(
     if not bool((std > 0).all()):
         raise UserError(f"{config.dataset}: all training pixels of a channel are equal; these are no images")
     normalisation = Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
-    whole = ResidentSplit.whole(train.images, train.labels, normalisation)
-    return LoadedData(
-        facts=DataFacts(
-            fingerprint=fingerprint,
-            channels=train.images.shape[1],
-            class_names=class_names,
-            n_train=len(kept),
-            n_validation=len(held),
-            n_test=len(test.labels),
-        ),
-        train=whole.take(kept),
-        validation=whole.take(held),
-        test=ResidentSplit.whole(test.images, test.labels, normalisation),
-    )
+    whole, tested = (ResidentSplit.whole(part.images, part.labels, normalisation) for part in (train, test))
+    return _divided(whole, tested, kept, held, channels, class_names, fingerprint)
 
 
 def _at_resolution(part: Part, config: DataConfig) -> Part:
-    """Images of one size as the protocol wants them: shrunk if it asks for fewer pixels.
-
-    Raises:
-        UserError: it asks for more.
-    """
+    """Images of one size as the protocol wants them: shrunk if it asks for fewer pixels."""
     side = min(part.images.shape[2:])
     if config.short_side > side:
         what = "resize" if config.resize else "resolution"
@@ -176,7 +163,7 @@ def _pixel_fingerprint(*parts: Part) -> str:
     return digest.hexdigest()
 
 
-def _digits(config: DataConfig, path: Path | None, stream: bool, announce: Callable[[str], None]) -> LoadedData:
+def _digits(config: DataConfig, path: Path | None, stream: bool, announce: Announce) -> LoadedData:
     """Handwritten digits, 8x8 pixels of 17 grey levels, from inside scikit-learn."""
     from sklearn.datasets import load_digits  # a second to import, needed by this data set alone
 
@@ -185,25 +172,26 @@ def _digits(config: DataConfig, path: Path | None, stream: bool, announce: Calla
     bunch = load_digits()
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
     labels = torch.from_numpy(bunch.target.astype(np.int64))
-    train, test = Part(images[:DIGITS_TRAIN], labels[:DIGITS_TRAIN]), Part(images[DIGITS_TRAIN:], labels[DIGITS_TRAIN:])
-    names = tuple(str(name) for name in bunch.target_names)
-    fingerprint = _pixel_fingerprint(train, test)
-    return _resident(config, _at_resolution(train, config), _at_resolution(test, config), names, fingerprint)
+    parts = Part(images[:DIGITS_TRAIN], labels[:DIGITS_TRAIN]), Part(images[DIGITS_TRAIN:], labels[DIGITS_TRAIN:])
+    train, test = (_at_resolution(part, config) for part in parts)
+    return _resident(config, train, test, tuple(map(str, bunch.target_names)), _pixel_fingerprint(*parts))
 
 
-def _torchvision(
-    build: type[torchvision.datasets.VisionDataset], sources: tuple[str, ...]
-) -> Callable[[DataConfig, Path | None, bool, Callable[[str], None]], LoadedData]:
+def _torchvision(build: type[torchvision.datasets.VisionDataset], sources: tuple[str, ...]) -> Load:
     """A loader of a torchvision data set that fits into memory, downloaded on first use."""
 
-    def load(config: DataConfig, path: Path | None, stream: bool, announce: Callable[[str], None]) -> LoadedData:
+    def load(config: DataConfig, path: Path | None, stream: bool, announce: Announce) -> LoadedData:
         root = path or DOWNLOADS
         parts = []
         for train_part in (True, False):
             try:
                 dataset = build(root=root, train=train_part)
             except Exception:  # RuntimeError is torchvision's word for "not there, or not whole"; else it is garbled
-                dataset = _download(build, root, train_part, config, sources, announce)
+                announce(f"downloading {config.dataset} to {root}")
+                try:
+                    dataset = build(root=root, train=train_part, download=True)
+                except Exception as error:  # whatever urllib, the archive or the disk raise: the way out is the same
+                    raise _no_download(root, config, sources, error) from None
             pixels = torch.as_tensor(dataset.data)  # (N, H, W) or (N, H, W, C)
             images = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()
             labels = torch.as_tensor(dataset.targets, dtype=torch.int64)
@@ -216,79 +204,46 @@ def _torchvision(
     return load
 
 
-def _download(
-    build: type[torchvision.datasets.VisionDataset],
-    root: Path,
-    train: bool,
-    config: DataConfig,
-    sources: tuple[str, ...],
-    announce: Callable[[str], None],
-) -> torchvision.datasets.VisionDataset:
-    announce(f"downloading {config.dataset} to {root}")
-    try:
-        return build(root=root, train=train, download=True)
-    except Exception as error:  # whatever urllib, the archive or the disk raise: the way out is the same
-        _explain_download(root, config, sources, error)
-
-
-def _explain_download(root: Path, config: DataConfig, sources: tuple[str, ...], error: Exception) -> NoReturn:
+def _no_download(root: Path, config: DataConfig, sources: tuple[str, ...], error: Exception) -> UserError:
     files = "\n  ".join(sources)
     place = root / "FashionMNIST" / "raw" if config.dataset == "fashion-mnist" else root
-    raise UserError(
+    return UserError(
         f"{config.dataset} is not in {root} and cannot be downloaded ({error}).\nBy hand: fetch on a machine with "
         f"internet access\n  {files}\nput this into {place} and run the same command again (another place: --data PATH)"
-    ) from None
+    )
 
 
-def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Callable[[str], None]) -> LoadedData:
+def _folder(config: DataConfig, path: Path | None, stream: bool, announce: Announce) -> LoadedData:
     """Any images in class folders: decoded once if they fit into memory, else streamed."""
     if path is None:
         raise UserError('data.dataset = "folder": say which folder with --data PATH (make: DATA=PATH)')
     folder = list_folder(path, _splits(config, path))
+    names = folder.class_names
     decoded_size = (len(folder.train.paths) + len(folder.test.paths)) * 3 * config.resolution**2
-    former = None
+    parts: tuple[Listing | Part, ...]
     if stream or decoded_size > RESIDENT_LIMIT:
         used, fingerprint = check_files(folder, cache_dir(), announce)
-        former = None if is_changed(used) else folder.fingerprint("names and sizes")
-        train, test = used.train, used.test
-        whole = FileSplit(train.paths, torch.tensor(train.labels), config)
-        kept, held = validation_indices(whole.labels, config.validation, folder.class_names)
-        loaded = LoadedData(
-            facts=DataFacts(
-                fingerprint=fingerprint,
-                channels=3,
-                class_names=folder.class_names,
-                n_train=len(kept),
-                n_validation=len(held),
-                n_test=len(test.labels),
-            ),
-            train=whole.take(kept),
-            validation=whole.take(held),
-            test=FileSplit(test.paths, torch.tensor(test.labels), config),
-        )
-        parts: tuple[Listing | Decoded, ...] = (train, test)
+        parts = (used.train, used.test)
+        whole, tested = (FileSplit(part.paths, torch.tensor(part.labels), config) for part in (used.train, used.test))
+        kept, held = validation_indices(whole.labels, config.validation, names)
+        loaded = _divided(whole, tested, kept, held, 3, names, fingerprint)
         repeated = used.repeated
     else:
-        parts = decoded = decode(folder, config, cache_dir(), announce)
-        arrays = [Part(torch.from_numpy(part.images), torch.from_numpy(part.labels)) for part in decoded]
-        loaded = _resident(config, arrays[0], arrays[1], folder.class_names, _pixel_fingerprint(*arrays))
-        repeated = _repeated(decoded[0].images, decoded[1].images)
+        train, test = parts = decode(folder, config, cache_dir(), announce)
+        loaded = _resident(config, train, test, names, _pixel_fingerprint(train, test))
+        repeated = _repeated(train.images, test.images)
     skipped = tuple(sorted((text for part in parts for text in part.skipped), key=lambda text: text.endswith(OTHER)))
-    marks: dict[Mark, int] = {mark: sum(part.marks.get(mark, 0) for part in parts) for mark in MARKED}
-    counts = [tuple(np.bincount(np.asarray(part.labels), minlength=len(folder.class_names)).tolist()) for part in parts]
-    found: dict[str, object] = {"skipped": len(skipped), "parts": folder.parts, "repeated": repeated}
-    found |= {str(mark): count for mark, count in marks.items()}
+    marks: dict[str, int] = {mark: sum(part.marks.get(mark, 0) for part in parts) for mark in MARKED}
+    counts = [tuple(np.bincount(np.asarray(part.labels), minlength=len(names)).tolist()) for part in parts]
+    found = {"skipped": len(skipped), "parts": folder.parts, "repeated": repeated, **marks}
     facts = loaded.facts.model_copy(update={**found, "train_counts": counts[0], "test_counts": counts[1]})
-    done = [f"{count} {MARKED[mark]}" for mark, count in marks.items() if count]
-    warned = [text for part in parts for text in part.warned]
     notices = [
         *folder.notices,
-        describe_files("skipped {} files", skipped),
-        describe_files("{} warnings of Pillow", warned),
-        *done,
+        *describe_files("skipped {} files", skipped),
+        *describe_files("{} warnings of Pillow", [text for part in parts for text in part.warned]),
+        *(f"{marks[mark]} {words}" for mark, words in MARKED.items() if marks[mark]),
     ]
-    said = tuple(notice for notice in notices if notice)
-    return replace(loaded, facts=facts, notices=said, skipped=skipped, former_fingerprint=former)
+    return replace(loaded, facts=facts, notices=tuple(notices), skipped=skipped)
 
 
 MARKED: dict[Mark, str] = {
@@ -301,11 +256,7 @@ MARKED: dict[Mark, str] = {
 
 
 def _splits(config: DataConfig, root: Path) -> Path | None:
-    """The list of files that the protocol names, seen from the working directory or from the folder.
-
-    Raises:
-        UserError: it is in neither.
-    """
+    """The list of files that the protocol names, seen from the working directory or from the folder."""
     if not config.splits:
         return None
     places = (Path(config.splits), root / config.splits)
@@ -318,10 +269,14 @@ def _splits(config: DataConfig, root: Path) -> Path | None:
     return found
 
 
-def _repeated(train: np.ndarray, test: np.ndarray) -> int:
+def _repeated(train: Tensor, test: Tensor) -> int:
     """How many test images are equal to a training image, pixel by pixel; both uint8 (N, C, H, W)."""
-    seen = {hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in train}
-    return sum(hashlib.blake2b(image.tobytes(), digest_size=16).digest() in seen for image in test)
+
+    def digest(image: np.ndarray) -> bytes:
+        return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+
+    seen = set(map(digest, train.numpy()))
+    return sum(digest(image) in seen for image in test.numpy())
 
 
 def image_root(config: DataConfig, path: Path | None) -> Path | None:
@@ -331,13 +286,12 @@ def image_root(config: DataConfig, path: Path | None) -> Path | None:
     return path.resolve() if path else None
 
 
-_CIFAR10, _CIFAR100 = torchvision.datasets.CIFAR10, torchvision.datasets.CIFAR100
 _FASHION = torchvision.datasets.FashionMNIST
 
-DATASETS: dict[str, Callable[[DataConfig, Path | None, bool, Callable[[str], None]], LoadedData]] = {
+DATASETS: dict[str, Load] = {
     "digits": _digits,
-    "cifar10": _torchvision(_CIFAR10, (_CIFAR10.url,)),
-    "cifar100": _torchvision(_CIFAR100, (_CIFAR100.url,)),
+    "cifar10": _torchvision(torchvision.datasets.CIFAR10, (torchvision.datasets.CIFAR10.url,)),
+    "cifar100": _torchvision(torchvision.datasets.CIFAR100, (torchvision.datasets.CIFAR100.url,)),
     "fashion-mnist": _torchvision(_FASHION, tuple(_FASHION.mirrors[0] + name for name, _ in _FASHION.resources)),
     "folder": _folder,
 }

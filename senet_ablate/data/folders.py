@@ -11,19 +11,20 @@ import json
 import os
 import shutil
 import tempfile
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from senet_ablate.data.layout import LAYOUT, LIST_LIMIT, OTHER, Files, find_layout
-from senet_ablate.data.transforms import Mark, evaluation_view, heard, pixel_digest, read_image, read_marked
+from senet_ablate.data.reading import Findings, pixel_digest, read_all, read_marked
+from senet_ablate.data.transforms import evaluation_view
+from senet_ablate.environment import unwarned
 from senet_ablate.errors import UserError, did_you_mean, reason
 from senet_ablate.files import read_file, write_atomic
 from senet_ablate.spec.protocol import DataConfig
@@ -102,19 +103,15 @@ def list_folder(root: Path, splits: Path | None = None) -> Folder:
         raise UserError(
             f"{whence / inside / name}: this class has no folder in {whence / outside}; {did_you_mean(name, others)}"
         )
+    tools = [f"left out, since programs made them: {', '.join(map(repr, layout.tools))}"] if layout.tools else []
     return Folder(
         root=root,
         class_names=tuple(train),
         train=_list_part(whence / layout.train, train),
         test=_list_part(whence / layout.test, test),
         parts=(layout.train, layout.test),
-        notices=(*layout.notices, *_of_tools(layout.tools)),
+        notices=(*layout.notices, *tools),
     )
-
-
-def _of_tools(names: Sequence[str]) -> list[str]:
-    """A notice of what programs left among the images, if they did."""
-    return [f"left out, since programs made them: {', '.join(map(repr, names))}"] if names else []
 
 
 def _list_part(place: Path, classes: Mapping[str, Files]) -> Listing:
@@ -129,17 +126,17 @@ def _list_part(place: Path, classes: Mapping[str, Files]) -> Listing:
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """One part decoded: uint8 images (N, 3, H, W) and labels int64 (N,), in the order of the listing."""
+class Part:
+    """Train or test decoded: uint8 images (N, C, H, W) and labels int64 (N,), and what was found in reading them."""
 
-    images: np.ndarray
-    labels: np.ndarray
-    skipped: tuple[str, ...]
-    marks: Mapping[str, int]
-    warned: tuple[str, ...]
+    images: Tensor
+    labels: Tensor
+    skipped: tuple[str, ...] = ()
+    marks: Mapping[str, int] = field(default_factory=dict)
+    warned: tuple[str, ...] = ()
 
 
-def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[str], None]) -> tuple[Decoded, Decoded]:
+def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[str], None]) -> tuple[Part, Part]:
     """Decode train and test at the resolution of `config`, once per machine: the arrays are kept under `cache`.
 
     Later calls map them from disk.
@@ -165,11 +162,7 @@ def decode(folder: Folder, config: DataConfig, cache: Path, announce: Callable[[
 
 @contextmanager
 def _kept_in(cache: Path) -> Iterator[None]:
-    """Write into the cache in here; what it answers names the variable that would help.
-
-    Raises:
-        UserError: it cannot be written, is full, or is somebody else's.
-    """
+    """Write into the cache in here; what it answers names the variable that would help."""
     try:
         yield
     except OSError as error:
@@ -200,7 +193,7 @@ def _decode_into(place: Path, folder: Folder, config: DataConfig, announce: Call
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _decoded(stem: Path, notes: Mapping[str, Any], config: DataConfig) -> Decoded:
+def _decoded(stem: Path, notes: Mapping[str, Any], config: DataConfig) -> Part:
     # Copy-on-write pages: read as they are needed, and torch may take the array as its own.
     images, labels = np.load(f"{stem}-images.npy", mmap_mode="c"), np.load(f"{stem}-labels.npy")
     side = config.resolution
@@ -209,7 +202,8 @@ def _decoded(stem: Path, notes: Mapping[str, Any], config: DataConfig) -> Decode
     if (labels.dtype, labels.shape) != (np.int64, (len(images),)):
         raise ValueError(f"{labels.dtype} of shape {labels.shape} in {stem}-labels.npy")
     warned = tuple(map(str, notes.get("warned", ())))  # copies of earlier versions have none
-    return Decoded(images, labels, tuple(map(str, notes["skipped"])), _marks(notes["marks"]), warned)
+    skipped, marks = tuple(map(str, notes["skipped"])), _marks(notes["marks"])
+    return Part(torch.from_numpy(images), torch.from_numpy(labels), skipped, marks, warned)
 
 
 def _marks(notes: Mapping[str, Any]) -> dict[str, int]:
@@ -220,33 +214,22 @@ def _decode_part(
     listing: Listing, class_names: tuple[str, ...], config: DataConfig, stem: Path, announce: Callable[[str], None]
 ) -> dict[str, object]:
     view = evaluation_view(config)
-
-    def decoded(path: Path) -> tuple[np.ndarray, frozenset[Mark]] | str:
-        try:
-            image, marks = read_marked(path)
-            return np.asarray(view(image)), marks
-        except (OSError, MemoryError) as error:
-            return f"{path}: {str(error) or 'too large for the memory'}"
-
     images = np.empty((len(listing.paths), 3, config.resolution, config.resolution), np.uint8)
-    kept: list[int] = []
-    skipped: list[str] = []
-    marks: Counter[str] = Counter()
-    with heard() as told, ThreadPoolExecutor() as threads:
-        results = counted(threads.map(decoded, listing.paths), len(listing.paths), announce)
-        for number, result in enumerate(results):
-            if isinstance(result, str):
-                skipped.append(result)
-                continue
-            images[len(kept)] = result[0].transpose(2, 0, 1)
-            marks.update(result[1])
-            kept.append(number)
-    skipped += listing.skipped
-    labels = np.array([listing.labels[number] for number in kept], np.int64)
-    _check_classes(labels.tolist(), class_names, skipped)
-    np.save(f"{stem}-images.npy", images[: len(kept)])
-    np.save(f"{stem}-labels.npy", labels)
-    return {"skipped": skipped, "marks": marks, "warned": sorted(set(told))}
+    labels: list[int] = []
+    found = Findings()
+    for number, pixels in read_all(listing.paths, lambda path, image: np.asarray(view(image)), announce, found):
+        images[len(labels)] = pixels.transpose(2, 0, 1)
+        labels.append(listing.labels[number])
+    skipped = _skipped(listing, found.bad)
+    _check_classes(labels, class_names, skipped)
+    np.save(f"{stem}-images.npy", images[: len(labels)])
+    np.save(f"{stem}-labels.npy", np.array(labels, np.int64))
+    return {"skipped": skipped, "marks": found.marks, "warned": sorted(found.warned)}
+
+
+def _skipped(listing: Listing, bad: Mapping[int, str]) -> tuple[str, ...]:
+    """All files of a part that are not used, with the reason: first images that cannot be read."""
+    return (*(f"{listing.paths[number]}: {why}" for number, why in bad.items()), *listing.skipped)
 
 
 def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) -> tuple[Folder, str]:
@@ -279,12 +262,9 @@ def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) ->
     for part in (train, test):
         _check_classes(part.labels, folder.class_names, part.skipped)
     used = replace(folder, train=train, test=test, repeated=repeated)
-    return used, used.fingerprint("names, sizes and samples", *samples, *([READING] if is_changed(used) else []))
-
-
-def is_changed(folder: Folder) -> bool:
-    """Whether images are read in another way than before they were turned upright and put on white."""
-    return any(count for part in (folder.train, folder.test) for mark, count in part.marks.items() if mark != "grey")
+    # Where no image was turned or put on white, the fingerprint is that of studies begun before any was.
+    changed = any(count for part in (train, test) for mark, count in part.marks.items() if mark != "grey")
+    return used, used.fingerprint("names, sizes and samples", *samples, *([READING] if changed else []))
 
 
 def _without(listing: Listing, notes: Mapping[str, Any]) -> Listing:
@@ -293,7 +273,7 @@ def _without(listing: Listing, notes: Mapping[str, Any]) -> Listing:
     return Listing(
         paths=tuple(listing.paths[number] for number in good),
         labels=tuple(listing.labels[number] for number in good),
-        skipped=(*(f"{listing.paths[number]}: {why}" for number, why in bad.items()), *listing.skipped),
+        skipped=_skipped(listing, bad),
         marks=_marks(notes["marks"]),
         warned=tuple(map(str, notes["warned"])),
     )
@@ -308,12 +288,12 @@ def _check(folder: Folder, announce: Callable[[str], None]) -> dict[str, Any]:
     """What `check_files` keeps: of each part what `_check_part` notes, and how many test images are in train, too."""
     # Small copies of JPEGs are equal where the images are, but only among JPEGs.
     small = all(path.suffix.lower() in (".jpg", ".jpeg") for part in folder.listings.values() for path in part.paths)
-    notes: dict[str, Any] = {}
-    images: dict[str, dict[bytes, list[Path]]] = {}
-    for name, listing in folder.listings.items():
-        notes[name], images[name] = _check_part(listing, announce, small=small)
-    shared = [(images["train"][key], images["test"][key]) for key in images["train"].keys() & images["test"].keys()]
-    return notes | {"repeated": sum(_count_equal(*paths) if small else len(paths[1]) for paths in shared)}
+    train_notes, train = _check_part(folder.train, announce, small=small)
+    test_notes, test = _check_part(folder.test, announce, small=small)
+    repeated = sum(
+        _count_equal(train[key], test[key]) if small else len(test[key]) for key in train.keys() & test.keys()
+    )
+    return {"train": train_notes, "test": test_notes, "repeated": repeated}
 
 
 def _check_part(
@@ -323,35 +303,24 @@ def _check_part(
 
     And the files of each image, by a digest of its pixels, of a small copy if `small`.
     """
-
-    def look(path: Path) -> tuple[frozenset[Mark], bytes, bytes] | str:
-        try:
-            image, marks = read_marked(path, small=small)
-            return marks, _sample(path), pixel_digest(image)
-        except (OSError, MemoryError) as error:
-            return f"{str(error) or 'too large for the memory'}"
-
-    with heard() as told, ThreadPoolExecutor() as threads:
-        found = list(counted(threads.map(look, listing.paths), len(listing.paths), announce))
+    samples = hashlib.blake2b(digest_size=16)
     images: dict[bytes, list[Path]] = {}
-    for path, result in zip(listing.paths, found, strict=True):
-        if not isinstance(result, str):
-            images.setdefault(result[2], []).append(path)
-    good = [result for result in found if not isinstance(result, str)]
-    notes = {
-        "bad": {number: result for number, result in enumerate(found) if isinstance(result, str)},
-        "marks": Counter(mark for marks, *_ in good for mark in marks),
-        "samples": hashlib.blake2b(b"".join(sample for _, sample, _ in good), digest_size=16).hexdigest(),
-        "warned": sorted(set(told)),
-    }
+    found = Findings()
+    looked = read_all(
+        listing.paths, lambda path, image: (_sample(path), pixel_digest(image)), announce, found, small=small
+    )
+    for number, (sample, pixels) in looked:
+        samples.update(sample)
+        images.setdefault(pixels, []).append(listing.paths[number])
+    notes = {"bad": found.bad, "marks": found.marks, "samples": samples.hexdigest(), "warned": sorted(found.warned)}
     return notes, images
 
 
 def _count_equal(train: Sequence[Path], test: Sequence[Path]) -> int:
     """How many test images have the pixels of a training image; they are decoded whole."""
-    with heard():
-        known = {pixel_digest(read_image(path)) for path in train}
-        return sum(pixel_digest(read_image(path)) in known for path in test)
+    with unwarned():
+        known = {pixel_digest(read_marked(path)[0]) for path in train}
+        return sum(pixel_digest(read_marked(path)[0]) in known for path in test)
 
 
 SAMPLE = 1024
@@ -367,25 +336,9 @@ def _sample(path: Path) -> bytes:
     return digest.digest()
 
 
-SILENCE_S = 60.0
-"""Seconds of reading images after which it is said how far it is."""
-
-T = TypeVar("T")
-
-
-def counted(results: Iterable[T], total: int, announce: Callable[[str], None]) -> Iterator[T]:
-    """Pass on what was read of `total` images, and say now and then how many there were."""
-    told = time.monotonic()
-    for number, result in enumerate(results, 1):
-        if time.monotonic() - told >= SILENCE_S:
-            announce(f"{number:,} of {total:,} images read")
-            told = time.monotonic()
-        yield result
-
-
-def describe_files(what: str, names: Sequence[str]) -> str | None:
-    """One notice that counts files and names the first of them, or None: `skipped {} files`."""
+def describe_files(what: str, names: Sequence[str]) -> list[str]:
+    """A notice, if there are such files, that counts them and names the first: `skipped {} files`."""
     if not names:
-        return None
+        return []
     more = f"\n  … and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{what.format(len(names))}:\n  " + "\n  ".join(names[:5]) + more
+    return [f"{what.format(len(names))}:\n  " + "\n  ".join(names[:5]) + more]

@@ -6,15 +6,15 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from senet_ablate.data.folders import counted
+from PIL import Image
+
 from senet_ablate.data.layout import COLUMNS, Layout, find_layout
-from senet_ablate.data.transforms import heard, pixel_digest, read_marked
+from senet_ablate.data.reading import Findings, pixel_digest, read_all
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import stream_seed
 
@@ -27,7 +27,6 @@ class Photo:
     part: str
     label: str
     size: tuple[int, int]
-    marks: frozenset[str]
     content: bytes
     pixels: bytes
 
@@ -36,14 +35,16 @@ class Photo:
 class Inspection:
     """What a folder has: readable images, files that cannot be read with the reason, and files that are no images.
 
-    `warned` has what Pillow warned of, with the name of the file.
+    `marks` counts the images that were changed while they were read, by what was done; `warned` has what Pillow warned
+    of, with the name of the file.
     """
 
     layout: Layout
     photos: tuple[Photo, ...]
     unreadable: tuple[str, ...]
     others: tuple[Path, ...]
-    warned: tuple[str, ...] = ()
+    marks: Mapping[str, int]
+    warned: tuple[str, ...]
 
     def count(self, part: str, label: str) -> int:
         """Readable images of a class in a part."""
@@ -69,11 +70,6 @@ class Inspection:
         return int(median(min(photo.size) for photo in self.photos))
 
     @property
-    def marks(self) -> Counter[str]:
-        """How many images were changed while they were read, by what was done."""
-        return Counter(mark for photo in self.photos for mark in photo.marks)
-
-    @property
     def twins(self) -> list[tuple[Photo, ...]]:
         """Groups of images with equal pixels, whatever their files are."""
         groups: dict[bytes, list[Photo]] = {}
@@ -97,11 +93,11 @@ def inspect_folder(
         for label, files in classes.items()
         for path in files.images
     ]
-    with heard() as told, ThreadPoolExecutor() as threads:
-        found = list(counted(threads.map(_look, listed), len(listed), announce))
+    found = Findings()
+    looked = read_all([path for path, *_ in listed], _look, announce, found)
+    photos = tuple(Photo(*listed[number], *facts) for number, facts in looked)
+    unreadable = tuple(f"{listed[number][0]}: {why}" for number, why in found.bad.items())
     others = tuple(path for classes in layout.files.values() for files in classes.values() for path in files.others)
-    photos = tuple(each for each in found if isinstance(each, Photo))
-    unreadable = tuple(each for each in found if isinstance(each, str))
     if not photos:
         present = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
         why = f"none of {len(unreadable)} images can be read, for example {unreadable[0]}" if unreadable else present
@@ -109,17 +105,12 @@ def inspect_folder(
             f"{root}: no images in class folders: expected {root / 'CLASS' / 'image.jpg'}, or train/ and test/ with "
             f"such folders in each; found {why}"
         )
-    return Inspection(layout, photos, unreadable, others, tuple(sorted(set(told))))
+    return Inspection(layout, photos, unreadable, others, found.marks, tuple(sorted(found.warned)))
 
 
-def _look(listed: tuple[Path, str, str]) -> Photo | str:
-    path, part, label = listed
-    try:
-        image, marks = read_marked(path)
-        content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-    except (OSError, MemoryError) as error:
-        return f"{path}: {str(error) or 'too large for the memory'}"
-    return Photo(path, part, label, image.size, marks, content, pixel_digest(image))
+def _look(path: Path, image: Image.Image) -> tuple[tuple[int, int], bytes, bytes]:
+    content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+    return image.size, content, pixel_digest(image)
 
 
 def draw_test(photos: Iterable[Photo], share: float, root: Path) -> dict[Path, str]:

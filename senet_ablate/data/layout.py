@@ -127,11 +127,7 @@ def _outside(places: list[Path]) -> list[str]:
 
 
 def _classes(part: Path, tools: set[str]) -> dict[str, Files]:
-    """The files of each class folder; names that differ in nothing but Unicode's composition are one class.
-
-    Raises:
-        UserError: a name cannot be told again, or a link leads back to a folder above it.
-    """
+    """The files of each class folder; names that differ in nothing but Unicode's composition are one class."""
     folders: dict[str, list[Path]] = {}
     for entry in sorted(part.iterdir()):
         if entry.name.lower() in TOOLS:
@@ -168,9 +164,6 @@ def _walk(folder: Path | str, above: frozenset[tuple[int, int]], tools: set[str]
 
     os.walk would pass over folders that cannot be read without a word; this raises OSError. `above` are the folders
     on the way here; what programs left behind is added to `tools`.
-
-    Raises:
-        UserError: a link leads back to a folder above it.
     """
     status = Path(folder).stat()
     here = (status.st_dev, status.st_ino)
@@ -189,11 +182,7 @@ def _walk(folder: Path | str, above: frozenset[tuple[int, int]], tools: set[str]
 
 
 def _listed(root: Path, splits: Path) -> Layout:
-    """The files that a list names, by part and class.
-
-    Raises:
-        UserError: it cannot be read, lacks a column, or a line names no file of the folder, or one file twice.
-    """
+    """The files that a list names, by part and class."""
     try:
         text, _, _ = decode(read_file(splits, LIST_LIMIT))
         lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)

@@ -11,15 +11,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Protocol as Interface
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
+from senet_ablate.data.reading import read_marked
 from senet_ablate.data.transforms import (
     IMAGENET_NORMALISATION,
     Normalisation,
@@ -27,13 +26,12 @@ from senet_ablate.data.transforms import (
     crop_and_flip,
     evaluation_view,
     mix_batch,
-    read_image,
     training_view,
 )
 from senet_ablate.environment import unwarned
 from senet_ablate.errors import UserError
 from senet_ablate.seeding import generator, stream_seed
-from senet_ablate.spec.protocol import Augmentation, DataConfig, Policy
+from senet_ablate.spec.protocol import Augmentation, DataConfig
 
 Batch = tuple[Tensor, Tensor]
 
@@ -92,41 +90,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return len(range(self.rank, images, self.world))
 
 
-class Loader(Interface):
-    """What training needs of a loader. All draw their order when the first batch is asked for, not before."""
-
-    batch_sampler: EpochSampler
-
-    def __iter__(self) -> Iterator[Batch]: ...
-
-    def __len__(self) -> int: ...
-
-
-class Split(Interface):
-    """Images of train, validation or test, wherever they live."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Class numbers, int64 (N,)."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, indices: Tensor) -> Split:
-        """The images with these indices, in this order."""
-
-    def loader(
-        self, sampler: EpochSampler, augmentation: Augmentation | None, device: torch.device, workers: int
-    ) -> Loader:
-        """Batches of `sampler`'s images on `device`; `augmentation` only in training."""
-
-
 class MixingLoader:
     """A loader of training batches whose images are mixed in pairs, with draws keyed by seed, epoch and batch.
 
     The processes of a run make the same draws, each for its share of the batch.
     """
 
-    def __init__(self, loader: Loader, augmentation: Augmentation, classes: int) -> None:
+    def __init__(self, loader: ResidentLoader | FileLoader, augmentation: Augmentation, classes: int) -> None:
         self.loader, self.batch_sampler = loader, loader.batch_sampler
         self.augmentation, self.classes = augmentation, classes
 
@@ -197,47 +167,24 @@ class ResidentLoader:
         return -(-len(self.batch_sampler) // self.batch_sampler.share)
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self.batch_sampler.indices().to(self.rows.device)
-        view = self._views()
-        share = self.batch_sampler.share
-        several = share * max(1, GATHERED_BYTES // (share * self.pixels[0].nbytes))
+        sampler, augmentation = self.batch_sampler, self.augmentation
+        order = sampler.indices().to(self.rows.device)
+        if augmentation is not None and sampler.seed is not None:  # the epoch's draws for every image, by its index
+            stream = generator(sampler.seed, "augment", sampler.epoch)
+            size = 2 * augmentation.crop_padding + 1
+            offsets = torch.randint(0, size, (len(self.rows), 2), generator=stream).to(order.device)
+            chance = 0.5 if augmentation.horizontal_flip else 0.0
+            flips = (torch.rand(len(self.rows), generator=stream) < chance).to(order.device)
+        several = sampler.share * max(1, GATHERED_BYTES // (sampler.share * self.pixels[0].nbytes))
         # An empty tensor would split into one empty batch.
         for index in order.split(several) if len(order) else ():
-            images, labels = view(self.pixels[self.rows[index]], index), self.labels[index]
-            for batch, classes in zip(images.split(share), labels.split(share), strict=True):
+            images, labels = self.pixels[self.rows[index]], self.labels[index]
+            if augmentation is not None and sampler.seed is not None:
+                images = crop_and_flip(images, offsets[index], flips[index], augmentation.crop_padding)
+                seeds = (stream_seed(sampler.seed, "policies", sampler.epoch, each) for each in index.tolist())
+                images = apply_policies(images, augmentation.policies, seeds)
+            for batch, classes in zip(images.split(sampler.share), labels.split(sampler.share), strict=True):
                 yield self.normalisation(batch), classes
-
-    def _views(self) -> partial[Tensor]:
-        """Draw the epoch's crops and flips for every image, by its index."""
-        if self.augmentation is None or self.batch_sampler.seed is None:
-            return partial(_as_it_is)
-        padding = self.augmentation.crop_padding
-        stream = generator(self.batch_sampler.seed, "augment", self.batch_sampler.epoch)
-        count, device = len(self.rows), self.rows.device
-        offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=stream).to(device)
-        chance = 0.5 if self.augmentation.horizontal_flip else 0.0
-        flips = (torch.rand(count, generator=stream) < chance).to(device)
-        key = (self.batch_sampler.seed, "policies", self.batch_sampler.epoch)
-        policies = self.augmentation.policies
-        return partial(_augmented, offsets=offsets, flips=flips, padding=padding, policies=policies, key=key)
-
-
-def _as_it_is(images: Tensor, index: Tensor) -> Tensor:
-    return images
-
-
-def _augmented(
-    images: Tensor,
-    index: Tensor,
-    *,
-    offsets: Tensor,
-    flips: Tensor,
-    padding: int,
-    policies: tuple[Policy, ...],
-    key: tuple[int, str, int],
-) -> Tensor:
-    views = crop_and_flip(images, offsets[index], flips[index], padding)
-    return apply_policies(views, policies, (stream_seed(*key, each) for each in index.tolist()))
 
 
 @dataclass(frozen=True)
@@ -278,7 +225,7 @@ class _Files(Dataset[tuple[Tensor, Tensor]]):
         path = self.split.paths[index]
         try:
             with unwarned():
-                image = read_image(path)
+                image, _ = read_marked(path)
         except OSError as error:
             raise UserError(f"{path}: cannot be decoded ({error}); replace or remove the file") from None
         with torch.random.fork_rng(devices=[]):
@@ -326,3 +273,10 @@ class FileLoader:
             raise UserError(
                 str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")
             ) from None
+
+
+Split = ResidentSplit | FileSplit
+"""Images of train, validation or test, wherever they live."""
+
+Loader = ResidentLoader | FileLoader | MixingLoader
+"""Batches of a split. All draw their order when the first batch is asked for, not before."""

@@ -71,7 +71,7 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def images(self) -> LoadedData:
         """The images, loaded once per process, so that they never travel to another one with this module."""
-        data = load_data_once(self.config, self.path, self.stream, self.fingerprint)
+        data = load_data_once(self.config, self.path, self.stream)
         if self.fingerprint not in (None, data.facts.fingerprint):
             raise UserError(f"the images of {self.path or self.config.dataset} changed while the study ran")
         return data

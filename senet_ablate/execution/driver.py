@@ -107,9 +107,7 @@ def prepare(protocol: Protocol, study: Study, data_path: Path | None, devices: i
     from senet_ablate.data.datasets import load_data  # imports torch
 
     study.check_protocol(protocol)  # before a long download
-    stream, pin = protocol.recipe.augmentation.resized_crop, study.pin()
-    known = pin.data.fingerprint if pin else None
-    data = load_data(protocol.data, data_path, stream=stream, announce=say, known=known)
+    data = load_data(protocol.data, data_path, stream=protocol.recipe.augmentation.resized_crop, announce=say)
     for notice in data.notices:
         say(notice)
     check_fit(protocol.recipe, protocol.data, data.facts, devices)

@@ -127,7 +127,7 @@ def find_images(
         UserError: they are not there, or not those of the study.
     """
     stream = protocol.recipe.augmentation.resized_crop
-    data = load_data(protocol.data, data_path, stream=stream, announce=say, known=fingerprint)
+    data = load_data(protocol.data, data_path, stream=stream, announce=say)
     if fingerprint not in (None, data.facts.fingerprint):
         raise UserError(f"{data_path or protocol.data.dataset}: other images than those that the study was begun with")
     split: Split = data.validation if part == "validation" else data.test

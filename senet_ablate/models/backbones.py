@@ -10,6 +10,7 @@ from torch import nn
 
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.models.inception import SmallInception
+from senet_ablate.models.pretrained import ends
 from senet_ablate.models.resnet import PreActResNet, ResNet
 from senet_ablate.models.sites import run_once
 from senet_ablate.models.vgg import VGG, SmallNet
@@ -109,19 +110,11 @@ def _pytorchcv(provider: Any, name: str, in_channels: int, classes: int, argumen
 
 def _other_input(model: nn.Module, in_channels: int) -> None:
     """Let the first convolution take images of so many channels, with weights of its own constructor."""
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Conv2d):
-                new = nn.Conv2d(
-                    in_channels,
-                    child.out_channels,
-                    child.kernel_size,  # type: ignore[arg-type]  # a pair
-                    child.stride,  # type: ignore[arg-type]
-                    child.padding,  # type: ignore[arg-type]
-                    bias=child.bias is not None,
-                )
-                setattr(parent, name, new)
-                return
+    name = ends(model)[0]
+    old: Any = model.get_submodule(name)
+    bias = old.bias is not None
+    new = nn.Conv2d(in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=bias)
+    model.set_submodule(name, new)
 
 
 MODULES = {"torchvision": "torchvision.models", "timm": "timm", "pytorchcv": "pytorchcv.model_provider"}
@@ -153,7 +146,6 @@ def remove_strides(model: nn.Module, count: int, *, in_channels: int, resolution
         if side not in largest[:count]:
             continue
         if not isinstance(layer, nn.Conv2d) and layer.kernel_size == layer.stride:
-            parent, _, child = name.rpartition(".")  # windows side by side: with a stride of 1 they would eat the edge
-            setattr(model.get_submodule(parent), child, nn.Identity())
+            model.set_submodule(name, nn.Identity())  # windows side by side: with a stride of 1 they would eat the edge
         else:
             layer.stride = (1, 1)  # type: ignore[assignment]  # one of `layers`

@@ -14,7 +14,7 @@ from senet_ablate.models.backbones import build_backbone
 from senet_ablate.models.pretrained import load_pretrained
 from senet_ablate.models.sites import Site, find_sites, fitting_family, insert
 from senet_ablate.spec.backbones import BACKBONES, is_ours
-from senet_ablate.spec.network import Network, Placement, SEConfig, Variant, at_stage
+from senet_ablate.spec.network import Network, Variant, at_stage
 from senet_ablate.spec.sources import check_source, is_users, with_source
 
 
@@ -35,15 +35,11 @@ def build_network(
     model = build_backbone(network, classes=classes, seed=seed, **task)
     load_pretrained(model, network)
     if not variant.is_plain:
-        _check_block(variant)
+        if variant.block is not None and is_users(variant.block):
+            check_source(variant.block, variant.source)
         sites = find_sites(model, network.family, variant.placement, stages=network.unit_stages, **task)
         insert(model, sites, lambda site: _block(variant, site, model), seed)
     return model
-
-
-def _check_block(variant: Variant) -> None:
-    if variant.block is not None and is_users(variant.block):
-        check_source(variant.block, variant.source)
 
 
 def _block(variant: Variant, site: Site, model: nn.Module) -> nn.Module:
@@ -108,29 +104,25 @@ def build_model(
     Example:
         >>> model = build_model("resnet50", se={"gate": "tanh"}, stages=(3, 4), position="pre", num_classes=10)
     """
-    known = BACKBONES[backbone] if is_ours(backbone) and backbone in BACKBONES else None
-    if known is not None and known.kind == "basic":
+    if is_ours(backbone) and backbone in BACKBONES and BACKBONES[backbone].kind == "basic":
         network.setdefault("stride_in", "3x3")
     chosen = Network.model_validate({"backbone": backbone} | network)
-    config = SEConfig.model_validate(dict(se)) if se is not None and block is None else None
+    variant = _variant(se if block is None else None, block, settings, stages, position, block_source)
+    task = {"in_channels": in_channels, "classes": num_classes, "resolution": resolution}
+    return build_network(with_source(chosen), variant, **task, seed=seed)
+
+
+def _variant(
+    se: Mapping[str, Any] | None,
+    block: str | None,
+    settings: Mapping[str, Any],
+    stages: Literal["all"] | Sequence[int],
+    position: str,
+    source: str = "",
+) -> Variant:
     placement = {"stages": "all" if stages == "all" else tuple(stages), "position": position}
-    variant = Variant.model_validate(
-        {
-            "se": config,
-            "block": block,
-            "settings": dict(settings),
-            "placement": Placement.model_validate(placement),
-            "source": block_source,
-        }
-    )
-    return build_network(
-        with_source(chosen),
-        with_source(variant),
-        in_channels=in_channels,
-        classes=num_classes,
-        resolution=resolution,
-        seed=seed,
-    )
+    given = {"se": dict(se) if se is not None else None, "block": block, "settings": dict(settings)}
+    return with_source(Variant.model_validate(given | {"placement": placement, "source": source}))
 
 
 def attach(
@@ -162,12 +154,10 @@ def attach(
     Example:
         >>> model = attach(torchvision.models.vgg11_bn(num_classes=10), "cbam", resolution=32)
     """
-    placement = Placement.model_validate({"stages": stages if stages == "all" else tuple(stages), "position": position})
     if block == "se":
-        variant = Variant(se=SEConfig.model_validate(dict(settings)), placement=placement)
+        variant = _variant(settings, None, {}, stages, position)
     else:
-        variant = Variant.model_validate({"block": block, "settings": dict(settings), "placement": placement})
-    variant = with_source(variant)
-    sites = find_sites(model, fitting_family(model), placement, in_channels=in_channels, resolution=resolution)
+        variant = _variant(None, block, settings, stages, position)
+    sites = find_sites(model, fitting_family(model), variant.placement, in_channels=in_channels, resolution=resolution)
     insert(model, sites, lambda site: _block(variant, site, model), seed)
     return model

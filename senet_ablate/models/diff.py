@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from senet_ablate.blocks.build import block_class
 from senet_ablate.blocks.se import SqueezeExcitation
 from senet_ablate.models.build import build_network
+from senet_ablate.models.hooks import switched_off
 from senet_ablate.models.sites import Insert, find_sites, inserts
 from senet_ablate.results.networks import Difference, NetworkDiff
 from senet_ablate.spec.network import Network, Variant
@@ -49,7 +49,7 @@ def compare_to_plain(
                 _summary(model),
                 (
                     *_tree_differs(model, parts),
-                    *_inserts_differ(model, build_network(network, Variant(), **task), network, variant, images),
+                    *_inserts_differ(model, plain, network, variant, images),
                     *_trace_differs(model, trace, images),
                 ),
             )
@@ -64,7 +64,7 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, object]]:
     own = {id(each.block) for each in inserts(model).values()}
     inside = [name for name, module in model.named_modules() if id(module) in own]
     for name, module in model.named_modules():
-        if any(name == each or name.startswith(f"{each}.") for each in inside):
+        if _is_within(name, inside):
             continue
         prefix = f"{name}." if name else ""
         yield name, type(module)
@@ -82,6 +82,10 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, object]]:
             yield f"{prefix}{key}.values", _digest(tensor)
 
 
+def _is_within(name: str, modules: Iterable[str]) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in modules)
+
+
 def _digest(tensor: Tensor) -> str:
     return hashlib.blake2b(tensor.detach().numpy().tobytes(), digest_size=8).hexdigest()
 
@@ -89,17 +93,14 @@ def _digest(tensor: Tensor) -> str:
 def _tree_differs(model: nn.Module, plain: Mapping[str, object]) -> Iterator[Difference]:
     """(a) The module tree less the inserts."""
     here = dict(_parts(model))
-    replaced = [name for each in inserts(model).values() for name in _replaced(each)]
+    sites = [each.site for each in inserts(model).values() if each.site.side == "replace"]
+    replaced = [name for site in sites for name in (site.module, *site.dropped)]
     for name in dict.fromkeys((*here, *plain)):
-        if any(name == each or name.startswith(f"{each}.") for each in replaced):
+        if _is_within(name, replaced):
             continue
         one, other = here.get(name, "absent"), plain.get(name, "absent")
         if one != other:
             yield Difference("weights" if name.endswith(".values") else "modules", name or "network", one, other)
-
-
-def _replaced(each: Insert) -> tuple[str, ...]:
-    return (each.site.module, *each.site.dropped) if each.site.side == "replace" else ()
 
 
 def _inserts_differ(
@@ -115,29 +116,16 @@ def _inserts_differ(
     declared = {site.path: site for site in sites}
     here = {each.site.path: each for each in inserts(model).values()}
     wanted = SqueezeExcitation if variant.se else block_class(str(variant.block))
-    calls = dict.fromkeys(here, 0)
-    given: dict[str, Tensor] = {}
-    changed: set[str] = set()
-
-    def watch(path: str, block: nn.Module) -> tuple[RemovableHandle, RemovableHandle]:
-        def before(module: nn.Module, inputs: tuple[Tensor]) -> None:
-            given[path] = inputs[0].clone()
-
-        def after(module: nn.Module, inputs: tuple[Tensor], output: object) -> None:
-            calls[path] += 1
-            if not torch.equal(given[path], inputs[0]):
-                changed.add(path)
-
-        return block.register_forward_pre_hook(before), block.register_forward_hook(after)
-
-    handles = [handle for path, each in here.items() for handle in watch(path, each.block)]
-    with torch.no_grad():
+    calls = {path: _Calls() for path in here}
+    with ExitStack() as hooks, torch.no_grad():
+        for path, each in here.items():
+            hooks.enter_context(each.block.register_forward_pre_hook(calls[path].before))
+            hooks.enter_context(each.block.register_forward_hook(calls[path].after))
         model.eval()(images)
     model.train()
-    for handle in handles:
-        handle.remove()
-    for path in sorted(changed, key=list(here).index):
-        yield Difference("blocks", f"input of {path}", "changed by the block", "left alone")
+    for path in here:
+        if calls[path].changed:
+            yield Difference("blocks", f"input of {path}", "changed by the block", "left alone")
     for path in dict.fromkeys((*declared, *here)):
         if path not in here or path not in declared or here[path].site != declared[path]:
             yield Difference("blocks", f"site {path}", path in here, path in declared)
@@ -147,67 +135,52 @@ def _inserts_differ(
             yield Difference("blocks", path, type(block).__name__, wanted.__name__)
         elif isinstance(block, SqueezeExcitation) and block.config != variant.se:
             yield Difference("blocks", f"settings of {path}", block.config, variant.se)
-        if calls[path] != 1:
-            yield Difference("blocks", f"calls of {path}", calls[path], 1)
+        if calls[path].count != 1:
+            yield Difference("blocks", f"calls of {path}", calls[path].count, 1)
 
 
-@dataclass(frozen=True)
-class _Trace:
-    """What one training step of a network computes and leaves behind."""
+class _Calls:
+    """How often a block was called, and whether it changed what it was given."""
 
-    logits: Tensor
-    gradients: Mapping[str, Tensor | None]
-    buffers: Mapping[str, Tensor]
-    generator: Tensor
+    def __init__(self) -> None:
+        self.count, self.changed = 0, False
+        self.given = torch.empty(0)
+
+    def before(self, module: nn.Module, inputs: tuple[Tensor]) -> None:
+        self.given = inputs[0].clone()
+
+    def after(self, module: nn.Module, inputs: tuple[Tensor], output: object) -> None:
+        self.count += 1
+        self.changed |= not torch.equal(self.given, inputs[0])
 
 
-def _trace(model: nn.Module, images: Tensor) -> _Trace:
+GENERATOR = ("random draws", "state of the generator after a step")
+
+
+def _trace(model: nn.Module, images: Tensor) -> dict[tuple[str, str], str]:
+    """Digests of what one training step computes and leaves behind, by aspect and name."""
     torch.manual_seed(0)
     model.train().zero_grad()
     logits = model(images)
     logits.logsumexp(1).sum().backward()
-    return _Trace(
-        logits.detach(),
-        {name: tensor.grad for name, tensor in model.named_parameters()},
-        {name: tensor.clone() for name, tensor in model.named_buffers()},
-        torch.random.get_rng_state(),
-    )
+    found: dict[tuple[str, str], Tensor | None] = {("outputs", "logits"): logits}
+    found |= {("gradients", name): tensor.grad for name, tensor in model.named_parameters()}
+    found |= {("buffers", name): tensor for name, tensor in model.named_buffers()}
+    found[GENERATOR] = torch.random.get_rng_state()
+    return {key: "none" if tensor is None else _digest(tensor) for key, tensor in found.items()}
 
 
-def _trace_differs(model: nn.Module, plain: _Trace, images: Tensor) -> Iterator[Difference]:
+def _trace_differs(model: nn.Module, plain: Mapping[tuple[str, str], str], images: Tensor) -> Iterator[Difference]:
     """(c), (d): with identities for inserts the step is the plain network's; a block in a module's place has none."""
     found = inserts(model)
     if not any(each.site.side == "replace" for each in found.values()):
-        yield from _differs_without_blocks(model, found, plain, images)
-    if not torch.equal(_trace(model, images).generator, plain.generator):
-        yield Difference("random draws", "state of the generator after a step with the blocks", "moved", "as it is")
-
-
-def _differs_without_blocks(
-    model: nn.Module, found: Mapping[str, Insert], plain: _Trace, images: Tensor
-) -> Iterator[Difference]:
-    blocks = {name: each.block for name, each in found.items()}
-    for each in found.values():
-        each.block = nn.Identity()
-    here = _trace(model, images)
-    for name, each in found.items():
-        each.block = blocks[name]
-    if not torch.equal(here.logits, plain.logits):
-        yield Difference("outputs", "logits without the blocks", _digest(here.logits), _digest(plain.logits))
-    for aspect, ours, theirs in (
-        ("gradients", here.gradients, plain.gradients),
-        ("buffers", here.buffers, plain.buffers),
-    ):
-        for name, value in theirs.items():
-            other = ours.get(name)
-            if (value is None) != (other is None) or not (value is None or other is None or torch.equal(value, other)):
-                yield Difference(aspect, f"{name} without the blocks", *map(_words, (other, value)))
-    if not torch.equal(here.generator, plain.generator):
-        yield Difference("random draws", "state of the generator after a step", "moved otherwise", "as it is")
-
-
-def _words(tensor: Tensor | None) -> str:
-    return "none" if tensor is None else _digest(tensor)
+        with switched_off(model, found):
+            here = _trace(model, images)
+        for (aspect, name), value in plain.items():
+            if here.get((aspect, name), "none") != value:
+                yield Difference(aspect, f"{name} without the blocks", here.get((aspect, name), "none"), value)
+    if _trace(model, images)[GENERATOR] != plain[GENERATOR]:
+        yield Difference(GENERATOR[0], f"{GENERATOR[1]} with the blocks", "moved", "as it is")
 
 
 def _summary(model: nn.Module) -> str:

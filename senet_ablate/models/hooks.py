@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,19 +26,14 @@ def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """
     gates: dict[str, Tensor] = {}
 
-    def listen(name: str) -> Any:
-        def hear(block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            gates[name] = block.excitation(inputs[0])  # type: ignore[operator]  # seen below
+    def listen(name: str, block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        gates[name] = block.excitation(inputs[0])  # type: ignore[operator]  # seen below
 
-        return hear
-
-    blocks = {name: found.block for name, found in inserts(model).items() if _method(found.block, "excitation")}
-    handles = [block.register_forward_hook(listen(name)) for name, block in blocks.items()]
-    try:
+    with ExitStack() as hooks:
+        for name, found in inserts(model).items():
+            if _method(found.block, "excitation"):
+                hooks.enter_context(found.block.register_forward_hook(partial(listen, name)))
         yield gates
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.inference_mode()
@@ -58,9 +54,9 @@ def collect(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes:
                 # Doubles from here on, on the processor: Apple's GPUs have none.
                 value = s.float().mean((2, 3)).cpu().double()
                 magnitude = s.float().abs().mean((2, 3)).cpu().double()
+                shape = (classes, value.shape[1])
                 if name not in totals:
-                    zeros = torch.zeros(classes, value.shape[1], dtype=torch.float64)
-                    totals[name] = (zeros, zeros.clone(), torch.zeros(value.shape[1], dtype=torch.float64))
+                    totals[name] = (value.new_zeros(shape), value.new_zeros(shape), value.new_zeros(shape[1]))
                 sums, squares, magnitudes = totals[name]
                 sums.index_add_(0, labels, value)
                 squares.index_add_(0, labels, value.square())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
 from senet_ablate import environment
@@ -25,7 +26,7 @@ LEAST_S = 0.2
 
 
 def stopwatches(
-    model: nn.Module, images: Mapping[str, torch.Tensor], steps: Mapping[str, torch.Tensor], *, bf16: bool, threads: int
+    model: nn.Module, images: Mapping[str, Tensor], steps: Mapping[str, Tensor], *, bf16: bool, threads: int
 ) -> dict[str, Callable[[], float]]:
     """Functions that each measure milliseconds of one kind of work, eager.
 
@@ -38,12 +39,12 @@ def stopwatches(
     """
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
 
-    def infer(x: torch.Tensor) -> None:
+    def infer(x: Tensor) -> None:
         model.eval()
         with torch.inference_mode(), torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
             model(x)
 
-    def step(x: torch.Tensor) -> None:
+    def step(x: Tensor) -> None:
         model.train()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
             loss = F.cross_entropy(model(x), torch.zeros(len(x), dtype=torch.int64, device=x.device))
@@ -51,17 +52,14 @@ def stopwatches(
         loss.backward()
         optimizer.step()
 
-    def watch(work: Callable[[torch.Tensor], None], x: torch.Tensor) -> Callable[[], float]:
+    def milliseconds(work: Callable[[Tensor], None], x: Tensor) -> float:
         timer = Timer("work(x)", globals={"work": work, "x": x}, num_threads=threads)
+        # Not `blocked_autorange`: a large overhead of its timer lets it go on for far longer than asked for.
+        once = timer.timeit(1).mean
+        return 1e3 * timer.timeit(math.ceil(LEAST_S / once)).mean
 
-        def milliseconds() -> float:
-            # Not `blocked_autorange`: a large overhead of its timer lets it go on for far longer than asked for.
-            once = timer.timeit(1).mean
-            return 1e3 * timer.timeit(math.ceil(LEAST_S / once)).mean
-
-        return milliseconds
-
-    return {name: watch(infer, x) for name, x in images.items()} | {name: watch(step, x) for name, x in steps.items()}
+    works = [(infer, images), (step, steps)]
+    return {name: partial(milliseconds, work, x) for work, batches in works for name, x in batches.items()}
 
 
 def in_turn(
@@ -95,14 +93,13 @@ def measure_latency(
     """
     channels, classes = shape
     side, batch = protocol.data.resolution, protocol.recipe.batch_size
-    one = torch.randn(1, channels, side, side, device=device).to(memory_format=torch.channels_last)
     many = torch.randn(batch, channels, side, side, device=device).to(memory_format=torch.channels_last)
+    images, steps = {"one_image": many[:1], "batch": many}, {"training_step": many}
     watches = {}
     for variant in variants:
         model = build_network(protocol.network, variant, in_channels=channels, classes=classes, resolution=side)
         model.to(device).to(memory_format=torch.channels_last)
         speed_up(model, optimisations)
-        images, steps = {"one_image": one, "batch": many}, {"training_step": many}
         watches[variant.slug] = stopwatches(model, images, steps, bf16=precision == "bf16", threads=threads)
     found = in_turn(watches, ROUNDS, tell)
     return Latency(

@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -71,54 +72,44 @@ class Insert:
 
 
 @dataclass
-class _Seen:
+class Seen:
     """What one image showed of a module: sizes of its maps, and how often it was called."""
 
     calls: int = 0
     given: tuple[int, ...] = ()
     gives: tuple[int, ...] = ()
 
-
-@contextmanager
-def _watched(model: nn.Module) -> Iterator[dict[str, _Seen]]:
-    seen = {name: _Seen() for name, _ in model.named_modules()}
-
-    def listener(name: str) -> Callable[..., None]:
-        def listen(module: nn.Module, inputs: Any, output: Any) -> None:
-            found = seen[name]
-            found.calls += 1
-            if inputs and isinstance(inputs[0], Tensor):
-                found.given = tuple(inputs[0].shape)
-            if isinstance(output, Tensor):
-                found.gives = tuple(output.shape)
-
-        return listen
-
-    handles = [module.register_forward_hook(listener(name)) for name, module in model.named_modules()]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+    def note(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Called by torch as a hook of the module."""
+        self.calls += 1
+        if inputs and isinstance(inputs[0], Tensor):
+            self.given = tuple(inputs[0].shape)
+        if isinstance(output, Tensor):
+            self.gives = tuple(output.shape)
 
 
-def run_once(model: nn.Module, *, in_channels: int, resolution: int) -> dict[str, _Seen]:
+SIDES = (8, 12, 16, 24, 32, 48, 64, 75, 96, 128, 160, 192, 224, 299)
+"""Sides of images that are tried where one is too small."""
+
+
+def run_once(model: nn.Module, *, in_channels: int, resolution: int) -> dict[str, Seen]:
     """Run one image through a network in evaluation mode and note the maps at every module; nothing is left behind.
 
     Raises:
         ValueError: the network does not take images of this size.
     """
+    seen = {name: Seen() for name, _ in model.named_modules()}
     try:
-        return _run(model, in_channels, resolution)
+        with ExitStack() as hooks:
+            for name, module in model.named_modules():
+                hooks.enter_context(module.register_forward_hook(seen[name].note))
+            pass_image(model, in_channels=in_channels, resolution=resolution)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             f"the network does not take images of {resolution}x{resolution} ({error}); use "
             f"{_smallest(model, in_channels, resolution)}, or keep its maps larger with network.unstrided"
         ) from error
-
-
-SIDES = (8, 12, 16, 24, 32, 48, 64, 75, 96, 128, 160, 192, 224, 299)
-"""Sides of images that are tried where one is too small."""
+    return seen
 
 
 def _smallest(model: nn.Module, in_channels: int, above: int) -> str:
@@ -127,15 +118,9 @@ def _smallest(model: nn.Module, in_channels: int, above: int) -> str:
     for side in SIDES:
         if side > above:
             with suppress(RuntimeError, ValueError, NotImplementedError):
-                _run(bare, in_channels, side)
+                pass_image(bare, in_channels=in_channels, resolution=side)
                 return f"data.resolution = {side}, the smallest of those tried that it takes"
     return "a larger data.resolution"
-
-
-def _run(model: nn.Module, in_channels: int, resolution: int) -> dict[str, _Seen]:
-    with _watched(model) as seen:
-        pass_image(model, in_channels=in_channels, resolution=resolution)
-    return seen
 
 
 def pass_image(model: nn.Module, *, in_channels: int, resolution: int) -> None:
@@ -161,9 +146,8 @@ def fitting_family(model: nn.Module) -> Family:
     for family in reversed(known.values()):
         if family.places["standard"][0] == "" and family.of_class is None:
             continue  # such units are in networks of many kinds
-        units = [unit for unit, _ in _units(model, family)]
-        pattern, _ = family.places["standard"]
-        if units and all(any(re.fullmatch(pattern, inner) for inner in _inside(model, unit)) for unit in units):
+        units, pattern = _units(model, family), family.places["standard"][0]
+        if units and all(_matching(model, unit, pattern) for unit in units):
             return family
     raise ValueError(
         "the network has the structure of no known family; build it with build_model from package.module:function, "
@@ -171,17 +155,18 @@ def fitting_family(model: nn.Module) -> Family:
     )
 
 
-def _units(model: nn.Module, family: Family) -> list[tuple[str, nn.Module]]:
+def _units(model: nn.Module, family: Family) -> list[str]:
     return [
-        (name, module)
+        name
         for name, module in model.named_modules()
         if re.fullmatch(family.units, name) and family.of_class in (None, type(module).__name__)
     ]
 
 
-def _inside(model: nn.Module, unit: str) -> list[str]:
-    """Names of the unit (empty) and of its modules relative to it."""
-    return [name for name, _ in model.get_submodule(unit).named_modules()]
+def _matching(model: nn.Module, unit: str, pattern: str) -> list[str]:
+    """Those of a unit (itself has the empty name) and its modules whose names within it match."""
+    inside = [name for name, _ in model.get_submodule(unit).named_modules() if re.fullmatch(pattern, name)]
+    return [f"{unit}.{name}" if name else unit for name in inside]
 
 
 def find_sites(
@@ -203,12 +188,11 @@ def find_sites(
     position = "post" if placement.position == "stage-end" else placement.position
     places = {"post": ("", "after"), **family.places}
     if position not in places:
-        why = ""
-        if position == "inner-3x3":
-            why = "; units without a 1x1 convolution after a 3x3 have no such place, use a bottleneck network"
+        inner = "; units without a 1x1 convolution after a 3x3 have no such place, use a bottleneck network"
+        why = inner if position == "inner-3x3" else ""
         raise ValueError(f"placement.position = {position!r}: this network has {', '.join(family.places)}{why}")
     pattern, side = places[position]
-    units = [name for name, _ in _units(model, family)]
+    units = _units(model, family)
     if not units:
         raise ValueError(f"network.units = {family.units!r} matches no module of {type(model).__name__}")
     if stages and len(stages) != len(units):
@@ -216,15 +200,14 @@ def find_sites(
             f"network.unit_stages has {len(stages)} numbers for {len(units)} units, {', '.join(units[:4])}, …"
         )
     seen = run_once(model, in_channels=in_channels, resolution=resolution)
-    counts: dict[int, int] = {}
+    counts: Counter[int] = Counter()
     sites: list[Site] = []
     for number, unit in enumerate(units):
         stage = stages[number] if stages else _stage(family, unit, seen[unit], resolution)
-        counts[stage] = counts.get(stage, 0) + 1
+        counts[stage] += 1
         if not placement.covers(stage):
             continue
-        inside = [inner for inner in _inside(model, unit) if re.fullmatch(pattern, inner)]
-        names = [f"{unit}.{inner}" if inner else unit for inner in inside]
+        names = _matching(model, unit, pattern)
         if _runs_its_layers(model.get_submodule(unit)):
             names = [_leaf(model, name, side) for name in names]
         if not names:
@@ -255,8 +238,7 @@ def find_sites(
             )
     placement.check_stages(counts)
     if placement.position == "stage-end":
-        last = {site.stage: site for site in sites}
-        sites = list(last.values())
+        sites = list({site.stage: site for site in sites}.values())
     return sites
 
 
@@ -288,11 +270,11 @@ def _leaf(model: nn.Module, name: str, side: Side) -> str:
     return name
 
 
-def _stage(family: Family, unit: str, seen: _Seen, resolution: int) -> int:
+def _stage(family: Family, unit: str, seen: Seen, resolution: int) -> int:
     found = re.fullmatch(family.units, unit)
     assert found is not None
-    if "stage" in found.groupdict() and found["stage"] is not None:
-        return int(found["stage"]) + family.offset
+    if number := found.groupdict().get("stage"):
+        return int(number) + family.offset
     if len(seen.gives) != 4:
         raise ValueError(f"unit {unit} gives no map (N, C, H, W), but {seen.gives}; declare network.unit_stages")
     return round(math.log2(resolution / seen.gives[-1]))
@@ -310,9 +292,9 @@ def insert(model: nn.Module, sites: list[Site], build: Callable[[Site], nn.Modul
             block.draw(seed, site.path)  # type: ignore[operator]  # seen above
         hook = Insert(site, block)
         if site.side == "replace":
-            _exchange(model, site.module, block)
+            model.set_submodule(site.module, block)
             for name in site.dropped:
-                _exchange(model, name, nn.Identity())
+                model.set_submodule(name, nn.Identity())
             block.register_forward_hook(hook.instead)
             continue
         target = model.get_submodule(site.module)
@@ -326,23 +308,18 @@ def insert(model: nn.Module, sites: list[Site], build: Callable[[Site], nn.Modul
             target.register_forward_hook(hook.after)
 
 
-def _exchange(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
-
-
 def inserts(model: nn.Module) -> dict[str, Insert]:
     """The blocks of a network by the paper's names, SE_stage_index (section 7.2), first to last."""
-    found: list[Insert] = []
-    for module in model.modules():
-        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
-            owner = getattr(hook, "__self__", None)
-            if isinstance(owner, Insert):
-                found.append(owner)
-    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
-    found.sort(key=lambda each: order[each.site.unit])
-    names = [each.site.name for each in found]
+    owners = [
+        getattr(hook, "__self__", None)
+        for module in model.modules()
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    ]
+    found = [owner for owner in owners if isinstance(owner, Insert)]
+    order = [name for name, _ in model.named_modules()]
+    found.sort(key=lambda each: order.index(each.site.unit))
+    of_name = Counter(each.site.name for each in found)
     return {
-        each.site.name if names.count(each.site.name) == 1 else f"{each.site.name}_{each.site.child[-1]}": each
+        each.site.name if of_name[each.site.name] == 1 else f"{each.site.name}_{each.site.child[-1]}": each
         for each in found
     }

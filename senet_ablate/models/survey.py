@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -35,41 +34,24 @@ CONVENTION = (
 )
 
 
-@dataclass
-class _Cost:
-    """Multiply-adds of a whole network and of what ran inside its blocks."""
+class _BlockCounter(CostCounter):
+    """A counter that tells what runs inside blocks, between a call of `enter` and one of `leave`."""
 
-    whole: int = 0
-    inside: int = 0
-    reads: int = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = (0, 0)
+        self.inside_macs = self.inside_reads = 0
 
+    def enter(self, block: nn.Module, inputs: Any) -> None:
+        self.before = (self.macs, self.reads)
 
-@contextmanager
-def _counted(blocks: list[nn.Module]) -> Iterator[_Cost]:
-    counter, cost = CostCounter(), _Cost()
-    before = (0, 0)
-
-    def enter(module: nn.Module, inputs: Any) -> None:
-        nonlocal before
-        before = (counter.macs, counter.reads)
-
-    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
-        cost.reads += counter.reads - before[1]
-        cost.inside += counter.macs - before[0] + counter.reads - before[1]
-
-    handles = [block.register_forward_pre_hook(enter) for block in blocks]
-    handles += [block.register_forward_hook(leave) for block in blocks]
-    try:
-        with counter:
-            yield cost
-    finally:
-        cost.whole = counter.macs + cost.reads
-        for handle in handles:
-            handle.remove()
+    def leave(self, block: nn.Module, inputs: Any, output: Any) -> None:
+        self.inside_macs += self.macs - self.before[0]
+        self.inside_reads += self.reads - self.before[1]
 
 
-def _parameters(modules: list[nn.Module]) -> tuple[int, int]:
-    """Parameters, and the running statistics of the batch normalisations; a counter of batches is neither."""
+def _complexity(modules: list[nn.Module], macs: int) -> Complexity:
+    """With the running statistics of batch normalisations; a counter of batches is neither parameter nor statistic."""
     params = sum(parameter.numel() for module in modules for parameter in module.parameters())
     stats = sum(
         tensor.numel()
@@ -77,20 +59,22 @@ def _parameters(modules: list[nn.Module]) -> tuple[int, int]:
         for name, tensor in module.named_buffers()
         if name.rpartition(".")[2] in ("running_mean", "running_var")
     )
-    return params, params + stats
+    return Complexity(params=params, params_with_bn_stats=params + stats, macs=macs)
 
 
 def count(
     model: nn.Module, blocks: list[nn.Module], *, in_channels: int, resolution: int
 ) -> tuple[Complexity, Complexity]:
     """Count a whole network, and its `blocks` alone, on one image (1, in_channels, resolution, resolution)."""
-    with _counted(blocks) as cost:
-        pass_image(model, in_channels=in_channels, resolution=resolution)
-    whole, added = _parameters([model]), _parameters(blocks)
-    return (
-        Complexity(params=whole[0], params_with_bn_stats=whole[1], macs=cost.whole),
-        Complexity(params=added[0], params_with_bn_stats=added[1], macs=cost.inside),
-    )
+    cost = _BlockCounter()
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.enter_context(block.register_forward_pre_hook(cost.enter))
+            hooks.enter_context(block.register_forward_hook(cost.leave))
+        with cost:
+            pass_image(model, in_channels=in_channels, resolution=resolution)
+    whole = _complexity([model], cost.macs + cost.inside_reads)
+    return whole, _complexity(blocks, cost.inside_macs + cost.inside_reads)
 
 
 def count_complexity(model: nn.Module, *, in_channels: int, resolution: int) -> Complexity:

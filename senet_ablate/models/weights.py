@@ -59,22 +59,18 @@ def build(network: Network, variant: Variant, state: State, place: str, resoluti
     Raises:
         UserError: the weights are those of another network.
     """
+    network = network.model_copy(update={"pretrained": False})
     other = f"{place}: these are not the weights of {variant.slug} on {network.backbone}, width {network.width}"
     with torch.device("meta"):
-        bare = build_backbone(network.model_copy(update={"pretrained": False}), **ANY, resolution=resolution)
+        bare = build_backbone(network, in_channels=3, classes=10, resolution=resolution)
     first, last = (f"{name}.weight" for name in ends(bare))
     shapes = [tuple(state[name].shape) if name in state else () for name in (first, last)]
     if len(shapes[0]) != 4 or len(shapes[1]) < 2 or 0 in (*shapes[0], *shapes[1]):
         raise UserError(f"{other}: {first.partition('.')[0]} or {last.partition('.')[0]} is missing")
     if wrong := [name for name, value in state.items() if value.is_complex() or value.dtype == torch.bool]:
         raise UserError(f"{other}: {wrong[0]} is {state[wrong[0]].dtype}")
-    model = build_network(
-        network.model_copy(update={"pretrained": False}),
-        variant,
-        in_channels=shapes[0][1],
-        classes=shapes[1][0],
-        resolution=resolution,
-    )
+    channels, classes = shapes[0][1], shapes[1][0]
+    model = build_network(network, variant, in_channels=channels, classes=classes, resolution=resolution)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -83,9 +79,6 @@ def build(network: Network, variant: Variant, state: State, place: str, resoluti
         raise UserError(f"{other} ({cause})") from None
     model.to(memory_format=torch.channels_last)  # as in training: sums in another order have other last bits
     return model.eval()
-
-
-ANY = {"in_channels": 3, "classes": 10}
 
 
 def check_channels(model: nn.Module, facts: DataFacts) -> None:

@@ -54,18 +54,6 @@ class History:
         return {"precision": self.precision, "devices": self.devices, "optimisations": self.optimisations}
 
 
-def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Keep the checkpoint that is there as the previous one and write a new one: at each moment there is a whole one.
-
-    Raises:
-        OSError: it cannot be written; the previous one stays.
-    """
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    move(path, RunFolder(path.parent).previous_file, inside=path.parents[1])
-    write_atomic(path, buffer.getvalue(), inside=path.parents[1])
-
-
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint; never executes what it reads.
 
@@ -81,6 +69,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content.seek(0)
     with unwarned():  # else a warning could make it a damaged file
         return torch.load(content, map_location="cpu", weights_only=True)
+
+
+def load_checkpoint(path: Path, module: AblationModule, run_id: str) -> History:
+    """Put a checkpoint's weights and curve into the module; never executes what it reads.
+
+    Returns:
+        What the run's tries up to then have spent.
+
+    Raises:
+        OSError, MemoryError: the file cannot be read.
+        Exception: the file is damaged or another run's.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint["run_id"] != run_id:
+        raise ValueError(f"a checkpoint of {checkpoint['run_id']}")
+    module.load_state_dict(checkpoint["state_dict"])
+    module.on_load_checkpoint(checkpoint)
+    old = checkpoint["history"]
+    return History(old["started"], old["precision"], old["devices"], tuple(old["levers"]), spent_s=old["wall_s"])
 
 
 def weights_bytes(model: nn.Module) -> bytes:
@@ -139,7 +146,7 @@ class EpochFiles(Checkpoint):
         due = time.monotonic() - self.saved_at >= self.cost_s / CHECKPOINT_SHARE
         if trainer.strategy.broadcast(due or last):  # the clocks of several devices need not agree
             start = time.monotonic()
-            save_checkpoint(trainer, self.folder.checkpoint_file)
+            trainer.save_checkpoint(self.folder.checkpoint_file)
             self.saved_at = time.monotonic()
             self.cost_s = self.saved_at - start
 
@@ -157,11 +164,6 @@ class EpochFiles(Checkpoint):
         checkpoint["history"] = self.history.dump()
 
 
-def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
-    """Write the trainer's state as a file that is whole or absent; the one before it is kept beside it."""
-    trainer.save_checkpoint(path)
-
-
 class WholeFiles(TorchCheckpointIO):
     """How Lightning writes a checkpoint here.
 
@@ -170,5 +172,15 @@ class WholeFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write the file and keep the one before it; the processes of a run hand their last state over in one, too."""
-        write_checkpoint(checkpoint, Path(path))
+        """Keep the file that is there as the previous one and write a new one: at each moment there is a whole one.
+
+        The processes of a run hand their last state over in one, too.
+
+        Raises:
+            OSError: it cannot be written; the previous one stays.
+        """
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        file = Path(path)
+        move(file, RunFolder(file.parent).previous_file, inside=file.parents[1])
+        write_atomic(file, buffer.getvalue(), inside=file.parents[1])

@@ -16,11 +16,7 @@ from senet_ablate.data.loaders import Loader
 from senet_ablate.models.hooks import switched_off
 from senet_ablate.models.sites import inserts
 from senet_ablate.results.gates import IDENTITY, MEAN_GATE, BlockExcitation
-from senet_ablate.results.records import (
-    CurvePoint,
-    Metrics,
-    Predictions,
-)
+from senet_ablate.results.records import CurvePoint, Metrics, Predictions
 from senet_ablate.spec.protocol import DeviceKind, Precision, Recipe
 
 TOP5_FROM_CLASSES = 20

@@ -25,14 +25,12 @@ from senet_ablate.models.sites import inserts
 from senet_ablate.results.records import CurvePoint
 from senet_ablate.spec.network import Gate, Position, Squeeze
 from senet_ablate.spec.protocol import Recipe, RunSpec, Schedule
+from senet_ablate.training.evaluation import TOP5_FROM_CLASSES
 from senet_ablate.training.schedule import ProgressLR
 
 # Lightning announces devices, ranks and itself, torch whom it ends; their processes import this file before they do so.
 for _name in ("pytorch_lightning", "lightning_fabric", "torch.multiprocessing.spawn"):
     logging.getLogger(_name).setLevel(logging.ERROR)
-
-TOP5_FROM_CLASSES = 20
-"""With fewer classes top-5 error says little and is not computed."""
 
 
 class AblationModule(pl.LightningModule):
@@ -160,31 +158,21 @@ class AblationModule(pl.LightningModule):
         Raises:
             ValueError: the network cannot carry the variant.
         """
-        network, variant, recipe, schedule = spec.network, spec.variant, spec.recipe, spec.recipe.schedule
-        factors = variant.se.model_dump() if variant.se else {}
+        variant, schedule = spec.variant, spec.recipe.schedule
         return cls(
-            network.backbone,
-            **network.model_dump(exclude_defaults=True, exclude={"backbone"}),
+            **spec.network.model_dump(exclude_defaults=True),
             se=variant.se is not None,
-            **factors,
+            **(variant.se.model_dump() if variant.se else {}),
             block=variant.block,
             settings=variant.model_dump()["settings"],
             block_source=variant.source,
+            **variant.placement.model_dump(),
             resolution=spec.data.resolution,
-            stages=variant.placement.stages,
-            position=variant.placement.position,
             num_classes=num_classes,
             in_channels=in_channels,
-            optimizer=recipe.optimizer,
-            lr=recipe.lr,
-            backbone_lr=recipe.backbone_lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            label_smoothing=recipe.label_smoothing,
+            **spec.recipe.model_dump(exclude={"batch_size", "schedule", "augmentation"}),
             schedule=schedule.kind,
             **schedule.model_dump(exclude={"kind"}),
-            epochs=recipe.epochs,
             seed=spec.seed,
         )
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from senet_ablate.errors import UserError
 from senet_ablate.files import refuse_links
@@ -97,18 +97,6 @@ class Trackers:
         self.kinds = list(run.trackers)
         self.open: dict[TrackerKind, Logger] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What goes to another process of the run: nothing that is open here."""
-        return self.__dict__ | {"open": {}}
-
-    def __enter__(self) -> Trackers:
-        """Nothing is opened before there is something to tell."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close what a run that did not come to its end has left open."""
-        self._close("aborted")
-
     def epoch(self, point: CurvePoint) -> None:
         """Tell one epoch of the curve."""
         values = point.model_dump(exclude={"epoch"})
@@ -122,11 +110,19 @@ class Trackers:
         errors = record.metrics.model_dump(exclude_none=True) if record.metrics else {}
         values = costs | {f"test_{name}": value for name, value in errors.items()}
         self._tell(lambda logger: logger.log_metrics(values, epochs))
-        self._close("success" if record.metrics else "failed")
+        self.close("success" if record.metrics else "failed")
 
-    def _close(self, status: str) -> None:
+    def close(self, status: str = "aborted") -> None:
+        """Close what is open; a run that did not come to its end is aborted."""
+
+        def finish(logger: Logger) -> None:
+            logger.finalize(status)
+            # Lightning leaves a run of W&B open, and the next one in this process would be taken for the same.
+            if end := getattr(getattr(logger, "experiment", None), "finish", None):
+                end(exit_code=int(status != "success"))
+
         self.kinds = [kind for kind in self.kinds if kind in self.open]
-        self._tell(lambda logger: _finish(logger, status))
+        self._tell(finish)
         self.kinds = []
 
     def _tell(self, say: Callable[[Logger], None]) -> None:
@@ -144,10 +140,3 @@ class Trackers:
                 cause = f"{type(error).__name__}: {error}"
                 with suppress(OSError):
                     print(f"{self.run.spec.run_id}: no longer told to {kind}: {cause}", file=sys.stderr)
-
-
-def _finish(logger: Logger, status: str) -> None:
-    logger.finalize(status)
-    # Lightning leaves a run of W&B open, and the next one in this process would be taken for the same.
-    if finish := getattr(getattr(logger, "experiment", None), "finish", None):
-        finish(exit_code=int(status != "success"))

@@ -12,7 +12,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -42,7 +42,7 @@ from senet_ablate.results.records import (
 from senet_ablate.spec.backbones import library
 from senet_ablate.spec.cost import has_closed_form, total_cost
 from senet_ablate.spec.protocol import Complexity, DataFacts, check_fit
-from senet_ablate.training.checkpoint import EpochFiles, History, WholeFiles, read_checkpoint, weights_bytes
+from senet_ablate.training.checkpoint import EpochFiles, History, WholeFiles, load_checkpoint, weights_bytes
 from senet_ablate.training.evaluation import diverged, evaluate, resolve_precision
 from senet_ablate.training.module import AblationModule
 from senet_ablate.training.request import RunRequest
@@ -74,7 +74,7 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
     resumed_at = len(module.curve) if resumed_from else None
     complexity = _complexity(request, module.model, data.facts)
     speed_up(module.model, history.optimisations)  # after it was counted: products leave out what meets the padding
-    with Trackers(request, len(module.curve)) as trackers:
+    with closing(Trackers(request, len(module.curve))) as trackers:
         if not _ended(module.curve, spec.recipe.epochs):
             several = [EndsQuietly()] if request.devices > 1 else []
             trainer = make_trainer(request, precision, [EpochFiles(folder, history, lease, trackers), *several])
@@ -108,7 +108,7 @@ def train_run(request: RunRequest, lease: Lease | None = None) -> RunRecord:
                 commit=commit,
                 dirty=dirty,
                 python=environment.python_version(),
-                libraries=environment.library_versions(_library(spec.network.backbone)),
+                libraries=environment.library_versions(library(spec.network.backbone)),
                 device=torch.cuda.get_device_name() if request.device == "cuda" else request.device,
                 cpu=environment.cpu_model(),
                 devices=request.devices,
@@ -209,12 +209,6 @@ def run_images(request: RunRequest) -> ImageDataModule:
     )
 
 
-def _library(backbone: str) -> str | None:
-    """The library of the network, where its version is not noted anyway."""
-    name = library(backbone)
-    return None if name == "torchvision" else name
-
-
 def _complexity(request: RunRequest, model: nn.Module, facts: DataFacts) -> Complexity:
     """Size and cost of the network, by formula where there is one, else as it is counted on the model itself."""
     spec = request.spec
@@ -256,25 +250,6 @@ def begin_or_resume(request: RunRequest, facts: DataFacts, now: History) -> tupl
                 )
         return module, history, path
     return new(), now, None
-
-
-def load_checkpoint(path: Path, module: AblationModule, run_id: str) -> History:
-    """Put a checkpoint's weights and curve into the module; never executes what it reads.
-
-    Returns:
-        What the run's tries up to then have spent.
-
-    Raises:
-        OSError, MemoryError: the file cannot be read.
-        Exception: the file is damaged or another run's.
-    """
-    checkpoint = read_checkpoint(path)
-    if checkpoint["run_id"] != run_id:
-        raise ValueError(f"a checkpoint of {checkpoint['run_id']}")
-    module.load_state_dict(checkpoint["state_dict"])
-    module.on_load_checkpoint(checkpoint)
-    old = checkpoint["history"]
-    return History(old["started"], old["precision"], old["devices"], tuple(old["levers"]), spent_s=old["wall_s"])
 
 
 def make_trainer(

@@ -21,6 +21,7 @@ from senet_ablate.blocks.constant import Constant
 from senet_ablate.blocks.contract import SIDE, Subject, first_factor
 from senet_ablate.blocks.coordinate import CoordinateAttention
 from senet_ablate.blocks.counter import CostCounter
+from senet_ablate.blocks.eca import EfficientChannelAttention
 from senet_ablate.blocks.ese import EffectiveSE
 from senet_ablate.blocks.fca import FrequencyAttention
 from senet_ablate.blocks.gc import GlobalContext
@@ -32,8 +33,8 @@ from senet_ablate.blocks.sk import SelectiveKernel
 from senet_ablate.blocks.srm import StyleRecalibration
 
 FILES = (
-    *("bam", "cbam", "constant", "coordinate", "counter", "ese", "fca", "gc", "ge", "mobilenet_se", "se_var", "simam"),
-    *("sk", "srm", "contract"),
+    *("bam", "cbam", "constant", "coordinate", "counter", "eca", "ese", "fca", "gc", "ge", "mobilenet_se", "se_var"),
+    *("simam", "sk", "srm", "contract"),
 )
 
 
@@ -127,6 +128,11 @@ def gc_pair(channels):
     return ours, copied(ours, other, pairs)
 
 
+def eca_pair(channels):
+    ours = built(EfficientChannelAttention, channels=channels)
+    return ours, copied(ours, theirs.EcaModule(channels), {"conv": "conv"})
+
+
 def ese_pair(channels):
     ours = built(EffectiveSE, channels=channels)
     return ours, copied(ours, theirs.EffectiveSEModule(channels), {"fc": "fc"})
@@ -159,6 +165,7 @@ def sk_pair(channels):
 PAIRS = {
     "cbam": cbam_pair,
     "gc": gc_pair,
+    "eca": eca_pair,
     "ese": ese_pair,
     "mobilenet_se": mobilenet_pair,
     "coordinate": coordinate_pair,
@@ -341,6 +348,8 @@ CLOSED_FORMS = {
         lambda c, h, p: (3 * c * (h // 2) + 3 * (h // 2) + 2 * c, 2 * c * (h // 2) * 2 * SIDE, 2 * c * p),
     ),
     "simam": (SimAM, {}, lambda c, h, p: (0, 0, 2 * c * p)),
+    # Eq. 12's kernel has 5 weights for 128 to 1,024 channels and 7 for 2,048.
+    "eca": (EfficientChannelAttention, {}, lambda c, h, p: (7 if c == 2048 else 5, (7 if c == 2048 else 5) * c, c * p)),
     "ese": (EffectiveSE, {}, lambda c, h, p: (c**2 + c, c**2, c * p)),
     "mobilenet_se": (MobileNetSE, {}, lambda c, h, p: (8 * c * h + 4 * h + c, 8 * c * h, c * p)),
     "se_var 1": (SEVariant, {"form": 1}, lambda c, h, p: (0, 0, c * p)),
@@ -478,6 +487,7 @@ def test_sk_is_not_negative_so_the_relu_that_follows_changes_nothing():
         (FrequencyAttention, {"channels": 64, "size": 7, "frequencies": 32}, "frequencies = 32"),
         (CoordinateAttention, {"channels": 64, "reduction": 2.5}, "reduction = 2.5: expected an integer"),
         (MobileNetSE, {"channels": 64, "reduction": "4"}, "reduction = '4': expected an integer"),
+        (EfficientChannelAttention, {"channels": 8, "kernel": 4}, "kernel = 4 has no middle"),
         (SimAM, {"channels": 64, "e_lambda": 0}, "e_lambda = 0: expected a number above 0"),
         (SimAM, {"channels": 64, "size": 1}, "simam on maps of 1x1"),
         (StyleRecalibration, {"channels": 64, "size": 1}, "srm on maps of 1x1"),

@@ -1,10 +1,9 @@
-"""Under test: the ECA block by hand and against timm's, in networks of every place."""
+"""Under test: the ECA block by hand, and in networks of every place; test_attention_blocks has it against timm's."""
 
 from typing import get_args
 
 import pytest
 import torch
-from timm.layers import EcaModule
 
 from senet_ablate.blocks.eca import EfficientChannelAttention, kernel_length
 from senet_ablate.models.build import build_network
@@ -44,30 +43,6 @@ def test_what_a_channel_is_given_is_a_weighted_sum_of_its_neighbours():
     torch.testing.assert_close(block(x), x * torch.sigmoid(by_hand)[:, None, None])
 
 
-@pytest.mark.parametrize("channels", [8, 24, 64, 256, 2048])
-def test_outputs_and_gradients_are_those_of_timm(channels):
-    ours, theirs = block_of(channels), EcaModule(channels).double()
-    theirs.conv.weight.data = ours.conv.weight.detach().clone()
-    x = torch.randn(3, channels, 5, 4, dtype=torch.double)
-    found = []
-    for block in (ours, theirs):
-        own = x.clone().requires_grad_()
-        out = block(own)
-        out.square().sum().backward()
-        found.append((out.detach(), own.grad, block.conv.weight.grad))
-    for mine, other in zip(*found, strict=True):
-        torch.testing.assert_close(mine, other)
-
-
-def test_backward_agrees_with_finite_differences():
-    block = block_of(4, kernel=3)
-    x = torch.randn(2, 4, 2, 2, dtype=torch.double, requires_grad=True)
-    weight = block.conv.weight.detach().clone().requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda x, w: torch.func.functional_call(block, {"conv.weight": w}, (x,)), (x, weight)
-    )
-
-
 def test_first_weights_are_keyed_by_seed_and_name():
     def weights(state, variant=ECA, seed=3):
         torch.manual_seed(state)  # what the shared generator would have given does not matter
@@ -80,14 +55,6 @@ def test_first_weights_are_keyed_by_seed_and_name():
     assert not any(torch.equal(one[name], apart[name]) for name in kernels)
     assert not torch.equal(one[kernels[0]], one[kernels[1]]), "one key for each place"
     assert all(torch.equal(value, one[name]) for name, value in weights(9, Variant()).items())
-
-
-def test_it_costs_its_kernel():
-    added = survey(WIDTH_8, ECA, **TASK).added
-    # Blocks see 32, 64, 128 and 256 channels, on maps of 8, 4, 2 and 1 pixels a side.
-    sites = [(32, 3, 64), (64, 3, 16), (128, 5, 4), (256, 5, 1)]
-    assert added.params == sum(kernel for _, kernel, _ in sites)
-    assert added.macs == sum(kernel * channels + channels * pixels for channels, kernel, pixels in sites)
 
 
 @pytest.mark.parametrize("position", [name for name in get_args(Position) if name != "replace-3x3"])
@@ -120,11 +87,6 @@ def test_a_resnet_50_has_the_weights_of_equation_12_or_of_the_abstract(settings,
 def test_a_setting_that_it_does_not_have_is_refused(key, value):
     with pytest.raises(ValueError, match=f"block 'eca' has no setting '{key}'; .*kernel"):
         build_network(WIDTH_8, Variant(block="eca", settings={key: value}), **TASK)
-
-
-def test_a_kernel_without_a_middle_is_refused():
-    with pytest.raises(ValueError, match="kernel = 4 has no middle"):
-        EfficientChannelAttention(8, kernel=4)
 
 
 def test_it_is_named_by_what_it_is():

@@ -66,7 +66,7 @@ def test_digits_are_the_same_each_time(digits: LoadedData) -> None:
     again = load_data(DIGITS, None)
     assert again.facts == digits.facts
     assert torch.equal(again.train.images, digits.train.images)
-    assert load_data_once(DIGITS, None, False, None) is load_data_once(DIGITS, None, False, None)
+    assert load_data_once(DIGITS, None, False) is load_data_once(DIGITS, None, False)
 
 
 def test_a_larger_validation_share_leaves_images_and_fingerprint(digits: LoadedData) -> None:

@@ -11,10 +11,8 @@ import torch
 from helpers import all_pixels, image_folder, random_image, spoil_header
 from PIL import Image
 
-import senet_ablate.data.folders
+import senet_ablate.data.reading
 from senet_ablate.data.datasets import load_data
-from senet_ablate.data.folders import list_folder
-from senet_ablate.data.module import ImageDataModule
 from senet_ablate.errors import UserError
 from senet_ablate.spec.protocol import DataConfig
 
@@ -24,13 +22,13 @@ pytestmark = pytest.mark.usefixtures("decode_cache")
 
 
 def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    read, decoded = senet_ablate.data.folders.read_marked, []
+    read, decoded = senet_ablate.data.reading.read_marked, []
 
-    def counting(path: Path) -> Image.Image:
+    def counting(path: Path, *, small: bool) -> tuple[Image.Image, frozenset[str]]:
         decoded.append(path)
-        return read(path)
+        return read(path, small=small)
 
-    monkeypatch.setattr(senet_ablate.data.folders, "read_marked", counting)
+    monkeypatch.setattr(senet_ablate.data.reading, "read_marked", counting)
     return decoded
 
 
@@ -128,17 +126,6 @@ def test_a_byte_at_either_end_or_in_the_middle_of_a_streamed_file_counts(tmp_pat
     assert load_data(CONFIG, root, stream=True).facts.fingerprint != first.fingerprint
 
 
-def test_a_study_of_before_contents_counted_goes_on_and_only_on_its_own_files(tmp_path: Path) -> None:
-    root = image_folder(tmp_path / "images")
-    former = list_folder(root).fingerprint("names and sizes")
-    data = load_data(CONFIG, root, stream=True, known=former)
-    assert data.facts.fingerprint == former
-    assert load_data(CONFIG, root, stream=True, known="another").facts.fingerprint not in (former, "another")
-    assert ImageDataModule(CONFIG, path=root, stream=True, fingerprint=former).num_classes == 2
-    random_image(0, 9, 9).save(root / "test" / "cat" / "0.png")
-    assert load_data(CONFIG, root, stream=True, known=former).facts.fingerprint != former
-
-
 def test_a_failed_decode_leaves_nothing_and_the_next_one_succeeds(
     tmp_path: Path, decode_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,11 +136,11 @@ def test_a_failed_decode_leaves_nothing_and_the_next_one_succeeds(
         load_data(CONFIG, root)
     assert list(decode_cache.iterdir()) == []
 
-    def interrupted(path: Path) -> Image.Image:
+    def interrupted(path: Path, *, small: bool) -> Image.Image:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(senet_ablate.data.folders, "read_marked", interrupted)
+        patch.setattr(senet_ablate.data.reading, "read_marked", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_data(CONFIG, root)
     assert list(decode_cache.iterdir()) == []

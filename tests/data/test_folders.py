@@ -17,9 +17,9 @@ from helpers import PROTOCOL, image_folder, random_image, spoil_header
 from PIL import Image
 
 import senet_ablate.data.datasets
-import senet_ablate.data.folders
+import senet_ablate.data.reading
 from senet_ablate.data.datasets import LoadedData, load_data
-from senet_ablate.data.folders import counted, list_folder
+from senet_ablate.data.folders import list_folder
 from senet_ablate.data.inspect import inspect_folder
 from senet_ablate.data.loaders import EpochSampler, FileSplit, ResidentSplit
 from senet_ablate.errors import UserError
@@ -263,16 +263,13 @@ def test_what_pillow_warns_of_has_the_name_of_the_file(
 
 def test_while_images_are_read_it_is_said_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(step=25.0)
-    monkeypatch.setattr(senet_ablate.data.folders, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    told: list[str] = []
-    assert list(counted("abcdefgh", 8, told.append)) == list("abcdefgh")
-    # 25 s between two looks at the clock, and one look more for each line
-    assert told == ["3 of 8 images read", "6 of 8 images read"]
+    monkeypatch.setattr(senet_ablate.data.reading, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     root = image_folder(tmp_path / "images")
     for stream in (False, True):
-        told.clear()
+        told: list[str] = []
         load_data(CONFIG, root, stream=stream, announce=told.append)
-        assert "3 of 8 images read" in told
+        # 8 images train and 4 test; 25 s between two looks at the clock, and one look more for each line
+        assert told[1:] == ["3 of 8 images read", "6 of 8 images read", "3 of 4 images read"]
 
 
 def test_a_file_of_another_kind_is_skipped_counted_and_named(
@@ -384,7 +381,7 @@ def test_files_are_checked_once_and_again_when_a_file_was_mended(
     first = load_data(CONFIG, root, stream=True)
     assert first.facts.skipped == 1
     with monkeypatch.context() as patch:
-        patch.setattr(senet_ablate.data.folders, "read_marked", None)
+        patch.setattr(senet_ablate.data.reading, "read_marked", None)
         assert load_data(CONFIG, root, stream=True).facts == first.facts
     path.write_bytes(whole)
     os.utime(path, ns=(10**18, 10**18))

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from senet_ablate.data.datasets import load_data
 from senet_ablate.data.layout import find_layout
-from senet_ablate.data.transforms import TURNS, read_marked
+from senet_ablate.data.reading import TURNS, read_marked
 from senet_ablate.errors import UserError
 from senet_ablate.spec.protocol import DataConfig
 

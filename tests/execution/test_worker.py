@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import FACTS, PROTOCOL, SE
+from pytorch_lightning import Trainer
 from test_local import request
 
 from senet_ablate import files
@@ -216,7 +217,7 @@ class CutOffError(Exception):
 def cut_off(tmp_path_factory: pytest.TempPathFactory) -> RunRequest:
     """A run of five epochs that ended after the third, and was noted as failed; with a checkpoint of each epoch."""
     one = request(tmp_path_factory.mktemp("cut"), 0, epochs=5)
-    save = checkpoint.save_checkpoint
+    save = Trainer.save_checkpoint
 
     def save_then_end(trainer, path):
         save(trainer, path)
@@ -224,7 +225,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> RunRequest:
             raise CutOffError("in the middle")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "save_checkpoint", save_then_end)
+        patch.setattr(Trainer, "save_checkpoint", save_then_end)
         patch.setattr(checkpoint, "CHECKPOINT_SHARE", float("inf"))
         assert attempt(one).cause == "CutOffError: in the middle"
     assert names(one.folder.path) == ["failure.json", "last.ckpt", "previous.ckpt", "progress.csv"]
@@ -314,14 +315,14 @@ def test_a_checkpoint_of_another_doer_is_not_taken_for_the_end_of_this_one(
 ) -> None:
     """Who was stopped while writing a checkpoint, for longer than a lease lasts, puts it there when he goes on."""
     late = interrupted.folder.checkpoint_file.read_bytes()
-    save = checkpoint.save_checkpoint
+    save = Trainer.save_checkpoint
 
     def save_and_be_overwritten(trainer, path: Path) -> None:
         save(trainer, path)
         path.write_bytes(late)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_checkpoint", save_and_be_overwritten)
+        patch.setattr(Trainer, "save_checkpoint", save_and_be_overwritten)
         assert attempt(interrupted).kind == "busy"
     assert not interrupted.folder.record_file.exists()
     assert attempt(interrupted).kind == "finished"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from senet_ablate.blocks.se import SqueezeExcitation
+from senet_ablate.blocks.se import GATES, SqueezeExcitation
 from senet_ablate.models.build import build_network
 from senet_ablate.models.sites import inserts
 from senet_ablate.models.survey import count, count_complexity
@@ -48,7 +48,7 @@ def test_grouped_convolution_uses_each_weight_once_per_place():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("gate", ["sigmoid", "tanh", "relu"])
+@pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize(
     ("squeeze", "macs"),
     [

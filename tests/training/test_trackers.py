@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from helpers import PLAIN, PROTOCOL
+from pytorch_lightning import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from senet_ablate.cli.main import main
 from senet_ablate.errors import UserError
 from senet_ablate.results.records import RunRecord, read_curve
 from senet_ablate.results.store import RunFolder
-from senet_ablate.training import checkpoint, trackers
+from senet_ablate.training import trackers
 from senet_ablate.training.request import RunRequest, TrackerKind
 from senet_ablate.training.trackers import MAKERS, check_trackers
 from senet_ablate.training.train import train_run
@@ -66,7 +67,7 @@ def test_tensorboard_has_the_curve_and_what_the_run_came_to(root: Path) -> None:
 
 
 def test_a_run_taken_up_again_has_each_epoch_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = checkpoint.save_checkpoint
+    save = Trainer.save_checkpoint
     saved = []
 
     def save_once(*arguments: Any) -> None:
@@ -75,7 +76,7 @@ def test_a_run_taken_up_again_has_each_epoch_once(root: Path, monkeypatch: pytes
         saved.append(save(*arguments))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_checkpoint", save_once)
+        patch.setattr(Trainer, "save_checkpoint", save_once)
         with pytest.raises(InterruptedError):
             train(root, "tensorboard")
     assert [step for step, _ in in_tensorboard(root)["lr"]] == [1, 2]

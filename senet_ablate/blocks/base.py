@@ -1,6 +1,22 @@
-"""Settings that several blocks have, checked: counts, and the hidden width C // r that most take from SE."""
+"""What blocks have in common: a map scaled by its gate, and the checks of their settings."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class GatedBlock(nn.Module, ABC):
+    """A block that scales its map by a gate, x * excitation(x): (N, C, H, W) to the same."""
+
+    @abstractmethod
+    def excitation(self, x: Tensor) -> Tensor:
+        """The gate of a map, of a shape that multiplies it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The scaled map."""
+        return x * self.excitation(x)
 
 
 def check_count(name: str, value: object, paper: int) -> None:
