@@ -16,7 +16,7 @@ from senet_ablate.cli.console import say, show_table, show_text
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.files import decode, read_file, rewrite
 from senet_ablate.results.plan import Selection, earlier_blocks
-from senet_ablate.results.store import Study
+from senet_ablate.results.store import Study, studies
 from senet_ablate.spec.ablation import Ablation
 
 
@@ -247,7 +247,6 @@ def verify(names: tuple[str, ...], results: Path) -> None:
     \b
     senet-ablate verify digits-reference
     """
-    from senet_ablate.results.verify import studies
     from senet_ablate.results.verify import verify as check
 
     known = {study.name: study for study in studies(results)}

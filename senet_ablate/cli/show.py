@@ -11,8 +11,7 @@ from senet_ablate.cli.completion import complete_runs
 from senet_ablate.cli.console import make_grid, say, show_grid
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.results.records import RunRecord
-from senet_ablate.results.store import RUN_NAME, RunFolder, Study
-from senet_ablate.results.verify import studies
+from senet_ablate.results.store import RUN_NAME, RunFolder, Study, studies
 from senet_ablate.results.worklist import duration
 
 

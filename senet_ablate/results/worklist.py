@@ -11,7 +11,7 @@ from pathlib import Path
 from senet_ablate.errors import UserError
 from senet_ablate.results.networks import Networks
 from senet_ablate.results.records import RunRecord, StudyPin
-from senet_ablate.results.store import Study
+from senet_ablate.results.store import Study, studies
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.protocol import (
     CHANNELS_AND_CLASSES,
@@ -170,16 +170,12 @@ def estimate(plan: Plan, protocol: Protocol, pace: Pace | None, workers: int) ->
 
 
 def _finished(results: Path) -> list[tuple[RunRecord, StudyPin]]:
-    records = []
-    for root in sorted({file.parents[1] for file in results.glob("*/*/record.json")}):
-        with suppress(UserError):  # a damaged record of some study is that study's to tell
-            pin = Study(root).pin()
-            for file in sorted(root.glob("*/record.json")) if pin else ():
-                with suppress(UserError):
-                    record = Study(root).run(file.parent.name).record()
-                    if record is not None and pin is not None:
-                        records.append((record, pin))
-    return records
+    found = []
+    for study in studies(results):
+        with suppress(UserError):  # what is damaged in some study is that study's to tell
+            pin = study.pinned()
+            found += [(record, pin) for record in study.readable()]
+    return found
 
 
 def _same_work(spec: RunSpec, protocol: Protocol) -> bool:

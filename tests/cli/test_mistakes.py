@@ -135,7 +135,7 @@ def test_numbers_with_which_nobody_can_count_make_a_record_damaged(study: Study)
     folder = write_sound(study, SE, 0)
     for place, number in (("complexity", {"macs": 10**400}), ("provenance", {"wall_s": 1e308})):
         folder.record_file.write_text(json.dumps(HONEST | {place: HONEST[place] | number}))
-        assert "damaged record" in examine(folder, study.pin())[0]
+        assert "damaged: " in examine(folder, study.pin())[0]
         find_pace(PROTOCOL, study.root.parent)
 
 

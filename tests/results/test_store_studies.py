@@ -188,4 +188,4 @@ def test_a_damaged_record_among_a_studys_is_named(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(UserError) as caught:
         study.records()
-    assert str(caught.value).startswith(f"{path}: damaged record")
+    assert str(caught.value).startswith(f"{path}: damaged: ")
