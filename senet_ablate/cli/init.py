@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from senet_ablate.cli.console import make_grid, say, show_grid, tell
+from senet_ablate.cli.console import RIGHT, TEXT, say, show_grid, tell
 from senet_ablate.cli.options import Finite, Place, options
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
@@ -112,16 +112,11 @@ def init(data: Path, split: float | None, listed: Path | None, weights: Path | N
 def _show(found: Inspection) -> None:
     """What was found: a table of classes and parts, then a line for whatever is worth knowing."""
     layout = found.layout
-    titles = {part: part or "images" for part in layout.files}
     say(f"{len(found.photos)} images in {len(found.classes)} classes")
-    grid = make_grid()
-    grid.add_column("class", overflow="fold")
-    for title in titles.values():
-        grid.add_column(title, justify="right")
-    for label in found.classes:
-        grid.add_row(label, *(str(found.count(part, label)) for part in titles))
-    grid.add_row("all", *(str(len(found.of(part))) for part in titles))
-    show_grid(grid)
+    rows = [(label, *(str(found.count(part, label)) for part in layout.files)) for label in found.classes]
+    rows.append(("all", *(str(len(found.of(part))) for part in layout.files)))
+    titles = [part or "images" for part in layout.files]
+    show_grid("", {"class": TEXT} | dict.fromkeys(titles, RIGHT), rows)
     for notice in layout.notices:
         say(notice)
     if layout.tools:

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from senet_ablate.cli import options as opt
 from senet_ablate.cli.completion import complete_networks
-from senet_ablate.cli.console import say, show_text, tell
+from senet_ablate.cli.console import say, show_frame, tell
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.loading import all_ablations, declarations_dir
@@ -89,7 +89,7 @@ def excitation(classes: str | None, **call: Any) -> None:
         shown = choose_classes(looked.images.facts, wanted)
         every = {name: number for number, name in enumerate(looked.images.facts.class_names)}
         files = write_excitation(looked.folder, looked.words, looked.blocks, shown, choose_pair(shown), every)
-        show_text(looked.words[0], printed(block_table(looked.blocks)).drop(columns="stage"))
+        show_frame(looked.words[0], printed(block_table(looked.blocks)).drop(columns="stage"))
         say(f"wrote {len(files)} files to {looked.folder}")
 
 
@@ -111,7 +111,7 @@ def prune(**call: Any) -> None:
         with Console(stderr=True).status("evaluating with each stage switched off"):
             table = prune_table(looked.subject.model, looked.images.loader, looked.blocks)
         files = write_pruning(looked.folder, looked.words, table)
-        show_text(looked.words[0], printed_pruning(table))
+        show_frame(looked.words[0], printed_pruning(table))
         say(f"wrote {len(files)} files to {looked.folder}")
 
 

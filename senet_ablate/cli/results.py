@@ -12,7 +12,7 @@ import click
 
 from senet_ablate.cli import options as opt
 from senet_ablate.cli.completion import complete_studies
-from senet_ablate.cli.console import say, show_table, show_text
+from senet_ablate.cli.console import say, show_frame, show_table
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.files import decode, read_file, rewrite
 from senet_ablate.results.plan import Selection, earlier_blocks
@@ -150,7 +150,7 @@ def _summary(names: tuple[str, ...], finding: str | None, directory: Path, resul
     found = summarise([assess(declared_tables(directory, [], study), study) for study in studies], finding)
     files = write_summary(found, home)
     text = printed_summary(found)
-    show_text(found.effects[0].statement, text.drop(columns=["data", "network", "epochs"]))
+    show_frame(found.effects[0].statement, text.drop(columns=["data", "network", "epochs"]))
     for line in (conclusion(found), *remarks(found), f"wrote {len(files)} files to {home}"):
         say(line)
 
@@ -169,9 +169,9 @@ def _series(name: str, directory: Path, results: Path, home: Path) -> None:
     assessments = {each: assess(tables, study) for each, study in begun.items()}
     found = judge_series(chosen, assessments, declared.printed_gains(directory, chosen.studies))
     files = write_series(found, home)
-    show_text(chosen.title, printed_gains(found).drop(columns=["data", "network", "epochs"]))
+    show_frame(chosen.title, printed_gains(found).drop(columns=["data", "network", "epochs"]))
     if found.findings:
-        show_text("Findings about the series", printed_findings(found))
+        show_frame("Findings about the series", printed_findings(found))
     for line in (*remarks(found), f"wrote {len(files)} files; the page to open: {home / 'index.html'}"):
         say(line)
 

@@ -8,7 +8,7 @@ import click
 
 from senet_ablate.cli import options as opt
 from senet_ablate.cli.completion import complete_runs
-from senet_ablate.cli.console import make_grid, say, show_grid
+from senet_ablate.cli.console import NAME, TEXT, say, show_grid
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.results.records import RunRecord
 from senet_ablate.results.store import RUN_NAME, RunFolder, Study, studies
@@ -38,13 +38,7 @@ def show(name: str, study: str | None, results: Path) -> None:
     else:
         lines["unfinished"] = "not one epoch yet"
     lines["files"] = ", ".join(sorted(path.name for path in folder.path.iterdir() if path.name[0] != "."))
-    grid = make_grid()
-    grid.show_header = False
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for key, text in lines.items():
-        grid.add_row(key, text)
-    show_grid(grid)
+    show_grid("", {"what": NAME, "value": TEXT}, lines.items(), headed=False)
     if record is None and failure is not None and failure.traceback:
         say(failure.traceback)
 
