@@ -20,7 +20,7 @@ from senet_ablate.cli.console import headline, say, show_declarations, show_plan
 from senet_ablate.cli.results import _report
 from senet_ablate.errors import UserError
 from senet_ablate.execution import machine
-from senet_ablate.execution.coordination import ExecutorKind
+from senet_ablate.execution.executor import ExecutorKind
 from senet_ablate.execution.machine import OPTIMISATIONS
 from senet_ablate.results.plan import Selection, earlier_blocks, planned_seeds, settle_plan
 from senet_ablate.results.store import Study
@@ -220,15 +220,14 @@ def run(
     ends_at = began + (time_s or math.inf)
     chosen = opt.choose(**choice)
     tell(f"study {chosen.study.name}, protocol {chosen.protocol.name}, results in {chosen.study.root}; loading")
-    from senet_ablate.execution import driver  # a second
+    from senet_ablate.execution import driver, local  # a second
     from senet_ablate.training.trackers import check_trackers
 
     check_trackers(trackers)
     left_out = list(OPTIMISATIONS) if "all" in without else without
-    call = driver.Call(executor, executor_options, device, jobs, devices_per_run, threads, left_out)
     if executor == "local" and (chosen.study.pin() is None or _plan(chosen, seeds).todo):
-        driver.warm_up()
-    engine = driver.set_up(call, tell)
+        local.warm_up()
+    engine = driver.set_up(executor, executor_options, device, jobs, devices_per_run, threads, left_out, tell)
     with machine.shared(tell) if executor == "local" else nullcontext():
         if executor == "local":  # jobs elsewhere go on without their driver
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -284,9 +283,8 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
     tell(f"{done}; training {len(todo)} on {resources.device}, {engine.where(len(todo))}")
     pin = chosen.study.pin()
     try:
-        summary = driver.execute(
-            engine.start, todo, planned, Console(stderr=True), ends_at, partial(chosen.study.keep, pin)
-        )
+        keep = partial(chosen.study.keep, pin)
+        summary = driver.execute(engine.executor, todo, planned, Console(stderr=True), ends_at, keep)
     except KeyboardInterrupt:
         tell("stopped; finished runs are kept, the same command continues the others")
         return opt.INTERRUPTED

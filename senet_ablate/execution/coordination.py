@@ -1,36 +1,21 @@
-"""What an executor is, and how drivers share a study."""
+"""How drivers share a study, and what of it a call has time for."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal, Protocol
 
-from senet_ablate.errors import UserError
+from senet_ablate.execution.executor import Executor, Fits
 from senet_ablate.results.lease import Watch, discard_dead
-from senet_ablate.training.request import Event, RunRequest, is_done
-
-ExecutorKind = Literal["local", "slurm", "ray"]
-
-
-Fits = Callable[[RunRequest], bool]
-"""Says of a run, when its turn comes, whether to begin it."""
-
-
-class Executor(Protocol):
-    """Does runs somewhere. Events are for the display; what counts is in the runs' folders."""
-
-    def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
-        """Do all runs, yielding events as they happen and None at least every half second."""
-
+from senet_ablate.training.request import Event, RunRequest, is_found
 
 LOOK_S = 0.5
 """Seconds between two looks at the runs that others do."""
 
 
-def share(executor: Executor, requests: Sequence[RunRequest]) -> Generator[Event | None]:
+def share(executor: Executor, requests: Sequence[RunRequest], fits: Fits) -> Generator[Event | None]:
     """Do all runs, but those that another driver does; these are waited for when nothing else is left to do.
 
     A run that another driver has finished is told as `found`; one that it dropped is done here. Ends when every run
@@ -40,7 +25,7 @@ def share(executor: Executor, requests: Sequence[RunRequest]) -> Generator[Event
     todo, waiting = list(requests), dict[str, RunRequest]()
     try:
         while todo or waiting:
-            for event in executor.execute(todo) if todo else ():
+            for event in executor.execute(todo, fits) if todo else ():
                 if event is None:
                     for request in waiting.values():
                         watch.look(request.folder.path)
@@ -53,7 +38,7 @@ def share(executor: Executor, requests: Sequence[RunRequest]) -> Generator[Event
                 if not free:
                     continue
                 del waiting[run_id]
-                if _is_found(request):
+                if is_found(request):
                     yield Event("found", request)
                 else:
                     todo.append(replace(request, overdue=state))
@@ -64,13 +49,6 @@ def share(executor: Executor, requests: Sequence[RunRequest]) -> Generator[Event
         for request in requests:  # of workers that ended with this driver: others need not find out by waiting
             with suppress(OSError):
                 discard_dead(request.folder.path)
-
-
-def _is_found(request: RunRequest) -> bool:
-    try:
-        return is_done(request)
-    except UserError:  # damaged: the run's own try tells it
-        return False
 
 
 class TimeLimit:

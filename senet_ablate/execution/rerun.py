@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +18,7 @@ from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler, Loader, Split
 from senet_ablate.errors import UserError
 from senet_ablate.execution import driver
+from senet_ablate.execution.local import local_executor, warm_up
 from senet_ablate.execution.machine import OPTIMISATIONS, Machine, share_out
 from senet_ablate.files import ARRAY_LIMIT, WEIGHTS_LIMIT, write_atomic
 from senet_ablate.models.pretrained import State, read_weights
@@ -85,14 +85,14 @@ def train_again(
     """
     then = record.provenance
     left_out = [] if then.levers is None else [name for name in OPTIMISATIONS if name not in then.levers]
-    driver.warm_up()
+    warm_up()
     resources = share_out(machine, 1, then.devices, then.threads, left_out)
     planned = ArmPlan(arm=arm, rows=(), complexity=record.complexity, runs=(record.spec,))
     plan = Plan(arms=(planned,), done=frozenset())
     with TemporaryDirectory() as scratch:
         study = Study(Path(scratch).resolve())
         todo = driver.requests(plan, study, data_path, record.data_fingerprint, resources, keep_weights=True)
-        summary = driver.execute(partial(driver.local_executor, resources), todo, plan, Console(stderr=True))
+        summary = driver.execute(local_executor(resources.environments), todo, plan, Console(stderr=True))
         if summary.failed:
             raise UserError(f"{record.run_id} could not be trained again: {summary.failed[record.run_id]}")
         again = study.run(record.run_id)

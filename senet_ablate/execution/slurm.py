@@ -21,8 +21,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from senet_ablate.errors import UserError
-from senet_ablate.execution import local
-from senet_ablate.execution.cluster import NodeOptions, Watch, checkpoint_mark, do, failed, run_cpus, run_gpus
+from senet_ablate.execution import executor
+from senet_ablate.execution.cluster import NodeOptions, do, run_cpus, run_gpus
+from senet_ablate.execution.executor import TRIES, Executor, checkpoint_mark, failed
 from senet_ablate.execution.machine import Resources
 from senet_ablate.files import refuse_links
 from senet_ablate.training.request import Event, RunRequest
@@ -81,7 +82,7 @@ class Resumed:
         from submitit.helpers import DelayedSubmission
 
         fruitless = self.fruitless + 1 if checkpoint_mark(request) == self.mark else 0
-        if fruitless >= local.TRIES:
+        if fruitless >= TRIES:
             raise UserError(
                 f"its Slurm job ended {fruitless} times before an epoch did; give it more time with "
                 "--executor-option minutes=…"
@@ -89,7 +90,9 @@ class Resumed:
         return DelayedSubmission(Resumed(fruitless), request)
 
 
-def slurm_executor(options: SlurmOptions, resources: Resources, jobs: int | None, say: Callable[[str], None]) -> Watch:
+def slurm_executor(
+    options: SlurmOptions, resources: Resources, jobs: int | None, say: Callable[[str], None]
+) -> Executor:
     """The executor that hands runs to Slurm as arrays of jobs, of which `jobs` are at work at a time.
 
     Raises:
@@ -102,7 +105,7 @@ def slurm_executor(options: SlurmOptions, resources: Resources, jobs: int | None
     for command in ("sbatch", "srun", "squeue", "scancel"):
         if shutil.which(command) is None:
             raise UserError(f"--executor slurm: no {command} on this machine; call this where jobs are submitted")
-    return Watch(lambda requests: SlurmQueue(requests[0].folder.path.parent, options, resources, jobs, say))
+    return Executor(lambda requests: SlurmQueue(requests[0].folder.path.parent, options, resources, jobs, say))
 
 
 class SlurmQueue:
@@ -153,8 +156,8 @@ class SlurmQueue:
                     f"(to end them: scancel --name={shlex.quote(self._name)})"
                 )
                 told = True
-            for _ in range(max(1, round(QUEUE_S / local.TICK_S))):
-                time.sleep(local.TICK_S)
+            for _ in range(max(1, round(QUEUE_S / executor.TICK_S))):
+                time.sleep(executor.TICK_S)
                 yield None
 
     def submit(self, requests: Sequence[RunRequest]) -> None:
@@ -166,18 +169,18 @@ class SlurmQueue:
         self._folder.mkdir(parents=True, exist_ok=True)
         for start in range(0, len(requests), ARRAY):
             part = requests[start : start + ARRAY]
-            executor = submitit.SlurmExecutor(self._folder, max_num_timeout=REQUEUES)
-            executor.update_parameters(**self._parameters, array_parallelism=self._at_once or len(part))
+            arrays = submitit.SlurmExecutor(self._folder, max_num_timeout=REQUEUES)
+            arrays.update_parameters(**self._parameters, array_parallelism=self._at_once or len(part))
             try:
-                jobs = executor.map_array(Resumed(), part)
+                jobs = arrays.map_array(Resumed(), part)
             except (FailedJobError, FailedSubmissionError, OSError) as error:
                 raise UserError(f"--executor slurm: Slurm refuses the jobs: {error}") from None
             self._jobs |= {job.job_id: (job, request) for job, request in zip(jobs, part, strict=True)}
         self._ask = time.monotonic() + QUEUE_S
 
-    def ended(self) -> Iterable[tuple[RunRequest, Event | str]]:
+    def ended(self) -> Iterable[Event]:
         """Jobs with a result file; and those that are not in the queue any more, or never will be at work."""
-        time.sleep(local.TICK_S)
+        time.sleep(executor.TICK_S)
         now = time.monotonic()
         if now >= self._look:
             self._look = now + LOOK_S
@@ -185,7 +188,7 @@ class SlurmQueue:
             for job_id, (job, request) in list(self._jobs.items()):
                 if job.paths.result_pickle.name in names:
                     del self._jobs[job_id]
-                    yield request, self._result(job, request)
+                    yield self._result(job, request)
         if now >= self._ask:
             self._ask = now + QUEUE_S
             yield from self._lost(self._states())
@@ -205,7 +208,7 @@ class SlurmQueue:
         self._all_well &= event.kind == "finished"
         return event
 
-    def _lost(self, states: dict[str, tuple[str, str]] | None) -> Iterable[tuple[RunRequest, Event | str]]:
+    def _lost(self, states: dict[str, tuple[str, str]] | None) -> Iterable[Event]:
         now = time.monotonic()
         if states is None:
             if now - self._answered > SILENCE_S:
@@ -228,7 +231,7 @@ class SlurmQueue:
             cause = f"its Slurm job {job_id} is {state}" + (f" ({reason})" if reason not in ("", "None") else "")
             done = request.folder.record_file.exists()
             self._all_well &= done
-            yield request, failed(request, cause) if state == "CANCELLED" and not done else cause
+            yield failed(request, cause) if state == "CANCELLED" and not done else Event("lost", request, cause)
 
     def _states(self) -> dict[str, tuple[str, str]] | None:
         """State and reason of each job that Slurm knows, those that ended lately among them; None without an answer."""

@@ -46,7 +46,7 @@ from senet_ablate.spec.protocol import Augmentation, DataConfig, check_fit
 @pytest.fixture
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("senet_ablate.execution.driver.warm_up", lambda: None)
+    monkeypatch.setattr("senet_ablate.execution.local.warm_up", lambda: None)
     return lambda *arguments: CliRunner().invoke(main, arguments)
 
 

@@ -114,7 +114,7 @@ def test_who_waits_for_a_measurement_is_told(lock, monkeypatch):
 class Scripted:
     """An executor that tells of one failure and otherwise of success, in the order of the requests."""
 
-    def execute(self, requests):
+    def execute(self, requests, fits):
         for number, run in enumerate(requests):
             yield Event("started", run)
             yield None
@@ -157,7 +157,7 @@ def test_a_failure_is_told_and_counted_and_progress_is_for_terminals_only(small_
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=80)
     todo = driver.requests(plan, study, None, None, resources)
-    summary = driver.execute(lambda fits: Scripted(), todo, plan, console)
+    summary = driver.execute(Scripted(), todo, plan, console)
     assert summary.trained == 7
     assert list(summary.failed.values()) == ["out of luck"]
     assert "out of luck" in text.getvalue()
@@ -171,7 +171,7 @@ def test_a_pin_that_is_removed_under_way_is_written_again(tmp_path: Path) -> Non
     before = pin_file.read_bytes()
 
     class Removing:
-        def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
+        def execute(self, requests: Sequence[RunRequest], fits: object) -> Iterator[Event | None]:
             for one in requests:
                 pin_file.unlink()
                 yield None
@@ -184,7 +184,7 @@ def test_a_pin_that_is_removed_under_way_is_written_again(tmp_path: Path) -> Non
     spec, cost = todo[0].spec, Complexity(params=1, params_with_bn_stats=1, macs=1)
     arm = ArmPlan(Arm(variant=spec.variant), (), cost, (spec,))
     plan = Plan((arm,), frozenset())
-    driver.execute(lambda fits: Removing(), todo, plan, Console(file=io.StringIO()), keep=partial(study.keep, pin))
+    driver.execute(Removing(), todo, plan, Console(file=io.StringIO()), keep=partial(study.keep, pin))
     assert pin_file.read_bytes() == before
 
 
