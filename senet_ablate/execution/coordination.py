@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from senet_ablate.execution.executor import Executor, Fits
+from senet_ablate.execution.progress import share_done
 from senet_ablate.results.lease import Watch, discard_dead
 from senet_ablate.training.request import Event, RunRequest, is_found
 
@@ -84,6 +85,4 @@ class TimeLimit:
         return self._slowest * self._open(request) <= max(0.0, self.left_s)
 
     def _open(self, request: RunRequest) -> float:
-        progress = request.folder.progress()
-        done = progress.epoch / progress.epochs if progress else 0.0
-        return self._work[request.spec.run_id] * max(1 - done, 1e-3)  # testing is work, too
+        return self._work[request.spec.run_id] * max(1 - share_done(request), 1e-3)  # testing is work, too

@@ -125,17 +125,12 @@ def find_machine(device: str) -> Machine:
     import torch  # only here and where it trains: planning needs no torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    mps = torch.backends.mps.is_available()
-    present: dict[str, Machine] = {"cpu": Machine("cpu", 0, cores())}
-    if mps:
-        present = {"mps": Machine("mps", 1, cores())} | present
-    if gpus:
-        present = {"cuda": Machine("cuda", gpus, cores())} | present
-    if device == "auto":
-        return next(iter(present.values()))
-    if device not in present:
+    kinds: dict[DeviceKind, int] = {"cuda": gpus, "mps": int(torch.backends.mps.is_available()), "cpu": 0}
+    present = {kind: Machine(kind, count, cores()) for kind, count in kinds.items() if count or kind == "cpu"}
+    found = next((machine for kind, machine in present.items() if device in ("auto", kind)), None)
+    if found is None:
         raise UserError(f"--device {device}: not on this machine; present: {', '.join(present)}")
-    return present[device]
+    return found
 
 
 @dataclass(frozen=True)
@@ -166,22 +161,17 @@ def share_out(
     Raises:
         UserError: more devices for a run than there are.
     """
-    optimisations = optimisations_on(machine.device, without)
-    if machine.device == "cpu":
-        slots = max(1, machine.cores // (devices * threads))
-        workers = slots if jobs is None else jobs
-        return Resources("cpu", (process_environment("cpu", threads),) * workers, devices, threads, 0, optimisations)
-    if devices > machine.gpus:
+    on_cpu = machine.device == "cpu"
+    if devices > machine.gpus and not on_cpu:
         raise UserError(f"--devices-per-run {devices}: this machine has {machine.gpus} {machine.device} devices")
-    slots = machine.gpus // devices
+    slots = max(1, machine.cores // (devices * threads)) if on_cpu else machine.gpus // devices
     workers = slots if jobs is None else jobs
-    environments: tuple[Mapping[str, str], ...] = ({},) * workers
+    environments = [process_environment(machine.device, threads) for _ in range(workers)]
     if machine.device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(machine.gpus)))).split(",")
-        groups = [",".join(visible[slot * devices : (slot + 1) * devices]) for slot in range(slots)]
-        environments = tuple(
-            process_environment("cuda", threads) | {"CUDA_VISIBLE_DEVICES": groups[worker % slots]}
-            for worker in range(workers)
-        )
-    loaders = max(1, machine.cores // (workers * devices) - 1)
-    return Resources(machine.device, environments, devices, threads, loaders, optimisations)
+        for worker, environment in enumerate(environments):
+            first = worker % slots * devices
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(visible[first : first + devices])
+    loaders = 0 if on_cpu else max(1, machine.cores // (workers * devices) - 1)
+    optimisations = optimisations_on(machine.device, without)
+    return Resources(machine.device, tuple(environments), devices, threads, loaders, optimisations)

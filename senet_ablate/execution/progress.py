@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -51,9 +50,7 @@ class ProgressLog:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *how: object) -> None:
         """Leave the bar as it is."""
         self._bar.stop()
 
@@ -94,8 +91,7 @@ class ProgressLog:
         return sum(self._share(request) for request in self.active.values())
 
     def _share(self, request: RunRequest) -> float:
-        progress = request.folder.progress()
-        return self.work[request.spec.run_id] * progress.epoch / progress.epochs if progress else 0.0
+        return self.work[request.spec.run_id] * share_done(request)
 
     def _left(self) -> str:
         """The time left, at the pace so far; epochs of an earlier call say nothing about it."""
@@ -113,6 +109,12 @@ class ProgressLog:
             names.append(named(request) + (f" at epoch {progress.epoch} of {progress.epochs}" if progress else ""))
         more = len(self.active) - len(names)
         return ", ".join(names + ([f"{more} more"] if more else [])) or "none"
+
+
+def share_done(request: RunRequest) -> float:
+    """Which share of a run's epochs is done."""
+    progress = request.folder.progress()
+    return progress.epoch / progress.epochs if progress else 0.0
 
 
 def named(request: RunRequest) -> str:

@@ -164,7 +164,8 @@ sys.path[:0] = [sys.argv[1], os.path.join(os.path.dirname(sys.argv[1]), "support
 from test_local import request
 from senet_ablate.execution.local import local_executor
 if __name__ == "__main__":
-    for event in local_executor([{}, {}]).execute([request(pathlib.Path(sys.argv[2]), seed, epochs=500) for seed in (0, 1)]):
+    requests = [request(pathlib.Path(sys.argv[2]), seed, epochs=500) for seed in (0, 1)]
+    for event in local_executor([{}, {}]).execute(requests):
         import multiprocessing
         print(*(process.pid for process in multiprocessing.active_children()), flush=True)
 """
