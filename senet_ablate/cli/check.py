@@ -177,7 +177,7 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
     opt.TABLES,
     click.option(
         "--protocol",
-        type=opt.Word(),
+        type=opt.text,
         shell_complete=complete_protocols,
         default="imagenet-resnet50",
         show_default=True,
@@ -294,7 +294,7 @@ def _count_tables(
 
 @click.command("try")
 @opt.options(
-    click.argument("block", type=opt.Word()),
+    click.argument("block", type=opt.text),
     click.option(
         "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the block: reduction=8. Repeatable."
     ),

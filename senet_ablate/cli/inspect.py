@@ -62,7 +62,7 @@ class Looked:
     ARMS,
     SEED,
     WEIGHTS,
-    click.option("--classes", type=opt.Word(), metavar="NAME,NAME", help="Classes to plot."),
+    click.option("--classes", type=opt.text, metavar="NAME,NAME", help="Classes to plot."),
     PART,
     *opt.UNDER,
     opt.STUDY,

@@ -48,16 +48,21 @@ def options(*chosen: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return wrap
 
 
-class Word(click.ParamType[str]):
+def text(value: str) -> str:
     """A text that is one: an empty option is a variable of a script that was not set, and stands for no default."""
+    if not value.strip() or not is_plain(value):
+        raise click.BadParameter(f"{value!r}: expected a text, one line of UTF-8")
+    return value
 
-    name = "text"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text itself."""
-        if not value.strip() or not is_plain(value):
-            self.fail(f"{value!r}: expected a text, one line of UTF-8", param, ctx)
-        return str(value)
+def seconds(value: str) -> float:
+    """A time such as `2h`, `90min` or `1h30m`, in seconds."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+)\s*s)?", value.strip())
+    parts = match.groups(default="0") if match else ()
+    found = sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not 0 < found < 1e9:  # thirty years
+        raise click.BadParameter(f"{value!r}: expected a time such as 2h, 90min or 1h30m")
+    return found
 
 
 class Place(click.Path[Path]):
@@ -92,7 +97,7 @@ ABLATIONS = click.option(
 )
 PROTOCOL = click.option(
     "--protocol",
-    type=Word(),
+    type=text,
     shell_complete=complete_protocols,
     help="Network, data and recipe: a name from `list`, or a .toml file.  [default: the study's, else digits]",
 )
@@ -101,7 +106,7 @@ SET = click.option(
 )
 ROWS = click.option(
     "--rows",
-    type=Word(),
+    type=text,
     shell_complete=complete_rows,
     metavar="ID,ID",
     help="Only these rows, and each table's reference.",
@@ -113,7 +118,7 @@ SEEDS = click.option(
 )
 STUDY = click.option(
     "--study",
-    type=Word(),
+    type=text,
     shell_complete=complete_studies,
     help="Name of the folder in results/ and reports/.  [default: the protocol's, with a hash if --set changes it]",
 )
@@ -153,28 +158,6 @@ MANY = click.IntRange(1, 1024)
 """Workers, threads or devices."""
 
 
-class Duration(click.ParamType[float]):
-    """A time such as `2h`, `90min` or `1h30m`, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of the text."""
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(
-            r"(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+)\s*s)?", value.strip()
-        )
-        seconds = (
-            sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
-            if match
-            else 0
-        )
-        if not 0 < seconds < 1e9:  # thirty years
-            self.fail(f"{value!r}: expected a time such as 2h, 90min or 1h30m", param, ctx)
-        return seconds
-
-
 def choose(
     tables: Sequence[str],
     ablations: Path | None,
@@ -206,7 +189,7 @@ def choose(
     recorded = loaded.network.backbone if pin and is_users(loaded.network.backbone) else ""
     here = Study(results / name)
     chosen = Selection(named, declared_tables(directory, named, here), loaded, here, recorded)
-    chosen.study.check_protocol(loaded)
+    chosen.study.check(loaded)
     return chosen
 
 
@@ -267,7 +250,7 @@ def find_facts(chosen: Selection, data: Path | None) -> DataFacts | None:
 
     stream = chosen.protocol.recipe.augmentation.resized_crop
     found = load_data(chosen.protocol.data, data, stream=stream, announce=console.tell)
-    chosen.study.check_images(found.facts)
+    chosen.study.check(data=found.facts)
     console.tell(describe(found.facts))
     return found.facts
 

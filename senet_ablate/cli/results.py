@@ -35,7 +35,7 @@ from senet_ablate.spec.ablation import Ablation
     ),
     click.option(
         "--columns",
-        type=opt.Word(),
+        type=opt.text,
         metavar="NAME,NAME",
         help="Columns of the LaTeX tables: n, err, best, diff, top5, params, macs, latency, step, paper_err, "
         "paper_diff, paper_top5, paper_params, paper_gflops, note.  [default: all that are not empty]",
@@ -92,15 +92,15 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str], columns: str
 @click.command()
 @opt.options(
     click.argument("names", nargs=-1, metavar="[STUDY]...", shell_complete=complete_studies),
-    click.option("--series", type=opt.Word(), metavar="NAME", help="The studies of ablations/series/NAME.toml."),
+    click.option("--series", type=opt.text, metavar="NAME", help="The studies of ablations/series/NAME.toml."),
     click.option(
         "--finding",
-        type=opt.Word(),
+        type=opt.text,
         metavar="ID",
         help="A declared finding, such as 12b.  [default: the SE gain, error without SE less error with SE]",
     ),
     click.option(
-        "--name", type=opt.Word(), help="Folder under reports/ to write to.  [default: the series' name, else summary]"
+        "--name", type=opt.text, help="Folder under reports/ to write to.  [default: the series' name, else summary]"
     ),
     *opt.FOLDERS,
 )
@@ -188,7 +188,7 @@ def _series(name: str, directory: Path, results: Path, home: Path) -> None:
     click.option(
         "--into",
         required=True,
-        type=opt.Word(),
+        type=opt.text,
         shell_complete=complete_studies,
         metavar="STUDY",
         help="Study that gets the runs.",

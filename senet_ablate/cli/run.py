@@ -54,11 +54,11 @@ def list_command(ablations: Path | None) -> None:
         type=click.IntRange(2, 1_000_000),
         help="Distribute this many runs over the variants.",
     ),
-    click.option("--budget", type=opt.Duration(), metavar="TIME", help="The same for this wall time: 2h, 90min."),
+    click.option("--budget", type=opt.seconds, metavar="TIME", help="The same for this wall time: 2h, 90min."),
     click.option("--jobs", type=opt.MANY, help="Parallel runs.  [default: one per core]"),
     click.option(
         "--device",
-        type=opt.Word(),
+        type=opt.text,
         metavar="NAME",
         help="Estimate times from runs on this device: cuda, EPYC, H200.  [default: all finished runs]",
     ),
@@ -171,7 +171,7 @@ def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any)
     click.option(
         "--for",
         "time_s",
-        type=opt.Duration(),
+        type=opt.seconds,
         metavar="TIME",
         help="Stop after this time (25min, 2h), and start no run that would not finish in it.",
     ),

@@ -16,9 +16,7 @@ from senet_ablate.results.worklist import duration
 
 
 @click.command()
-@opt.options(
-    click.argument("name", metavar="RUN", type=opt.Word(), shell_complete=complete_runs), opt.STUDY, opt.RESULTS
-)
+@opt.options(click.argument("name", metavar="RUN", type=opt.text, shell_complete=complete_runs), opt.STUDY, opt.RESULTS)
 def show(name: str, study: str | None, results: Path) -> None:
     """Show one run: its settings and result, or how far it is, or why it failed.
 

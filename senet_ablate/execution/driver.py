@@ -102,7 +102,7 @@ def prepare(protocol: Protocol, study: Study, data_path: Path | None, devices: i
     """
     from senet_ablate.data.datasets import load_data  # imports torch
 
-    study.check_protocol(protocol)  # before a long download
+    study.check(protocol)  # before a long download
     data = load_data(protocol.data, data_path, stream=protocol.recipe.augmentation.resized_crop, announce=say)
     for notice in data.notices:
         say(notice)

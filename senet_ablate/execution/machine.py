@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,63 +18,46 @@ try:
 except ImportError:  # not on this platform, where nobody is kept out
     fcntl = None  # type: ignore[assignment]
 
-WAIT_S = 0.5
-"""How often it is looked whether a measurement is done."""
-
 
 @contextmanager
-def _lock_file() -> Iterator[int | None]:
-    """This user's lock, open; None where there can be none, for it keeps measurements honest and nothing else.
+def _lock(kind: str, taken: Callable[[], None]) -> Iterator[None]:
+    """Have this user's lock, `LOCK_SH` or `LOCK_EX`; where somebody else has it, call `taken` and wait.
 
-    Named by the user's id: names may be missing, or shared. A link that somebody put there is not followed.
+    It keeps measurements honest and nothing else: where there can be none, nobody is kept out. Named by the user's id:
+    names may be missing, or shared. A link that somebody put there is not followed.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    try:
-        handle = os.open(Path(tempfile.gettempdir()) / f"senet-ablate-{user_id()}.lock", flags, 0o600)
-    except OSError:  # somebody else's, or no temporary folder
-        yield None
-        return
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _locked(handle: int | None, kind: str) -> bool:
-    """Take the lock, `LOCK_SH` or `LOCK_EX`; False if somebody else keeps it, True also where nobody can have it."""
-    if fcntl is None or handle is None:
-        return True
-    try:
-        fcntl.flock(handle, getattr(fcntl, kind) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        pass
-    return True
-
-
-@contextmanager
-def shared(say: Callable[[str], None]) -> Iterator[None]:
-    """Train here, beside others that train; waits for a measurement that is under way, and says so."""
-    with _lock_file() as file:
-        if not _locked(file, "LOCK_SH"):
-            say("times are being measured on this machine (`latency`); waiting until that is done")
-            while not _locked(file, "LOCK_SH"):
-                time.sleep(WAIT_S)
+    with ExitStack() as stack:
+        with suppress(OSError):  # somebody else's, no temporary folder, a file system without locks
+            handle = os.open(Path(tempfile.gettempdir()) / f"senet-ablate-{user_id()}.lock", flags, 0o600)
+            stack.callback(os.close, handle)
+            if fcntl is not None:
+                try:
+                    fcntl.flock(handle, getattr(fcntl, kind) | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    taken()
+                    fcntl.flock(handle, getattr(fcntl, kind))
         yield
 
 
-@contextmanager
-def alone() -> Iterator[None]:
+def shared(say: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Train here, beside others that train; waits for a measurement that is under way, and says so."""
+    return _lock(
+        "LOCK_SH", lambda: say("times are being measured on this machine (`latency`); waiting until that is done")
+    )
+
+
+def alone() -> AbstractContextManager[None]:
     """Measure here, beside nobody.
 
     Raises:
         UserError: a study is training on this machine.
     """
-    with _lock_file() as file:
-        if not _locked(file, "LOCK_EX"):
-            raise UserError("a study trains on this machine, and times would be those of both; wait for it")
-        yield
+
+    def refuse() -> None:
+        raise UserError("a study trains on this machine, and times would be those of both; wait for it")
+
+    return _lock("LOCK_EX", refuse)
 
 
 def load_of_others() -> float | None:

@@ -310,18 +310,23 @@ class Study:
             if pin != old:
                 self._write(pin)
             return
-        self.check_protocol(protocol)
-        self.check_images(data)
+        self.check(protocol, data)
 
-    def check_images(self, data: DataFacts) -> None:
-        """Refuse images that are not those of this study's runs (nothing to check before the first).
+    def check(self, protocol: Protocol | None = None, data: DataFacts | None = None) -> None:
+        """Refuse a protocol or images that are not those of this study's runs (nothing to check before the first).
 
         Raises:
-            UserError: the message names each fact that differs.
+            UserError: the message names each field that differs.
         """
         pin = self.pin()
-        if pin and self._has_runs() and (changed := changes(_images(pin.data), _images(data), "data")):
-            raise UserError(self._other_study("other images", changed))
+        if pin is None or not self._has_runs():
+            return
+        protocols = changes(_held_fixed(pin.protocol), _held_fixed(protocol)) if protocol else []
+        images = changes(_images(pin.data), _images(data), "data") if data else []
+        if changed := protocols or images:
+            what = "another protocol" if protocols else "other images"
+            told = "\n  ".join([f"study {self.name!r} in {self.root} was begun with {what}:", *changed])
+            raise UserError(f"{told}\ngive the new runs a name of their own with --study NAME (make: STUDY=NAME)")
 
     def keep(self, pin: StudyPin | None) -> None:
         """Write study.json again if it was removed under way: without it no run belongs to anything."""
@@ -337,23 +342,9 @@ class Study:
     def _write(self, pin: StudyPin) -> None:
         save(self.root / "study.json", pin, self.root)
 
-    def check_protocol(self, protocol: Protocol) -> None:
-        """Refuse a protocol under which this study's runs were not made (nothing to check before the first).
-
-        Raises:
-            UserError: the message names each field that differs.
-        """
-        pin = self.pin()
-        if pin and self._has_runs() and (changed := changes(_held_fixed(pin.protocol), _held_fixed(protocol))):
-            raise UserError(self._other_study("another protocol", changed))
-
     def _has_runs(self) -> bool:
         begun = any(any(self.root.glob(f"*/{name}")) for name in ("record.json", "last.ckpt", "previous.ckpt"))
         return begun or any(seems_held(folder.path) for folder in self.folders())
-
-    def _other_study(self, what: str, changed: list[str]) -> str:
-        told = "\n  ".join([f"study {self.name!r} in {self.root} was begun with {what}:", *changed])
-        return f"{told}\ngive the new runs a name of their own with --study NAME (make: STUDY=NAME)"
 
 
 def studies(results: Path) -> list[Study]:

@@ -95,8 +95,7 @@ def test_a_file_system_without_locks_keeps_nobody_out(lock, monkeypatch):
         pass
 
 
-def test_who_waits_for_a_measurement_is_told(lock, monkeypatch):
-    monkeypatch.setattr(machine, "WAIT_S", 0.01)
+def test_who_waits_for_a_measurement_is_told(lock):
     told = []
     with ExitStack() as measuring:
         measuring.enter_context(machine.alone())
