@@ -66,7 +66,8 @@ def node_resources(
     if device == "mps":
         raise UserError("--device mps: Apple's GPUs are for --executor local; on a cluster cuda or cpu")
     kind: DeviceKind = "cuda" if device == "cuda" or (device == "auto" and options.gpus) else "cpu"
-    gpus = run_gpus(options, kind, devices)
+    usual = devices if kind == "cuda" else 0
+    gpus = usual if options.gpus is None else options.gpus
     if kind == "cpu" and options.gpus:
         raise UserError(f"--executor-option gpus={options.gpus:g}: these runs are on --device cpu; say --device cuda")
     if kind == "cuda" and not gpus:
@@ -76,7 +77,7 @@ def node_resources(
             f"--executor-option gpus={gpus:g}: a run uses as many GPUs as --devices-per-run says, {devices}"
             + ("; or a part of one, such as 0.5" if devices == 1 else "")
         )
-    cpus = run_cpus(options, kind, devices, threads)
+    cpus = options.cpus or devices * (threads + (LOADER_CPUS if kind == "cuda" else 0))
     if cpus < devices * threads:
         raise UserError(
             f"--executor-option cpus={cpus}: --devices-per-run {devices} with --threads {threads} needs "
@@ -85,19 +86,7 @@ def node_resources(
     optimisations = optimisations_on(kind, without)
     environment = process_environment(kind, threads) | ALLOCATOR
     loaders = max(1, cpus // devices - 1) if kind == "cuda" else 0
-    return Resources(kind, (environment,), devices, threads, loaders, optimisations)
-
-
-def run_gpus(options: NodeOptions, device: DeviceKind, devices: int) -> float:
-    """GPUs of a run: as many as devices, where the call does not say."""
-    if options.gpus is not None:
-        return options.gpus
-    return devices if device == "cuda" else 0
-
-
-def run_cpus(options: NodeOptions, device: DeviceKind, devices: int, threads: int) -> int:
-    """Processor cores of a run: one for each thread and, beside a GPU, some that read images."""
-    return options.cpus or devices * (threads + (LOADER_CPUS if device == "cuda" else 0))
+    return Resources(kind, (environment,), devices, threads, loaders, optimisations, gpus, cpus)
 
 
 def users_own(environment: Mapping[str, str]) -> dict[str, str]:

@@ -125,6 +125,9 @@ class Resources:
     threads: int
     loader_workers: int
     optimisations: tuple[str, ...]
+    gpus: float = 0
+    """GPUs and processor cores that a run asks of its node, on a cluster."""
+    cpus: int = 0
 
 
 def process_environment(device: DeviceKind, threads: int) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from senet_ablate.errors import UserError
 from senet_ablate.execution import executor
-from senet_ablate.execution.cluster import NodeOptions, do, run_cpus, run_gpus, users_own
+from senet_ablate.execution.cluster import NodeOptions, do, users_own
 from senet_ablate.execution.executor import Executor, failed
 from senet_ablate.execution.machine import Resources
 from senet_ablate.training.request import Event, RunRequest
@@ -68,10 +68,9 @@ class RayQueue:
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"--executor ray: no cluster at {address!r}: {error}") from None
-        device, devices, threads = self._resources.device, self._resources.devices, self._resources.threads
         wanted = {
-            "CPU": run_cpus(self._options, device, devices, threads),
-            "GPU": run_gpus(self._options, device, devices),
+            "CPU": self._resources.cpus,
+            "GPU": self._resources.gpus,
             "memory": (self._options.memory_gb or 0) * 2**30,
         }
         offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from senet_ablate.errors import UserError
 from senet_ablate.execution import executor
-from senet_ablate.execution.cluster import NodeOptions, do, run_cpus, run_gpus
+from senet_ablate.execution.cluster import NodeOptions, do
 from senet_ablate.execution.executor import TRIES, Executor, checkpoint_mark, failed
 from senet_ablate.execution.machine import Resources
 from senet_ablate.files import refuse_links
@@ -119,25 +119,17 @@ class SlurmQueue:
         digest = hashlib.blake2b(str(study).encode(), digest_size=4).hexdigest()
         self._name = f"senet-ablate.{re.sub('[^A-Za-z0-9_-]', '_', study.name)}.{digest}"
         self._folder = study / ".slurm" / uuid.uuid4().hex[:8]
-        devices, threads = resources.devices, resources.threads
-        gpus = run_gpus(options, resources.device, devices)
-        given = {
-            "partition": options.partition,
-            "account": options.account,
-            "qos": options.qos,
-            "constraint": options.constraint,
-            "gpus_per_node": int(gpus) or None,
+        given = options.model_dump(include={"partition", "account", "qos", "constraint"}) | {
+            "gpus_per_node": int(resources.gpus) or None,
             "mem": f"{round(options.memory_gb * 1024)}MB" if options.memory_gb else None,
         }
-        environment = resources.environments[0]
-        cpus = run_cpus(options, resources.device, devices, threads)
         self._parameters = {
             "job_name": self._name,
             "time": options.minutes,
-            "cpus_per_task": cpus,
+            "cpus_per_task": resources.cpus,
             # What the user has set is in the job's environment and stays. srun does not take the cores from sbatch.
-            "setup": [f'export {name}="${{{name}:-{value}}}"' for name, value in environment.items()]
-            + [f"export SRUN_CPUS_PER_TASK={cpus}"],
+            "setup": [f'export {name}="${{{name}:-{value}}}"' for name, value in resources.environments[0].items()]
+            + [f"export SRUN_CPUS_PER_TASK={resources.cpus}"],
             "additional_parameters": {name.replace("-", "_"): text for name, text in options.sbatch.items()},
         } | {name: value for name, value in given.items() if value is not None}
         self._jobs: dict[str, tuple[Any, RunRequest]] = {}

@@ -61,7 +61,7 @@ def test_runs_on_processors_get_their_threads_and_the_local_workers_environment(
     resources = node_resources(NodeOptions(), "auto", devices=2, threads=3)
     assert (resources.device, resources.devices, resources.threads, resources.loader_workers) == ("cpu", 2, 3, 0)
     assert resources.environments == ({"OMP_NUM_THREADS": "3"} | ALLOCATOR,)
-    assert cluster.run_cpus(NodeOptions(), "cpu", 2, 3) == 6
+    assert resources.cpus == 6
     assert resources.optimisations == ("matrix-product", "float32-depthwise")
 
 
@@ -72,7 +72,7 @@ def test_runs_on_gpus_need_none_on_this_machine(monkeypatch):
         assert resources.device == "cuda"
         assert resources.environments[0]["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         assert resources.loader_workers == cluster.LOADER_CPUS
-    assert cluster.run_gpus(NodeOptions(), "cuda", 4) == 4
+    assert node_resources(NodeOptions(), "cuda", 4, 1).gpus == 4
     assert node_resources(NodeOptions(gpus=2, cpus=16), "cuda", 2, 1).loader_workers == 7
 
 
