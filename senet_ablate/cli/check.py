@@ -46,25 +46,20 @@ def audit(classes: int | None, data: Path | None, **choice: Any) -> None:
     senet-ablate audit
     senet-ablate audit gate --study digits-reference
     """
-    from senet_ablate.analysis.audit import (
-        audit_declarations,
-        audit_networks,
-        audit_records,
-        comparisons,
-    )
+    from senet_ablate.analysis import audit as auditing
     from senet_ablate.models.diff import compare_to_plain
     from senet_ablate.results.arms import load_outcomes
 
     chosen = opt.choose(**choice)
     shape = opt.find_shape(chosen, opt.find_facts(chosen, data), classes)
-    found = audit_declarations(chosen.ablations, chosen.protocol)
-    variants = [arm.variant for pair in comparisons(chosen.ablations) for arm in (pair.arm, pair.reference)]
+    found = auditing.audit_declarations(chosen.ablations, chosen.protocol)
+    variants = [arm.variant for pair in auditing.comparisons(chosen.ablations) for arm in (pair.arm, pair.reference)]
     opt.refuse_undeclared_code(chosen)
     task = {"in_channels": shape[0], "classes": shape[1], "resolution": chosen.protocol.data.resolution}
-    found += audit_networks(chosen.ablations, compare_to_plain(chosen.protocol.network, variants, **task))
+    found += auditing.audit_networks(chosen.ablations, compare_to_plain(chosen.protocol.network, variants, **task))
     pin = chosen.study.pin()
     outcomes = load_outcomes(chosen.study, pin) if pin else None
-    found += audit_records(chosen.ablations, outcomes) if outcomes else []
+    found += auditing.audit_records(chosen.ablations, outcomes) if outcomes else []
     for departure in found:
         say(departure.in_words)
     others = sum(not departure.declared for departure in found)

@@ -221,14 +221,12 @@ def merge(sources: tuple[Path, ...], into: str, new: bool, results: Path) -> Non
         errors = " and ".join("diverged" if err is None else f"{err:.2f} %" for err in (conflict.here, conflict.there))
         images = "" if conflict.images is None else f"; {conflict.images} test images differ"
         say(f"same seed, different result: {conflict.run_id}: {errors}{images}; kept in {conflict.kept}")
-    for line in merged.refused:
-        say(f"refused: {line}")
-    for line in merged.busy:
-        say(f"in progress: {line}")
-    for line in merged.cautions:
-        say(f"warning: {line}")
-    largest = max((conflict.difference or 0.0 for conflict in merged.conflicts), default=0.0)
-    apart = f" (by at most {largest:.2f} points of error)" if merged.conflicts else ""
+    for word, lines in (("refused", merged.refused), ("in progress", merged.busy), ("warning", merged.cautions)):
+        for line in lines:
+            say(f"{word}: {line}")
+    pairs = [(each.here, each.there) for each in merged.conflicts]
+    points = [abs(here - there) for here, there in pairs if here is not None and there is not None]
+    apart = f" (by at most {max(points, default=0):.2f} points of error)" if merged.conflicts else ""
     say(
         f"study {into}: {len(merged.added)} runs added, {merged.same} already there, "
         f"{len(merged.conflicts)} with a different result{apart}; left out: {merged.unfinished} unfinished, "

@@ -50,6 +50,10 @@ OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"
 """States that a job does not leave. One that waits to be requeued is pending."""
 
 
+WILL_NOT_BEGIN = {"BadConstraints", "JobHoldMaxRequeue"}
+"""Reasons of a pending job that nothing will change by itself; beside those that say it is held."""
+
+
 class SlurmOptions(NodeOptions):
     """Of `--executor-option`: where the jobs go, what each run gets, and `sbatch.NAME` for any other long option."""
 
@@ -212,7 +216,9 @@ class SlurmQueue:
         self._answered = now
         for job_id, (_, request) in list(self._jobs.items()):
             state, reason = states.get(job_id, ("gone from the queue", ""))
-            held = state == "PENDING" and is_stuck(reason)
+            # One that its user holds will be released by its user.
+            stuck = ("held" in reason.lower() and reason != "JobHeldUser") or reason in WILL_NOT_BEGIN
+            held = state == "PENDING" and stuck
             if not (state in OVER or job_id not in states or held or request.folder.record_file.exists()):
                 self._missing.pop(job_id, None)
                 continue
@@ -242,8 +248,3 @@ class SlurmQueue:
             numbers = sorted({number.partition("_")[0] for number in numbers})
         if numbers:
             subprocess.run(["scancel", *numbers], capture_output=True, timeout=60, check=False)
-
-
-def is_stuck(reason: str) -> bool:
-    """Whether a pending job will not begin by itself; one that its user holds will be released by its user."""
-    return ("held" in reason.lower() and reason != "JobHeldUser") or reason in ("BadConstraints", "JobHoldMaxRequeue")

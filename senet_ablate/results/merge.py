@@ -34,11 +34,6 @@ class Conflict:
     images: int | None
     kept: Path
 
-    @property
-    def difference(self) -> float | None:
-        """Difference of the errors in points; None if one of them diverged."""
-        return None if self.here is None or self.there is None else abs(self.here - self.there)
-
 
 @dataclass
 class Merged:

@@ -111,7 +111,12 @@ def find_pace(
         UserError: no run was trained on such a device.
     """
     finished = _finished(results)
-    found = [(record, pin) for record, pin in finished if device is None or _on(record, device)]
+    wanted = (device or "").casefold()
+    found = [
+        (record, pin)
+        for record, pin in finished
+        if wanted in f"{record.provenance.device} {record.provenance.hardware}".casefold()
+    ]
     if finished and not found:
         devices = sorted({record.provenance.hardware for record, _ in finished})
         raise UserError(
@@ -135,11 +140,6 @@ def find_pace(
 
 def _same_images(pin: StudyPin, facts: DataFacts | None) -> bool:
     return facts is None or pin.protocol.data.dataset != "folder" or pin.data.fingerprint == facts.fingerprint
-
-
-def _on(record: RunRecord, device: str) -> bool:
-    made = record.provenance
-    return device.casefold() in f"{made.device} {made.hardware}".casefold()
 
 
 def wall_time(seconds: Iterable[float], workers: int) -> float:
