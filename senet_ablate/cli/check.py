@@ -51,7 +51,7 @@ def audit(classes: int | None, data: Path | None, **choice: Any) -> None:
     from senet_ablate.results.arms import load_outcomes
 
     chosen = opt.choose(**choice)
-    shape = opt.find_shape(chosen, opt.find_facts(chosen, data), classes)
+    shape = channels_and_classes(chosen.protocol.data, opt.find_facts(chosen, data), classes)
     found = auditing.audit_declarations(chosen.ablations, chosen.protocol)
     variants = [arm.variant for pair in auditing.comparisons(chosen.ablations) for arm in (pair.arm, pair.reference)]
     opt.refuse_undeclared_code(chosen)
@@ -98,7 +98,7 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
 
     chosen = opt.choose(**choice)
     opt.refuse_undeclared_code(chosen)
-    shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
+    shape = channels_and_classes(chosen.protocol.data, opt.find_facts(chosen), classes)
     variants = list(dict.fromkeys(arm.variant for arm in arms(chosen.ablations)))
     kind = find_machine(device).device
     console = Console(stderr=True)

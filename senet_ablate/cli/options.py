@@ -14,9 +14,9 @@ import click
 from senet_ablate.cli import console
 from senet_ablate.cli.completion import complete_protocols, complete_rows, complete_studies, complete_tables
 from senet_ablate.errors import UserError, is_plain
+from senet_ablate.execution.survey import survey_variants
 from senet_ablate.results.plan import Selection, declared_tables
 from senet_ablate.results.store import Study
-from senet_ablate.results.worklist import channels_and_classes
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, check_arms
 from senet_ablate.spec.loading import (
     add_blocks,
@@ -223,21 +223,11 @@ def survey_networks(chosen: Selection, shape: tuple[int, int], tables: Sequence[
     Raises:
         UserError: a network cannot be built; the message names its rows.
     """
-    from senet_ablate.execution.survey import survey_variants
-
     refuse_undeclared_code(chosen)
-    protocol = chosen.protocol
-    survey_variants(
-        tables or chosen.ablations,
-        protocol.network,
-        (*shape, protocol.data.resolution),
-        chosen.study.root.parent,
-        protocol.name,
-        console.tell,
-    )
+    survey_variants(tables or chosen.ablations, chosen.protocol, shape, chosen.study.root.parent, console.tell)
 
 
-def find_facts(chosen: Selection, data: Path | None) -> DataFacts | None:
+def find_facts(chosen: Selection, data: Path | None = None) -> DataFacts | None:
     """What is known of the images: from the folder that the call names, else from the study; None before its first run.
 
     Raises:
@@ -253,13 +243,6 @@ def find_facts(chosen: Selection, data: Path | None) -> DataFacts | None:
     chosen.study.check(data=found.facts)
     console.tell(describe(found.facts))
     return found.facts
-
-
-def find_shape(chosen: Selection, facts: DataFacts | None, classes: int | None = None) -> tuple[int, int]:
-    """Channels and classes: of the images where they are known, else of the data set, else as the user says."""
-    return (
-        (facts.channels, facts.classes) if facts else channels_and_classes(chosen.protocol.data, chosen.study, classes)
-    )
 
 
 def describe(facts: DataFacts) -> str:

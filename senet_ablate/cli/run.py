@@ -107,7 +107,7 @@ def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any)
     wish = PlanRequest(seeds=seeds, **{name: call.pop(name) for name in names})
     chosen = opt.choose(**call)
     facts = opt.find_facts(chosen, data)
-    shape = opt.find_shape(chosen, facts, classes)
+    shape = channels_and_classes(chosen.protocol.data, facts, classes)
     opt.survey_networks(chosen, shape)
     with Console(stderr=True).status("choosing seeds") as spinner:
         found = preview(
@@ -248,7 +248,7 @@ def report_command(study: Study) -> str:
 
 
 def _plan(chosen: Selection, seeds: int | None) -> Plan:
-    shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
+    shape = channels_and_classes(chosen.protocol.data, opt.find_facts(chosen))
     opt.survey_networks(chosen, shape)
     return make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
 
@@ -260,7 +260,8 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
     resources = engine.resources
     fingerprint = driver.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     planned = _plan(chosen, seeds)
-    shape = (*channels_and_classes(chosen.protocol.data, chosen.study, None), chosen.protocol.data.resolution)
+    facts = chosen.study.pinned().data
+    shape = (facts.channels, facts.classes, chosen.protocol.data.resolution)
     if planned.todo:
         try_variants(chosen.ablations, chosen.protocol.network, shape, min(8, chosen.protocol.recipe.batch_size))
     keep_sources(chosen.ablations, chosen.protocol.network, chosen.study.root)
@@ -274,7 +275,6 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
         return 0
     if restored := settle_plan(chosen, seeds):
         tell(restored)
-    facts = chosen.study.pinned().data
     tell(opt.describe(facts))
     if chosen.protocol.data.dataset == "folder":
         from senet_ablate.analysis.planner import PlanRequest, preview

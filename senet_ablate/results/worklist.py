@@ -53,11 +53,10 @@ class Plan:
         return sum(len(arm.runs) for arm in self.arms)
 
 
-def channels_and_classes(config: DataConfig, study: Study, classes: int | None) -> tuple[int, int]:
-    """Shape of the task: as the study found it, else as the data set is known, else as the user says."""
-    pin = study.pin()
-    if pin is not None:
-        return pin.data.channels, pin.data.classes
+def channels_and_classes(config: DataConfig, facts: DataFacts | None, classes: int | None = None) -> tuple[int, int]:
+    """Shape of the task: of the images where they are known, else of the data set, else as the user says."""
+    if facts is not None:
+        return facts.channels, facts.classes
     channels, known = CHANNELS_AND_CLASSES[config.dataset]
     found = known or classes
     if found is None:
