@@ -44,17 +44,13 @@ PART = click.option(
 
 @dataclass(frozen=True)
 class Looked:
-    """A trained network, its images, and the folder of its pages."""
+    """A trained network, its images, what its page is about, what its blocks did, and the folder of its pages."""
 
     subject: Subject
     images: Images
+    words: tuple[str, ...]
     blocks: list[BlockExcitation]
     folder: Path
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """What the page is about."""
-        return (*self.subject.words, self.images.words)
 
 
 @click.command()
@@ -195,4 +191,5 @@ def _look(
             disable=not console.is_terminal,
         )
         blocks = collect(subject.model, batches, here.facts.classes)
-        yield Looked(subject, here, blocks, reports / chosen.study.name / "excitation" / subject.name)
+        folder = reports / chosen.study.name / "excitation" / subject.name
+        yield Looked(subject, here, (*subject.words, here.words), blocks, folder)

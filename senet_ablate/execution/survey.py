@@ -107,8 +107,5 @@ def _try(network: Network, variant: Variant, shape: tuple[int, int, int], batch:
             return f"a training step fails: {type(error).__name__}: {error}"
     if not broken and not loss.isfinite():
         broken.append("the network gives NaN or infinity on random images")
-    return (
-        ""
-        if not broken
-        else f"{broken[0]}; leave that stage out (placement.stages), or use larger images or network.unstrided"
-    )
+    advice = "leave that stage out (placement.stages), or use larger images or network.unstrided"
+    return f"{broken[0]}; {advice}" if broken else ""

@@ -117,11 +117,10 @@ def examine(folder: RunFolder, pin: StudyPin | None, now: datetime | None = None
 
 def _foreign(record: RunRecord, pin: StudyPin) -> Iterator[str]:
     """What makes it another study's run."""
-    ours = pin.protocol.run_spec(record.spec.variant, record.spec.seed)
-    yield from changes(ours.model_dump(), record.spec.model_dump(), "", ("the study has", "the run"))
-    images = {"data_fingerprint": pin.data.fingerprint, "n_test": pin.data.n_test}
-    theirs = {"data_fingerprint": record.data_fingerprint, "n_test": record.n_test}
-    yield from changes(images, theirs, "", ("the study has", "the run"))
+    spec = pin.protocol.run_spec(record.spec.variant, record.spec.seed)
+    ours = spec.model_dump() | {"data_fingerprint": pin.data.fingerprint, "n_test": pin.data.n_test}
+    theirs = record.spec.model_dump() | {"data_fingerprint": record.data_fingerprint, "n_test": record.n_test}
+    yield from changes(ours, theirs, "", ("the study has", "the run"))
 
 
 def _cost(record: RunRecord, pin: StudyPin, results: Path) -> Iterator[str]:

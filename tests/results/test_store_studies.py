@@ -178,14 +178,3 @@ def test_without_a_pin_there_is_nothing_to_hold_records_to_and_so_none(tmp_path:
     study = Study(tmp_path)
     write_record(study, make_record())
     assert study.records() == []
-
-
-def test_a_damaged_record_among_a_studys_is_named(tmp_path: Path) -> None:
-    study = Study(tmp_path)
-    study.begin(PROTOCOL, FACTS)
-    write_record(study, make_record(SE, 0))
-    path = write_record(study, make_record(SE, 1)) / "record.json"
-    path.write_text("{")
-    with pytest.raises(UserError) as caught:
-        study.records()
-    assert str(caught.value).startswith(f"{path}: damaged: ")
