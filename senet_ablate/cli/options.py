@@ -18,14 +18,7 @@ from senet_ablate.execution.survey import survey_variants
 from senet_ablate.results.plan import Selection, declared_tables
 from senet_ablate.results.store import Study
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, check_arms
-from senet_ablate.spec.loading import (
-    add_blocks,
-    block_row,
-    declarations_dir,
-    keep_rows,
-    load_ablations,
-    load_protocol,
-)
+from senet_ablate.spec.loading import add_blocks, block_row, declarations_dir, keep_rows, load_ablations, load_protocol
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import DataFacts
 from senet_ablate.spec.sources import is_users, with_source

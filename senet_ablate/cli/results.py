@@ -179,11 +179,7 @@ def _series(name: str, directory: Path, results: Path, home: Path) -> None:
 @click.command()
 @opt.options(
     click.argument(
-        "sources",
-        nargs=-1,
-        required=True,
-        metavar="SOURCE...",
-        type=opt.Place(exists=True, file_okay=False),
+        "sources", nargs=-1, required=True, metavar="SOURCE...", type=opt.Place(exists=True, file_okay=False)
     ),
     click.option(
         "--into",

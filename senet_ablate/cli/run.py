@@ -143,9 +143,7 @@ def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any)
         "sbatch.NAME for any other option of sbatch. For Ray: address.  [env: SENET_ABLATE_EXECUTOR_OPTIONS]",
     ),
     click.option(
-        "--jobs",
-        type=opt.MANY,
-        help="Parallel runs.  [default: one per core or GPU; as many as the cluster takes]",
+        "--jobs", type=opt.MANY, help="Parallel runs.  [default: one per core or GPU; as many as the cluster takes]"
     ),
     click.option(
         "--devices-per-run", type=opt.MANY, default=1, show_default=True, help="Devices that share each batch (DDP)."

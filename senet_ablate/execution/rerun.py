@@ -114,12 +114,7 @@ def train_again(
 
 
 def find_images(
-    protocol: Protocol,
-    part: str,
-    data_path: Path | None,
-    fingerprint: str | None,
-    machine: Machine,
-    say: Say,
+    protocol: Protocol, part: str, data_path: Path | None, fingerprint: str | None, machine: Machine, say: Say
 ) -> Images:
     """Load the `validation` or `test` images of a protocol onto the device.
 

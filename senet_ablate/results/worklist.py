@@ -13,14 +13,7 @@ from senet_ablate.results.networks import Networks
 from senet_ablate.results.records import RunRecord, StudyPin
 from senet_ablate.results.store import Study, studies
 from senet_ablate.spec.ablation import Ablation, Arm, arms
-from senet_ablate.spec.protocol import (
-    CHANNELS_AND_CLASSES,
-    Complexity,
-    DataConfig,
-    DataFacts,
-    Protocol,
-    RunSpec,
-)
+from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES, Complexity, DataConfig, DataFacts, Protocol, RunSpec
 
 
 @dataclass(frozen=True)
