@@ -263,7 +263,7 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
     if planned.todo:
         try_variants(chosen.ablations, chosen.protocol.network, shape, min(8, chosen.protocol.recipe.batch_size))
     keep_sources(chosen.ablations, chosen.protocol.network, chosen.study.root)
-    todo = driver.requests(planned, chosen.study, data, fingerprint, resources, **wish)
+    todo = driver.requests(planned.todo, chosen.study, data, fingerprint, resources, **wish)
     for run_id in planned.done:
         with suppress(OSError):  # another user's results
             chosen.study.run(run_id).tidy()
@@ -282,7 +282,7 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
     pin = chosen.study.pin()
     try:
         keep = partial(chosen.study.keep, pin)
-        summary = driver.execute(engine.executor, todo, planned, Console(stderr=True), ends_at, keep)
+        summary = driver.execute(engine.executor, todo, planned.work, Console(stderr=True), ends_at, keep)
     except KeyboardInterrupt:
         tell("stopped; finished runs are kept, the same command continues the others")
         return opt.INTERRUPTED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,7 @@ from senet_ablate.execution.ray import RayOptions, ray_executor
 from senet_ablate.execution.slurm import SlurmOptions, slurm_executor
 from senet_ablate.files import write_atomic
 from senet_ablate.results.store import SKIPPED, Study
-from senet_ablate.results.worklist import Plan
-from senet_ablate.spec.protocol import Protocol, check_fit
+from senet_ablate.spec.protocol import Protocol, RunSpec, check_fit
 from senet_ablate.training.request import RunRequest, TrackerKind
 
 REMOTE: dict[ExecutorKind, tuple[type[NodeOptions], Callable[..., Executor], str]] = {
@@ -116,7 +115,7 @@ def prepare(protocol: Protocol, study: Study, data_path: Path | None, devices: i
 
 
 def requests(
-    plan: Plan,
+    specs: Sequence[RunSpec],
     study: Study,
     data_path: Path | None,
     fingerprint: str | None,
@@ -125,7 +124,7 @@ def requests(
     keep_weights: bool = False,
     trackers: Sequence[TrackerKind] = (),
 ) -> list[RunRequest]:
-    """The open runs as plain data for the workers; relative paths become absolute, a worker may sit elsewhere."""
+    """Runs as plain data for the workers; relative paths become absolute, a worker may sit elsewhere."""
     from senet_ablate.data.datasets import image_root  # imports torch
 
     absolute = Study(study.root.resolve())
@@ -143,30 +142,28 @@ def requests(
             keep_weights=keep_weights,
             trackers=tuple(trackers),
         )
-        for spec in plan.todo
+        for spec in specs
     ]
 
 
 def execute(
     executor: Executor,
     todo: Sequence[RunRequest],
-    plan: Plan,
+    work: Mapping[str, float],
     console: Console,
     ends_at: float = math.inf,
     keep: Callable[[], None] = lambda: None,
 ) -> Summary:
-    """Do the runs, beside other drivers, and tell of each as it ends.
+    """Do the runs, beside other drivers, and tell of each as it ends; `work` is that of each, by its id, in any unit.
 
     When it is `ends_at` by the monotonic clock, what is under way stops; its checkpoint stays. `keep` is called at
     least every half second.
     """
     began = time.monotonic()
-    work = {run.run_id: float(arm.complexity.macs * run.recipe.epochs) for arm in plan.arms for run in arm.runs}
     limit = TimeLimit(ends_at, work)
     told: Counter[str] = Counter()
     failed = {}
-    open_work = {request.spec.run_id: work[request.spec.run_id] for request in todo}
-    with ProgressLog(console, open_work) as log, closing(share(executor, todo, limit.fits)) as events:
+    with ProgressLog(console, work) as log, closing(share(executor, todo, limit.fits)) as events:
         for event in events:
             with suppress(OSError):  # of a full disk
                 keep()

@@ -41,6 +41,12 @@ class Plan:
         return [run for _, run in open_runs]
 
     @property
+    def work(self) -> dict[str, float]:
+        """Multiply-adds of the unfinished runs, by id: as the time they take, up to a factor."""
+        macs = {planned.arm.variant: planned.complexity.macs for planned in self.arms}
+        return {run.run_id: float(macs[run.variant] * run.recipe.epochs) for run in self.todo}
+
+    @property
     def runs(self) -> int:
         """Number of runs, finished or not."""
         return sum(len(arm.runs) for arm in self.arms)

@@ -21,10 +21,9 @@ from senet_ablate.execution.machine import Machine, share_out
 from senet_ablate.execution.progress import ProgressLog
 from senet_ablate.results.records import Progress
 from senet_ablate.results.store import Study
-from senet_ablate.results.worklist import ArmPlan, Plan, make_plan
-from senet_ablate.spec.ablation import Arm, arms
+from senet_ablate.results.worklist import make_plan
+from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
-from senet_ablate.spec.protocol import Complexity
 from senet_ablate.training.request import Event, RunRequest
 
 
@@ -155,8 +154,8 @@ def test_a_failure_is_told_and_counted_and_progress_is_for_terminals_only(small_
     resources = share_out(Machine("cpu", 0, 2), None, 1, 1)
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=80)
-    todo = driver.requests(plan, study, None, None, resources)
-    summary = driver.execute(Scripted(), todo, plan, console)
+    todo = driver.requests(plan.todo, study, None, None, resources)
+    summary = driver.execute(Scripted(), todo, plan.work, console)
     assert summary.trained == 7
     assert list(summary.failed.values()) == ["out of luck"]
     assert "out of luck" in text.getvalue()
@@ -180,10 +179,8 @@ def test_a_pin_that_is_removed_under_way_is_written_again(tmp_path: Path) -> Non
                 yield Event("finished", one)
 
     todo = [request(study.root, 0)]
-    spec, cost = todo[0].spec, Complexity(params=1, params_with_bn_stats=1, macs=1)
-    arm = ArmPlan(Arm(variant=spec.variant), (), cost, (spec,))
-    plan = Plan((arm,), frozenset())
-    driver.execute(Removing(), todo, plan, Console(file=io.StringIO()), keep=partial(study.keep, pin))
+    work = {todo[0].spec.run_id: 1.0}
+    driver.execute(Removing(), todo, work, Console(file=io.StringIO()), keep=partial(study.keep, pin))
     assert pin_file.read_bytes() == before
 
 

@@ -95,9 +95,9 @@ def test_when_time_is_up_what_is_under_way_stops(tmp_path: Path) -> None:
     tables, protocol = load_ablations(declarations_dir(), ["gate"]), load_protocol(declarations_dir(), "digits")
     study = Study(tmp_path / "digits")
     plan = make_plan(tables, protocol, dict.fromkeys(arms(tables), 2), study, (1, 10))
-    todo = driver.requests(plan, study, None, None, share_out(Machine("cpu", 0, 2), None, 1, 1))
+    todo = driver.requests(plan.todo, study, None, None, share_out(Machine("cpu", 0, 2), None, 1, 1))
     slow, console = Slow(), Console(file=io.StringIO())
-    summary = driver.execute(slow, todo, plan, console, time.monotonic() + 0.2)
+    summary = driver.execute(slow, todo, plan.work, console, time.monotonic() + 0.2)
     assert (summary.trained, summary.found, summary.failed, summary.left) == (1, 0, {}, 7)
     assert summary.wall_s >= 0.2
     assert slow.closed
