@@ -14,11 +14,10 @@ from rich.console import Console
 
 from senet_ablate.errors import UserError
 from senet_ablate.execution.cluster import NodeOptions, node_resources, read_options
-from senet_ablate.execution.coordination import TimeLimit, share
-from senet_ablate.execution.executor import Executor, ExecutorKind
+from senet_ablate.execution.executor import Executor, ExecutorKind, share
 from senet_ablate.execution.local import local_executor
 from senet_ablate.execution.machine import Resources, find_machine, share_out
-from senet_ablate.execution.progress import ProgressLog
+from senet_ablate.execution.progress import ProgressLog, TimeLimit
 from senet_ablate.execution.ray import RayOptions, ray_executor
 from senet_ablate.execution.slurm import SlurmOptions, slurm_executor
 from senet_ablate.files import write_atomic

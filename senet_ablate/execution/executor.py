@@ -1,7 +1,7 @@
-"""The executor: hands runs to a queue, repeats those that are lost, and believes their files before any queue.
+"""The executor: hands runs to a queue, repeats those that are lost, and shares a study with other drivers.
 
-A queue is this machine's workers (`local.py`) or a cluster's. Whether a run is finished is read from its folder, which
-therefore lies on a file system that all machines share.
+A queue is this machine's workers (`local.py`) or a cluster's. It does not say whether a run is finished: that is read
+from the run's folder, which therefore lies on a file system that all machines share.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Literal, Protocol
 
+from senet_ablate.results.lease import Watch, discard_dead
 from senet_ablate.results.records import Failure
 from senet_ablate.training.request import Event, RunRequest, is_found, note_failure
 
@@ -120,6 +123,42 @@ class Executor:
         finally:
             # Files are written whole or not at all, so ending a run loses nothing but the epoch under way.
             queue.close()
+
+
+def share(executor: Executor, requests: Sequence[RunRequest], fits: Fits) -> Generator[Event | None]:
+    """Do all runs, but those that another driver does; these are waited for when nothing else is left to do.
+
+    A run that another driver has finished is told as `found`; one that it dropped is done here. Ends when every run
+    is finished, failed or left.
+    """
+    watch = Watch()
+    todo, waiting = list(requests), dict[str, RunRequest]()
+    try:
+        while todo or waiting:
+            for event in executor.execute(todo, fits) if todo else ():
+                if event is None:
+                    for request in waiting.values():
+                        watch.look(request.folder.path)
+                elif event.kind == "busy":
+                    waiting[event.request.spec.run_id] = event.request
+                yield event
+            todo = []
+            for run_id, request in list(waiting.items()):
+                free, state = watch.look(request.folder.path)
+                if not free:
+                    continue
+                del waiting[run_id]
+                if is_found(request):
+                    yield Event("found", request)
+                else:
+                    todo.append(replace(request, overdue=state))
+            if waiting and not todo:
+                yield None
+                time.sleep(TICK_S)
+    finally:
+        for request in requests:  # of workers that ended with this driver: others need not find out by waiting
+            with suppress(OSError):
+                discard_dead(request.folder.path)
 
 
 def checkpoint_mark(request: RunRequest) -> object:

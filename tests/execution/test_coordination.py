@@ -10,8 +10,8 @@ from helpers import PROTOCOL, SE
 from sound import begun, sound_run
 from test_lease import gone, holder  # noqa: F401 - a fixture
 
-from senet_ablate.execution import coordination
-from senet_ablate.execution.coordination import share
+from senet_ablate.execution import executor
+from senet_ablate.execution.executor import share
 from senet_ablate.results import lease
 from senet_ablate.results.lease import Taken, leased, this_node
 from senet_ablate.results.store import Study
@@ -27,7 +27,7 @@ def requests(tmp_path: Path) -> list[RunRequest]:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordination, "LOOK_S", 0.01)
+    monkeypatch.setattr(executor, "TICK_S", 0.01)
 
 
 def finish(request: RunRequest) -> None:

@@ -15,10 +15,10 @@ from test_local import request, workers
 
 from senet_ablate.cli.main import main
 from senet_ablate.execution import driver
-from senet_ablate.execution.coordination import TimeLimit
 from senet_ablate.execution.executor import Fits
 from senet_ablate.execution.local import local_executor
 from senet_ablate.execution.machine import Machine, share_out
+from senet_ablate.execution.progress import TimeLimit
 from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import make_plan
 from senet_ablate.spec.ablation import arms
