@@ -7,26 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from senet_ablate.analysis.comparison import compare
-    from senet_ablate.blocks.eca import EfficientChannelAttention
-    from senet_ablate.blocks.se import SqueezeExcitation
-    from senet_ablate.data.module import ImageDataModule
-    from senet_ablate.models.build import attach, build_model
-    from senet_ablate.models.weights import load_model
-    from senet_ablate.report.frames import load_study
-    from senet_ablate.training.module import AblationModule
-
-__all__ = [
-    "AblationModule",
-    "EfficientChannelAttention",
-    "ImageDataModule",
-    "SqueezeExcitation",
-    "attach",
-    "build_model",
-    "compare",
-    "load_model",
-    "load_study",
-]
+    from senet_ablate.analysis.comparison import compare as compare
+    from senet_ablate.blocks.eca import EfficientChannelAttention as EfficientChannelAttention
+    from senet_ablate.blocks.se import SqueezeExcitation as SqueezeExcitation
+    from senet_ablate.data.module import ImageDataModule as ImageDataModule
+    from senet_ablate.models.build import attach as attach
+    from senet_ablate.models.build import build_model as build_model
+    from senet_ablate.models.weights import load_model as load_model
+    from senet_ablate.report.frames import load_study as load_study
+    from senet_ablate.training.module import AblationModule as AblationModule
 
 _HOMES = {
     "AblationModule": "training.module",
@@ -39,6 +28,7 @@ _HOMES = {
     "load_model": "models.weights",
     "load_study": "report.frames",
 }
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -18,8 +18,8 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -63,12 +63,8 @@ def settle(variables: MutableMapping[str, str] = os.environ) -> None:
         del variables["COLUMNS"]
     variables["MPLBACKEND"] = "agg"  # a notebook's cannot be imported outside of it
     try:
-        getpass.getuser()
-    except (
-        KeyError,
-        OSError,
-        ImportError,
-    ):  # a user id that no system file knows; libraries ask when they are imported
+        getpass.getuser()  # as libraries do when they are imported
+    except (KeyError, OSError, ImportError):  # a user id that no system file knows
         variables["LOGNAME"] = user_id()
     with suppress(UserError):  # no temporary folder either: whoever needs one will say so
         if home() is None:
@@ -159,11 +155,12 @@ def ensure_sockets() -> None:
     Raises:
         UserError: there is none.
     """
+    if _takes_sockets():
+        return
     chosen = os.environ.get("TMPDIR")
-    for folder in (None, "/tmp", "/var/tmp", "/dev/shm"):
-        if folder is not None:
-            os.environ["TMPDIR"] = folder
-            tempfile.tempdir = None  # to be looked for again
+    for folder in ("/tmp", "/var/tmp", "/dev/shm"):
+        os.environ["TMPDIR"] = folder
+        tempfile.tempdir = None  # to be looked for again
         if _takes_sockets():
             return
     if chosen is not None:
@@ -283,36 +280,35 @@ def _quota(groups: Path, mine: Path) -> float:
 
 def die_with_driver() -> None:
     """End this worker process as soon as the process that started it is gone, however it went."""
-    threading.Thread(target=_watch_driver, daemon=True).start()
-
-
-def _watch_driver() -> None:
     driver = multiprocessing.parent_process()
     assert driver is not None
-    wait([driver.sentinel])
-    os._exit(1)
+    _end_after(lambda: wait([driver.sentinel]))
 
 
 def die_with_parent(parent: int) -> None:
     """End this process within a second of its parent's death, even of one that came before this call."""
-    threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+
+    _end_after(watch)
 
 
-def _watch_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+def _end_after(watch: Callable[[], object]) -> None:
+    def end() -> None:
+        watch()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
-@contextmanager
-def unwarned() -> Iterator[None]:
+def unwarned() -> AbstractContextManager[object]:
     """Read data in here: what is data must not depend on the warning filter, under which a warning may be an error.
 
     Filters are the process's, so enter it before threads begin.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    return warnings.catch_warnings(action="ignore")
 
 
 @contextmanager

@@ -78,9 +78,6 @@ def _check(path: Path, status: os.stat_result, limit: int) -> None:
         raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, expected at most {limit:,}", str(path))
 
 
-HANDLES = {os.open, os.mkdir, os.rename, os.stat, os.unlink, os.chmod} <= os.supports_dir_fd
-"""Whether files can be reached from a handle on their folder, which no link put in the folder's place leads away."""
-
 FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)
 
 
@@ -88,7 +85,7 @@ FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)
 def hold_folder(path: Path, inside: Path | None, *, make: bool = True) -> Iterator[int | None]:
     """A handle on the folder of `path`, reached without a link below `inside`, whatever is put in its place meanwhile.
 
-    None where there are no such handles, or without `inside`: names are then looked at before they are used.
+    None without `inside`, or where folders cannot be opened: names are then looked at before they are used.
 
     Raises:
         FileNotFoundError: there is no such folder, and it is not to be made.
@@ -97,9 +94,9 @@ def hold_folder(path: Path, inside: Path | None, *, make: bool = True) -> Iterat
     if inside is not None:
         refuse_links(path, inside)
     if make:
-        (path.parent if inside is None or not HANDLES else inside).mkdir(parents=True, exist_ok=True)
+        (inside or path.parent).mkdir(parents=True, exist_ok=True)
     handle = None
-    if inside is not None and HANDLES:
+    if inside is not None:
         with suppress(PermissionError, IsADirectoryError):
             handle = os.open(inside, FOLDER)
     if inside is None or handle is None:
@@ -219,13 +216,12 @@ def sync(handle: int) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut, where platform, file system and permissions let it."""
-    if hasattr(os, "O_DIRECTORY"):
-        with suppress(OSError):  # the file itself is there and whole
-            handle = os.open(folder, os.O_DIRECTORY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+    with suppress(OSError):  # the file itself is there and whole
+        handle = os.open(folder, getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from senet_ablate.files import HANDLES, decode, move, remove, rewrite, sync, write_atomic
+from senet_ablate.files import decode, move, remove, rewrite, sync, write_atomic
 
 
 def refusing(number: int):
@@ -94,7 +94,7 @@ def test_a_users_file_keeps_encoding_mark_mode_and_link(tmp_path: Path, codec: s
     assert place.stat().st_mode & 0o777 == 0o640
 
 
-@pytest.mark.skipif(not HANDLES, reason="needs handles on folders")
+@pytest.mark.skipif(os.open not in os.supports_dir_fd, reason="needs handles on folders")
 @pytest.mark.parametrize("doing", ["write", "remove", "move"])
 def test_a_link_that_is_put_in_a_folders_place_at_any_moment_leads_nothing_astray(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doing: str

@@ -71,7 +71,8 @@ def test_a_stamp_of_before_it_said_where_is_taken_as_it_is(checkout: Path) -> No
 
 def test_a_clone_whose_git_turns_line_ends_has_sound_runs(tmp_path: Path) -> None:
     """As on Windows; what is cloned is what is committed."""
-    from senet_ablate.results.verify import studies, verify
+    from senet_ablate.results.store import studies
+    from senet_ablate.results.verify import verify
 
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("needs a checkout")

@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 
 from senet_ablate.cli.completion import completing
-from senet_ablate.cli.console import make_grid, say, show_grid
+from senet_ablate.cli.console import RIGHT, TEXT, say, show_grid
 from senet_ablate.data.copies import drop, kept_copies
 from senet_ablate.environment import cache_dir
 from senet_ablate.errors import UserError, did_you_mean
@@ -32,15 +32,13 @@ def cache(names: tuple[str, ...], away: bool) -> None:
     if away:
         for copy in chosen:
             drop(copy)
-    else:
-        grid = make_grid(f"kept in {place}")
-        for heading in ("name", "images of", "size", "since"):
-            grid.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
-        for copy in chosen:
-            since = datetime.fromtimestamp(copy.made).astimezone()
-            grid.add_row(copy.path.name, copy.images or "–", megabytes(copy.size), f"{since:%Y-%m-%d}")
-        if chosen:
-            show_grid(grid)
+    elif chosen:
+        rows = [
+            (copy.path.name, copy.images or "–", megabytes(copy.size), f"{datetime.fromtimestamp(copy.made):%Y-%m-%d}")
+            for copy in chosen
+        ]
+        kinds = {"name": TEXT, "images of": TEXT, "size": RIGHT, "since": TEXT}
+        show_grid(f"kept in {place}", kinds, rows)
     total = megabytes(sum(copy.size for copy in chosen))
     hint = "; remove them with --drop" if chosen and not away else ""
     say(f"{len(chosen)} copies{' removed' if away else ''}, {total}, in {place}{hint}")

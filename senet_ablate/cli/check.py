@@ -46,25 +46,20 @@ def audit(classes: int | None, data: Path | None, **choice: Any) -> None:
     senet-ablate audit
     senet-ablate audit gate --study digits-reference
     """
-    from senet_ablate.analysis.audit import (
-        audit_declarations,
-        audit_networks,
-        audit_records,
-        comparisons,
-    )
+    from senet_ablate.analysis import audit as auditing
     from senet_ablate.models.diff import compare_to_plain
     from senet_ablate.results.arms import load_outcomes
 
     chosen = opt.choose(**choice)
-    shape = opt.find_shape(chosen, opt.find_facts(chosen, data), classes)
-    found = audit_declarations(chosen.ablations, chosen.protocol)
-    variants = [arm.variant for pair in comparisons(chosen.ablations) for arm in (pair.arm, pair.reference)]
+    shape = channels_and_classes(chosen.protocol.data, opt.find_facts(chosen, data), classes)
+    found = auditing.audit_declarations(chosen.ablations, chosen.protocol)
+    variants = [arm.variant for pair in auditing.comparisons(chosen.ablations) for arm in (pair.arm, pair.reference)]
     opt.refuse_undeclared_code(chosen)
     task = {"in_channels": shape[0], "classes": shape[1], "resolution": chosen.protocol.data.resolution}
-    found += audit_networks(chosen.ablations, compare_to_plain(chosen.protocol.network, variants, **task))
+    found += auditing.audit_networks(chosen.ablations, compare_to_plain(chosen.protocol.network, variants, **task))
     pin = chosen.study.pin()
     outcomes = load_outcomes(chosen.study, pin) if pin else None
-    found += audit_records(chosen.ablations, outcomes) if outcomes else []
+    found += auditing.audit_records(chosen.ablations, outcomes) if outcomes else []
     for departure in found:
         say(departure.in_words)
     others = sum(not departure.declared for departure in found)
@@ -103,7 +98,7 @@ def latency(classes: int | None, device: str, threads: int, **choice: Any) -> No
 
     chosen = opt.choose(**choice)
     opt.refuse_undeclared_code(chosen)
-    shape = channels_and_classes(chosen.protocol.data, chosen.study, classes)
+    shape = channels_and_classes(chosen.protocol.data, opt.find_facts(chosen), classes)
     variants = list(dict.fromkeys(arm.variant for arm in arms(chosen.ablations)))
     kind = find_machine(device).device
     console = Console(stderr=True)
@@ -177,7 +172,7 @@ def calibrate(studies: int, seeds: str, jobs: int | None, reports: Path, ablatio
     opt.TABLES,
     click.option(
         "--protocol",
-        type=opt.Word(),
+        type=opt.text,
         shell_complete=complete_protocols,
         default="imagenet-resnet50",
         show_default=True,
@@ -294,7 +289,7 @@ def _count_tables(
 
 @click.command("try")
 @opt.options(
-    click.argument("block", type=opt.Word()),
+    click.argument("block", type=opt.text),
     click.option(
         "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the block: reduction=8. Repeatable."
     ),

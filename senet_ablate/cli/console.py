@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from senet_ablate.analysis.planner import PlanPreview
-    from senet_ablate.analysis.power import ClaimPower
     from senet_ablate.blocks.contract import ContractReport
     from senet_ablate.report.tables import Table
     from senet_ablate.results.records import Latency
@@ -27,24 +26,11 @@ if TYPE_CHECKING:
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-
-class SafeGrid(Grid):
-    """A grid whose texts cannot command the terminal."""
-
-    def add_row(self, *cells: str) -> None:  # type: ignore[override]
-        """Add a row of texts."""
-        super().add_row(*(CONTROL.sub("\ufffd", cell) for cell in cells))
-
-
-def make_grid(title: str = "") -> SafeGrid:
-    """An empty grid without vertical lines."""
-    return SafeGrid(
-        title=CONTROL.sub("\ufffd", title) or None,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+NAME: Mapping[str, Any] = {"no_wrap": True}
+TEXT: Mapping[str, Any] = {"overflow": "fold"}
+NUMBER: Mapping[str, Any] = {"justify": "right", "no_wrap": True}
+RIGHT: Mapping[str, Any] = {"justify": "right", "overflow": "fold"}
+"""Kinds of a grid's columns."""
 
 
 class Screen(Console):
@@ -61,9 +47,9 @@ class Screen(Console):
         raise SystemExit(128 + 13)
 
 
-def show_grid(grid: Grid) -> None:
-    """Print a grid to standard output."""
-    Screen(markup=False).print(grid)  # a user's text may hold brackets
+def printable(text: str) -> str:
+    """A text that cannot command the terminal, whatever a stranger's file brings into it."""
+    return CONTROL.sub("\ufffd", text)
 
 
 def tell(text: str) -> None:
@@ -72,45 +58,57 @@ def tell(text: str) -> None:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print a sentence as it is, to standard output or error; a terminal may wrap it.
+    """Print a sentence as it is, to standard output or error; a terminal may wrap it."""
+    Screen(stderr=error).print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
-    What a stranger's file brings into it cannot command the terminal.
-    """
-    Screen(stderr=error).print(CONTROL.sub("\ufffd", text), highlight=False, markup=False, soft_wrap=True)
+
+def show_grid(
+    title: str, columns: Mapping[str, Mapping[str, Any]], rows: Iterable[Sequence[str]], *, headed: bool = True
+) -> None:
+    """Print a grid without vertical lines to standard output; `columns` has the kind of each by its heading."""
+    grid = Grid(
+        title=printable(title) or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        show_header=headed,
+    )
+    for heading, kind in columns.items():
+        grid.add_column(printable(heading), **kind)
+    for cells in rows:
+        grid.add_row(*map(printable, cells))
+    Screen(markup=False).print(grid)  # a user's text may hold brackets
+
+
+def show_frame(title: str, frame: DataFrame, first: Mapping[str, Any] = TEXT) -> None:
+    """Print a table that is text already, its first column to the left."""
+    name, *others = map(str, frame.columns)
+    kinds = {name: first} | dict.fromkeys(others, RIGHT)
+    show_grid(title, kinds, frame.itertuples(index=False))
 
 
 def show_declarations(tables: Sequence[Ablation], protocols: Sequence[Protocol]) -> None:
     """The tables with their rows, and the protocols."""
     printed = [table for table in tables if table.table]
-    grid = make_grid(
+    show_grid(
         f"the paper's {sum(len(t.rows) for t in printed)} rows are {len(arms(printed))} distinct variants; "
-        f"{sum(not claim.secondary for table in printed for claim in table.claims)} findings"
+        f"{sum(not claim.secondary for table in printed for claim in table.claims)} findings",
+        dict.fromkeys(("table", "name", "factor", "rows"), TEXT),
+        ((str(t.table or "–"), t.slug, t.factor, ", ".join(row.id for row in t.rows)) for t in tables),
     )
-    for heading in ("table", "name", "factor", "rows"):
-        grid.add_column(heading, overflow="fold")
-    for table in tables:
-        grid.add_row(str(table.table or "–"), table.slug, table.factor, ", ".join(row.id for row in table.rows))
-    show_grid(grid)
-    grid = make_grid("protocols")
-    grid.add_column("name", no_wrap=True)
-    grid.add_column("description")
-    for protocol in protocols:
-        grid.add_row(protocol.name, protocol.description)
-    show_grid(grid)
+    show_grid("protocols", {"name": NAME, "description": TEXT}, ((each.name, each.description) for each in protocols))
 
 
 def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
     """The variants of a plan, the rows that they fill, their cost, and the time left."""
-    grid = make_grid(title)
-    grid.add_column("variant", no_wrap=True)
-    grid.add_column("rows", overflow="fold")
-    for heading in ("params", "MACs", "runs", "done"):
-        grid.add_column(heading, justify="right")
+    rows = []
     for planned in plan.arms:
         done = sum(run.run_id in plan.done for run in planned.runs)
-        counts = (f"{planned.complexity.params:,}", f"{planned.complexity.macs:,}", str(len(planned.runs)), str(done))
-        grid.add_row(planned.arm.slug, ", ".join(planned.rows), *counts)
-    show_grid(grid)
+        counts = (planned.complexity.params, planned.complexity.macs, len(planned.runs), done)
+        rows.append((planned.arm.slug, ", ".join(planned.rows), *(f"{count:,}" for count in counts)))
+    kinds = {"variant": NAME, "rows": TEXT} | dict.fromkeys(("params", "MACs", "runs", "done"), RIGHT)
+    show_grid(title, kinds, rows)
     say(f"{len(plan.arms)} variants, {plan.runs} runs, {len(plan.done)} finished, {len(plan.todo)} to do.")
     if plan.todo and found is None:
         say("Time: unknown until a run is finished; train one and plan again.")
@@ -123,9 +121,7 @@ def show_plan(plan: Plan, title: str, found: Estimate | None) -> None:
 
 def headline(preview: PlanPreview, budgeted: bool) -> str:
     """How many claims a plan decides, in a sentence."""
-    full, half = (
-        sum(powers) for powers in zip(*((each.power, each.power_at_half) for each in preview.claims), strict=True)
-    )
+    full, half = (sum(getattr(each, name) for each in preview.claims) for name in ("power", "power_at_half"))
     what = "this budget" if budgeted else "these seeds"
     return (
         f"With {what} expect {full:.1f} of {len(preview.claims)} claims decided if the paper's effects are true, "
@@ -137,28 +133,17 @@ def show_power(preview: PlanPreview) -> None:
     """What a plan can decide of each claim, those out of reach first: minimum detectable effect, power, seeds, time."""
     from senet_ablate.analysis.planner import OUT_OF_REACH
 
-    groups: dict[str, list[ClaimPower]] = {"out of reach": [], "within reach": []}
-    for claim in sorted(preview.claims, key=lambda claim: claim.power):
-        groups["out of reach" if claim.power < OUT_OF_REACH else "within reach"].append(claim)
-    for name, claims in groups.items():
-        if not claims:
-            continue
-        sign = "under" if name == "out of reach" else "at least"
-        grid = make_grid(f"{name} (power {sign} {OUT_OF_REACH:.0%} for the paper's effect)")
-        grid.add_column("claim", overflow="fold")
-        for heading in ("MDE", "paper", "power", "at half", "80 % takes"):
-            grid.add_column(heading, justify="right", no_wrap=True)
-        for claim in claims:
-            grid.add_row(
-                f"{claim.claim.id} {claim.claim.statement}",
-                f"{claim.smallest:.2f}",
-                f"{claim.paper:.2f}",
-                f"{claim.power:.2f}",
-                f"{claim.power_at_half:.2f}",
-                preview.takes(claim),
-            )
-        show_grid(grid)
-    if preview.claims:
+    claims = sorted(preview.claims, key=lambda claim: claim.power)
+    kinds = {"claim": TEXT} | dict.fromkeys(("MDE", "paper", "power", "at half", "80 % takes"), NUMBER)
+    far = [claim for claim in claims if claim.power < OUT_OF_REACH]
+    for name, sign, group in (("out of", "under", far), ("within", "at least", claims[len(far) :])):
+        rows = []
+        for each in group:
+            figures = (f"{figure:.2f}" for figure in (each.smallest, each.paper, each.power, each.power_at_half))
+            rows.append((f"{each.claim.id} {each.claim.statement}", *figures, preview.takes(each)))
+        if rows:
+            show_grid(f"{name} reach (power {sign} {OUT_OF_REACH:.0%} for the paper's effect)", kinds, rows)
+    if claims:
         say("MDE: minimum detectable effect, in points, at 80 % power; power for the paper's effect and half of it.")
     for line in preview.remarks:
         say(line)
@@ -166,19 +151,13 @@ def show_power(preview: PlanPreview) -> None:
 
 def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     """The state of each variant's runs; `states` has, per variant, the run ids by state (`worklist.row_states`)."""
-    grid = make_grid(title)
-    grid.add_column("variant", no_wrap=True)
-    grid.add_column("finished", justify="right")
-    grid.add_column("not finished", overflow="fold")
-    total = planned = 0
+    rows, total, planned = [], 0, 0
     for name, found in states.items():
-        finished = len(found["finished"]) + len(found["diverged"])
-        total += finished
+        finished, wanted = len(found["finished"]) + len(found["diverged"]), sum(map(len, found.values()))
         others = [f"{state}: {', '.join(runs)}" for state, runs in found.items() if runs and state != "finished"]
-        wanted = sum(map(len, found.values()))
-        planned += wanted
-        grid.add_row(name, f"{finished} of {wanted}", "; ".join(others))
-    show_grid(grid)
+        rows.append((name, f"{finished} of {wanted}", "; ".join(others)))
+        total, planned = total + finished, planned + wanted
+    show_grid(title, {"variant": NAME, "finished": RIGHT, "not finished": TEXT}, rows)
     say(f"{total} of {planned} runs finished")
 
 
@@ -188,13 +167,7 @@ def show_table(table: Table, study: str) -> None:
     from senet_ablate.report.findings import WORDS, reason_in_words
     from senet_ablate.report.tables import COMPACT, printed
 
-    grid = make_grid(f"{table.ablation.heading}, study {study}")
-    text = printed(table, COMPACT)
-    for number, name in enumerate(text.columns):
-        grid.add_column(name, justify="right" if number else "left", no_wrap=not number)
-    for line in text.itertuples(index=False):
-        grid.add_row(*line)
-    show_grid(grid)
+    show_frame(f"{table.ablation.heading}, study {study}", printed(table, COMPACT), NAME)
     findings = [each for each in table.findings if {reason.kind for reason in each.reasons} != {Reason.NOT_RUN}]
     for finding in findings:
         reason = reason_in_words(finding)
@@ -206,31 +179,27 @@ def show_table(table: Table, study: str) -> None:
 
 def show_calibration(frame: DataFrame) -> None:
     """Coverage, false findings and correct findings of each simulated scenario."""
-    grid = make_grid(f"{frame['studies'].iloc[0]} simulated studies per line")
-    grid.add_column("scenario", overflow="fold")
-    for heading in ("seeds", "coverage", "false", "correct", "holds"):
-        grid.add_column(heading, justify="right", no_wrap=True)
+    kinds = {"scenario": TEXT} | dict.fromkeys(("seeds", "coverage", "false", "correct", "holds"), NUMBER)
+    rows = []
     for line in frame.to_dict("records"):
-        grid.add_row(
-            line["truth"],
-            line["seeds"],
-            f"{line['coverage']:.3f}",
-            f"{line['false_worst_table']:.3f}",
-            f"{line['right']:.1f}",
-            ("yes" if line["holds"] else "NO") if line["promised"] else "–",
-        )
-    show_grid(grid)
+        shares = (f"{line['coverage']:.3f}", f"{line['false_worst_table']:.3f}", f"{line['right']:.1f}")
+        holds = ("yes" if line["holds"] else "NO") if line["promised"] else "–"
+        rows.append((line["truth"], line["seeds"], *shares, holds))
+    show_grid(f"{frame['studies'].iloc[0]} simulated studies per line", kinds, rows)
 
 
 def show_latency(latency: Latency) -> None:
     """Milliseconds of each variant and kind of work, with the range of the rounds."""
-    grid = make_grid(latency.setting)
-    grid.add_column("variant", no_wrap=True)
-    for heading in ("1 image, ms", f"batch of {latency.batch}", "training step"):
-        grid.add_column(heading, justify="right", no_wrap=True)
-    for slug, times in latency.networks.items():
-        grid.add_row(slug, *(f"{each.median:.3g} ({each.low:.3g}–{each.high:.3g})" for each in times.values()))
-    show_grid(grid)
+    kinds = {"variant": NAME} | dict.fromkeys(("1 image, ms", f"batch of {latency.batch}", "training step"), NUMBER)
+    rows = (
+        (slug, *(f"{each.median:.3g} ({each.low:.3g}–{each.high:.3g})" for each in times.values()))
+        for slug, times in latency.networks.items()
+    )
+    show_grid(latency.setting, kinds, rows)
+
+
+SIZES = {"params": "params", "params_with_bn_stats": "+ BN stats", "macs": "MACs"}
+"""Headings of a network's counts."""
 
 
 def show_counts(frame: DataFrame, convention: str) -> None:
@@ -238,14 +207,11 @@ def show_counts(frame: DataFrame, convention: str) -> None:
     from pandas import isna
 
     at_paper_scale = "paper_params_m" in frame.columns
-    grid = make_grid()
-    sizes = ["params", "params_with_bn_stats", "macs"]
-    names = {"params": "params", "params_with_bn_stats": "+ BN stats", "macs": "MACs"}
+    sizes = dict(SIZES)
     if "sites" in frame.columns:  # networks with longer names
-        sizes.remove("params_with_bn_stats")
-    headings = ["tab", "row", *(names[size] for size in sizes)]
-    for heading in headings + (["paper M", "paper G"] if at_paper_scale else []):
-        grid.add_column(heading, justify="left" if heading == "row" else "right", no_wrap=True)
+        del sizes["params_with_bn_stats"]
+    paper = {"paper_params_m": "paper M", "paper_gflops": "paper G"} if at_paper_scale else {}
+    rows = []
     for line in frame.to_dict("records"):
         cells = [f"{line[name]:,}" for name in sizes]
         if at_paper_scale:
@@ -256,9 +222,9 @@ def show_counts(frame: DataFrame, convention: str) -> None:
                 "macs": line["gflops_met"] is True,
             }
             cells = [f"{cell} {'✓' if marks[size] else ' '}" for cell, size in zip(cells, sizes, strict=True)]
-            cells += ["" if isna(line[name]) else f"{line[name]:g}" for name in ("paper_params_m", "paper_gflops")]
-        grid.add_row("–" if isna(line["table"]) else f"{line['table']:.0f}", line["row"], *cells)
-    show_grid(grid)
+        cells += ["" if isna(line[name]) else f"{line[name]:g}" for name in paper]
+        rows.append(("–" if isna(line["table"]) else f"{line['table']:.0f}", line["row"], *cells))
+    show_grid("", {"tab": NUMBER, "row": NAME} | dict.fromkeys((*sizes.values(), *paper.values()), NUMBER), rows)
     if at_paper_scale:
         say("✓ rounds to the printed figure (millions to one place, GFLOPs to two).")
         for line in frame[frame["params_explained"] != ""].to_dict("records"):
@@ -295,23 +261,19 @@ NOT_MET = {
 
 def show_contract(name: str, report: ContractReport, channels: int) -> None:
     """What a block fails and what is worth knowing, its size and cost by width, and whether it passes."""
-    grid = make_grid(f"{name}, {channels} channels")
-    for heading in ("check", "result", "what and where"):
-        grid.add_column(heading, no_wrap=heading != "what and where", overflow="fold")
+    rows = []
     for finding in report.findings:
         met = finding.verdict.value == "pass"
-        about = () if met else (f"{NOT_MET[finding.check]}:", "; ".join(finding.where) or finding.error)
-        grid.add_row(finding.check, finding.verdict.value, " ".join(about))
-    show_grid(grid)
+        about = "" if met else f"{NOT_MET[finding.check]}: {'; '.join(finding.where) or finding.error}"
+        rows.append((finding.check, finding.verdict.value, about))
+    show_grid(f"{name}, {channels} channels", {"check": NAME, "result": NAME, "what and where": TEXT}, rows)
     if report.costs:
-        grid = make_grid("one map of 14x14")
-        for heading in ("channels", "params", "MACs", "reads"):
-            grid.add_column(heading, justify="right", no_wrap=True)
-        grid.add_column("", overflow="fold")
+        costs = []
         for cost in report.costs:
             counts = ("", "", "") if cost.error else (f"{cost.params:,}", f"{cost.macs:,}", f"{cost.reads:,}")
-            grid.add_row(f"{cost.channels:,}", *counts, cost.error)
-        show_grid(grid)
+            costs.append((f"{cost.channels:,}", *counts, cost.error))
+        kinds = dict.fromkeys(("channels", "params", "MACs", "reads"), NUMBER) | {"": TEXT}
+        show_grid("one map of 14x14", kinds, costs)
         say("MACs: weight uses of convolutions, linear layers, matrix products; reads: elements that reductions read.")
     if report.factor is not None:
         say(f"Factor at the first step: {report.factor:.2f} (its output on N(0, 1) images, as a multiple of them).")
@@ -320,13 +282,3 @@ def show_contract(name: str, report: ContractReport, channels: int) -> None:
         f"{verdicts.count(each)} {word}" for each, word in (("pass", "met"), ("note", "noted"), ("FAIL", "failed"))
     )
     say(f"{name} {'passes' if report.passed else 'FAILS'}: {len(verdicts)} checks, {counted}.")
-
-
-def show_text(title: str, frame: DataFrame) -> None:
-    """A table that is text already, its first column to the left."""
-    grid = make_grid(title)
-    for number, name in enumerate(frame.columns):
-        grid.add_column(str(name), justify="right" if number else "left", overflow="fold")
-    for line in frame.itertuples(index=False):
-        grid.add_row(*line)
-    show_grid(grid)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from senet_ablate.cli.console import make_grid, say, show_grid, tell
+from senet_ablate.cli.console import RIGHT, TEXT, say, show_grid, tell
 from senet_ablate.cli.options import Finite, Place, options
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
@@ -112,16 +112,11 @@ def init(data: Path, split: float | None, listed: Path | None, weights: Path | N
 def _show(found: Inspection) -> None:
     """What was found: a table of classes and parts, then a line for whatever is worth knowing."""
     layout = found.layout
-    titles = {part: part or "images" for part in layout.files}
     say(f"{len(found.photos)} images in {len(found.classes)} classes")
-    grid = make_grid()
-    grid.add_column("class", overflow="fold")
-    for title in titles.values():
-        grid.add_column(title, justify="right")
-    for label in found.classes:
-        grid.add_row(label, *(str(found.count(part, label)) for part in titles))
-    grid.add_row("all", *(str(len(found.of(part))) for part in titles))
-    show_grid(grid)
+    rows = [(label, *(str(found.count(part, label)) for part in layout.files)) for label in found.classes]
+    rows.append(("all", *(str(len(found.of(part))) for part in layout.files)))
+    titles = [part or "images" for part in layout.files]
+    show_grid("", {"class": TEXT} | dict.fromkeys(titles, RIGHT), rows)
     for notice in layout.notices:
         say(notice)
     if layout.tools:
@@ -169,57 +164,37 @@ def _protocol(
     name: str, data: Path, found: Inspection, photos: dict[str, list[Photo]], splits: Path | None, weights: Path | None
 ) -> str:
     """The text of a protocol whose network, resolution and training fit the images."""
-    train, test = len(photos["train"]), len(photos["test"])
-    side = found.side
+    from jinja2 import StrictUndefined, Template
+
+    train, side = len(photos["train"]), found.side
     pretrained = weights is not None or (side >= PRETRAINED_SIDE and train < PRETRAINED_IMAGES)
     sides = (64, 96, 128, 160, 224) if pretrained else (8, 16, 24, 32, 48, 64, 96, 128)
-    resolution = max((each for each in sides if each <= side), default=sides[0])
     counts = Counter(photo.label for photo in photos["train"]).values()
     kept = sum(count - max(1, round(VALIDATION * count)) for count in counts)
     batch = next((size for size in (64, 32, 16, 8, 4) if kept >= 16 * size), 2)
-    epochs = min(100, max(10, 5 * -(-STEPS // (kept // batch) // 5)))
-    title = re.sub(r"[\x00-\x1f\x7f\"\\]", " ", data.resolve().name) or "images"
-    lines = [
-        f'name = "{name}" # this file\'s own name',
-        f'description = "{title}: {len(found.classes)} classes, {train} images to train, {test} to test"',
-        f'images = "{title[:60]}" # what they are called in reports',
-        "seeds = 3 # runs of each variant; more of them find smaller differences (`plan` says which)",
-        'precision = "auto" # bf16 where the processor computes in it, else float32',
-        "",
-        "[network]",
-        *_network(resolution, train, pretrained, weights),
-        "",
-        "[data]",
-        'dataset = "folder" # its place is given with --data',
-        f"resolution = {resolution} # side in pixels of what the network sees; the median short side is {side}",
-        f"resize = {resolution} # short side before the centre crop: larger cuts the border away",
-        f"validation = {VALIDATION} # share of the training images for learning curves; the test images decide nothing",
-        *([f"splits = {_quoted(splits.as_posix())} # which file is in which part"] if splits else []),
-        "",
-        "[recipe]",
-        f"epochs = {epochs} # passes over {kept} images: {epochs * (kept // batch)} steps",
-        f"batch_size = {batch} # images of a step",
-        f"lr = {0.1 * batch / 128:g} # highest learning rate",
-        *([f"backbone_lr = {0.01 * batch / 128:g} # that of the pretrained layers"] if pretrained else []),
-        'optimizer = "sgd" # or "adamw", with a rate near 0.001 and without momentum',
-        "momentum = 0.9 # of SGD",
-        "weight_decay = 5e-4 # L2 penalty",
-        "label_smoothing = 0.1 # of the training loss; 0 for none",
-        "",
-        "[recipe.schedule]",
-        'kind = "cosine" # the rate falls to zero along a cosine',
-        f"warmup_epochs = {max(1, epochs // 20)} # in which it first rises",
-        "",
-        "[recipe.augmentation]",
-        f"crop_padding = {max(1, resolution // 8)} # pixels around the image before a random crop",
-        "horizontal_flip = true # false where left and right mean something (digits, letters, road signs)",
-    ]
-    return "\n".join(lines) + "\n"
+    template = Path(__file__).with_name("protocol.toml.j2").read_text(encoding="utf-8")
+    return Template(template, trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined).render(
+        name=name,
+        title=re.sub(r"[\x00-\x1f\x7f\"\\]", " ", data.resolve().name) or "images",
+        classes=len(found.classes),
+        train=train,
+        test=len(photos["test"]),
+        pretrained=pretrained,
+        backbone=PRETRAINED,
+        weights=weights and _quoted(Path(os.path.relpath(weights))),
+        resolution=max((each for each in sides if each <= side), default=sides[0]),
+        side=side,
+        validation=VALIDATION,
+        splits=splits and _quoted(splits),
+        kept=kept,
+        batch=batch,
+        epochs=min(100, max(10, 5 * -(-STEPS // (kept // batch) // 5))),
+    )
 
 
-def _quoted(text: str) -> str:
-    """A text as TOML has it, which is as JSON has it."""
-    return json.dumps(text, ensure_ascii=False)
+def _quoted(path: Path) -> str:
+    """A path as TOML has it, which is as JSON has it."""
+    return json.dumps(path.as_posix(), ensure_ascii=False)
 
 
 def _check_weights(weights: Path, classes: int) -> None:
@@ -234,22 +209,3 @@ def _check_weights(weights: Path, classes: int) -> None:
 
     network = with_source(Network(backbone=PRETRAINED, pretrained=str(weights)))
     build_network(network, Variant(), in_channels=3, classes=classes, resolution=64)
-
-
-def _network(resolution: int, train: int, pretrained: bool, weights: Path | None) -> list[str]:
-    if pretrained:
-        start = _quoted(Path(os.path.relpath(weights)).as_posix()) if weights else "true"
-        whence = "weights from this file" if weights else "the weights that torchvision publishes, a download"
-        return [
-            f'backbone = "{PRETRAINED}" # trained on many other images, for few of your own',
-            f"pretrained = {start} # {whence}; false begins anew",
-        ]
-    wide = train >= 2_000
-    stem = '"small" # a 3x3 convolution, for small images'
-    if resolution > 64:
-        stem = '"imagenet" # a 7x7 convolution with stride 2, then pooling'
-    return [
-        'backbone = "resnet14" # small, for few images; resnet26 and resnet50 are larger',
-        f"width = {32 if wide else 16} # channels of the stem; from 16 on every ratio leaves hidden channels",
-        f"stem = {stem}",
-    ]

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from senet_ablate.cli import options as opt
 from senet_ablate.cli.completion import complete_networks
-from senet_ablate.cli.console import say, show_text, tell
+from senet_ablate.cli.console import say, show_frame, tell
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.spec.ablation import Ablation, Arm, arms
 from senet_ablate.spec.loading import all_ablations, declarations_dir
@@ -44,17 +44,13 @@ PART = click.option(
 
 @dataclass(frozen=True)
 class Looked:
-    """A trained network, its images, and the folder of its pages."""
+    """A trained network, its images, what its page is about, what its blocks did, and the folder of its pages."""
 
     subject: Subject
     images: Images
+    words: tuple[str, ...]
     blocks: list[BlockExcitation]
     folder: Path
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """What the page is about."""
-        return (*self.subject.words, self.images.words)
 
 
 @click.command()
@@ -62,7 +58,7 @@ class Looked:
     ARMS,
     SEED,
     WEIGHTS,
-    click.option("--classes", type=opt.Word(), metavar="NAME,NAME", help="Classes to plot."),
+    click.option("--classes", type=opt.text, metavar="NAME,NAME", help="Classes to plot."),
     PART,
     *opt.UNDER,
     opt.STUDY,
@@ -89,7 +85,7 @@ def excitation(classes: str | None, **call: Any) -> None:
         shown = choose_classes(looked.images.facts, wanted)
         every = {name: number for number, name in enumerate(looked.images.facts.class_names)}
         files = write_excitation(looked.folder, looked.words, looked.blocks, shown, choose_pair(shown), every)
-        show_text(looked.words[0], printed(block_table(looked.blocks)).drop(columns="stage"))
+        show_frame(looked.words[0], printed(block_table(looked.blocks)).drop(columns="stage"))
         say(f"wrote {len(files)} files to {looked.folder}")
 
 
@@ -111,7 +107,7 @@ def prune(**call: Any) -> None:
         with Console(stderr=True).status("evaluating with each stage switched off"):
             table = prune_table(looked.subject.model, looked.images.loader, looked.blocks)
         files = write_pruning(looked.folder, looked.words, table)
-        show_text(looked.words[0], printed_pruning(table))
+        show_frame(looked.words[0], printed_pruning(table))
         say(f"wrote {len(files)} files to {looked.folder}")
 
 
@@ -195,4 +191,5 @@ def _look(
             disable=not console.is_terminal,
         )
         blocks = collect(subject.model, batches, here.facts.classes)
-        yield Looked(subject, here, blocks, reports / chosen.study.name / "excitation" / subject.name)
+        folder = reports / chosen.study.name / "excitation" / subject.name
+        yield Looked(subject, here, (*subject.words, here.words), blocks, folder)

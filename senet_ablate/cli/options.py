@@ -14,18 +14,11 @@ import click
 from senet_ablate.cli import console
 from senet_ablate.cli.completion import complete_protocols, complete_rows, complete_studies, complete_tables
 from senet_ablate.errors import UserError, is_plain
+from senet_ablate.execution.survey import survey_variants
 from senet_ablate.results.plan import Selection, declared_tables
 from senet_ablate.results.store import Study
-from senet_ablate.results.worklist import channels_and_classes
 from senet_ablate.spec.ablation import SEED_SERIES, Ablation, check_arms
-from senet_ablate.spec.loading import (
-    add_blocks,
-    block_row,
-    declarations_dir,
-    keep_rows,
-    load_ablations,
-    load_protocol,
-)
+from senet_ablate.spec.loading import add_blocks, block_row, declarations_dir, keep_rows, load_ablations, load_protocol
 from senet_ablate.spec.network import Variant
 from senet_ablate.spec.protocol import DataFacts
 from senet_ablate.spec.sources import is_users, with_source
@@ -48,16 +41,21 @@ def options(*chosen: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return wrap
 
 
-class Word(click.ParamType[str]):
+def text(value: str) -> str:
     """A text that is one: an empty option is a variable of a script that was not set, and stands for no default."""
+    if not value.strip() or not is_plain(value):
+        raise click.BadParameter(f"{value!r}: expected a text, one line of UTF-8")
+    return value
 
-    name = "text"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text itself."""
-        if not value.strip() or not is_plain(value):
-            self.fail(f"{value!r}: expected a text, one line of UTF-8", param, ctx)
-        return str(value)
+def seconds(value: str) -> float:
+    """A time such as `2h`, `90min` or `1h30m`, in seconds."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+)\s*s)?", value.strip())
+    parts = match.groups(default="0") if match else ()
+    found = sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not 0 < found < 1e9:  # thirty years
+        raise click.BadParameter(f"{value!r}: expected a time such as 2h, 90min or 1h30m")
+    return found
 
 
 class Place(click.Path[Path]):
@@ -92,7 +90,7 @@ ABLATIONS = click.option(
 )
 PROTOCOL = click.option(
     "--protocol",
-    type=Word(),
+    type=text,
     shell_complete=complete_protocols,
     help="Network, data and recipe: a name from `list`, or a .toml file.  [default: the study's, else digits]",
 )
@@ -101,7 +99,7 @@ SET = click.option(
 )
 ROWS = click.option(
     "--rows",
-    type=Word(),
+    type=text,
     shell_complete=complete_rows,
     metavar="ID,ID",
     help="Only these rows, and each table's reference.",
@@ -113,7 +111,7 @@ SEEDS = click.option(
 )
 STUDY = click.option(
     "--study",
-    type=Word(),
+    type=text,
     shell_complete=complete_studies,
     help="Name of the folder in results/ and reports/.  [default: the protocol's, with a hash if --set changes it]",
 )
@@ -153,28 +151,6 @@ MANY = click.IntRange(1, 1024)
 """Workers, threads or devices."""
 
 
-class Duration(click.ParamType[float]):
-    """A time such as `2h`, `90min` or `1h30m`, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of the text."""
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(
-            r"(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+)\s*s)?", value.strip()
-        )
-        seconds = (
-            sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
-            if match
-            else 0
-        )
-        if not 0 < seconds < 1e9:  # thirty years
-            self.fail(f"{value!r}: expected a time such as 2h, 90min or 1h30m", param, ctx)
-        return seconds
-
-
 def choose(
     tables: Sequence[str],
     ablations: Path | None,
@@ -206,7 +182,7 @@ def choose(
     recorded = loaded.network.backbone if pin and is_users(loaded.network.backbone) else ""
     here = Study(results / name)
     chosen = Selection(named, declared_tables(directory, named, here), loaded, here, recorded)
-    chosen.study.check_protocol(loaded)
+    chosen.study.check(loaded)
     return chosen
 
 
@@ -240,21 +216,11 @@ def survey_networks(chosen: Selection, shape: tuple[int, int], tables: Sequence[
     Raises:
         UserError: a network cannot be built; the message names its rows.
     """
-    from senet_ablate.execution.survey import survey_variants
-
     refuse_undeclared_code(chosen)
-    protocol = chosen.protocol
-    survey_variants(
-        tables or chosen.ablations,
-        protocol.network,
-        (*shape, protocol.data.resolution),
-        chosen.study.root.parent,
-        protocol.name,
-        console.tell,
-    )
+    survey_variants(tables or chosen.ablations, chosen.protocol, shape, chosen.study.root.parent, console.tell)
 
 
-def find_facts(chosen: Selection, data: Path | None) -> DataFacts | None:
+def find_facts(chosen: Selection, data: Path | None = None) -> DataFacts | None:
     """What is known of the images: from the folder that the call names, else from the study; None before its first run.
 
     Raises:
@@ -267,16 +233,9 @@ def find_facts(chosen: Selection, data: Path | None) -> DataFacts | None:
 
     stream = chosen.protocol.recipe.augmentation.resized_crop
     found = load_data(chosen.protocol.data, data, stream=stream, announce=console.tell)
-    chosen.study.check_images(found.facts)
+    chosen.study.check(data=found.facts)
     console.tell(describe(found.facts))
     return found.facts
-
-
-def find_shape(chosen: Selection, facts: DataFacts | None, classes: int | None = None) -> tuple[int, int]:
-    """Channels and classes: of the images where they are known, else of the data set, else as the user says."""
-    return (
-        (facts.channels, facts.classes) if facts else channels_and_classes(chosen.protocol.data, chosen.study, classes)
-    )
 
 
 def describe(facts: DataFacts) -> str:

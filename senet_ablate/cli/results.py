@@ -12,11 +12,11 @@ import click
 
 from senet_ablate.cli import options as opt
 from senet_ablate.cli.completion import complete_studies
-from senet_ablate.cli.console import say, show_table, show_text
+from senet_ablate.cli.console import say, show_frame, show_table
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.files import decode, read_file, rewrite
 from senet_ablate.results.plan import Selection, earlier_blocks
-from senet_ablate.results.store import Study
+from senet_ablate.results.store import Study, studies
 from senet_ablate.spec.ablation import Ablation
 
 
@@ -35,7 +35,7 @@ from senet_ablate.spec.ablation import Ablation
     ),
     click.option(
         "--columns",
-        type=opt.Word(),
+        type=opt.text,
         metavar="NAME,NAME",
         help="Columns of the LaTeX tables: n, err, best, diff, top5, params, macs, latency, step, paper_err, "
         "paper_diff, paper_top5, paper_params, paper_gflops, note.  [default: all that are not empty]",
@@ -92,15 +92,15 @@ def _report(chosen: Selection, reports: Path, slugs: Sequence[str], columns: str
 @click.command()
 @opt.options(
     click.argument("names", nargs=-1, metavar="[STUDY]...", shell_complete=complete_studies),
-    click.option("--series", type=opt.Word(), metavar="NAME", help="The studies of ablations/series/NAME.toml."),
+    click.option("--series", type=opt.text, metavar="NAME", help="The studies of ablations/series/NAME.toml."),
     click.option(
         "--finding",
-        type=opt.Word(),
+        type=opt.text,
         metavar="ID",
         help="A declared finding, such as 12b.  [default: the SE gain, error without SE less error with SE]",
     ),
     click.option(
-        "--name", type=opt.Word(), help="Folder under reports/ to write to.  [default: the series' name, else summary]"
+        "--name", type=opt.text, help="Folder under reports/ to write to.  [default: the series' name, else summary]"
     ),
     *opt.FOLDERS,
 )
@@ -150,7 +150,7 @@ def _summary(names: tuple[str, ...], finding: str | None, directory: Path, resul
     found = summarise([assess(declared_tables(directory, [], study), study) for study in studies], finding)
     files = write_summary(found, home)
     text = printed_summary(found)
-    show_text(found.effects[0].statement, text.drop(columns=["data", "network", "epochs"]))
+    show_frame(found.effects[0].statement, text.drop(columns=["data", "network", "epochs"]))
     for line in (conclusion(found), *remarks(found), f"wrote {len(files)} files to {home}"):
         say(line)
 
@@ -169,9 +169,9 @@ def _series(name: str, directory: Path, results: Path, home: Path) -> None:
     assessments = {each: assess(tables, study) for each, study in begun.items()}
     found = judge_series(chosen, assessments, declared.printed_gains(directory, chosen.studies))
     files = write_series(found, home)
-    show_text(chosen.title, printed_gains(found).drop(columns=["data", "network", "epochs"]))
+    show_frame(chosen.title, printed_gains(found).drop(columns=["data", "network", "epochs"]))
     if found.findings:
-        show_text("Findings about the series", printed_findings(found))
+        show_frame("Findings about the series", printed_findings(found))
     for line in (*remarks(found), f"wrote {len(files)} files; the page to open: {home / 'index.html'}"):
         say(line)
 
@@ -179,16 +179,12 @@ def _series(name: str, directory: Path, results: Path, home: Path) -> None:
 @click.command()
 @opt.options(
     click.argument(
-        "sources",
-        nargs=-1,
-        required=True,
-        metavar="SOURCE...",
-        type=opt.Place(exists=True, file_okay=False),
+        "sources", nargs=-1, required=True, metavar="SOURCE...", type=opt.Place(exists=True, file_okay=False)
     ),
     click.option(
         "--into",
         required=True,
-        type=opt.Word(),
+        type=opt.text,
         shell_complete=complete_studies,
         metavar="STUDY",
         help="Study that gets the runs.",
@@ -221,14 +217,12 @@ def merge(sources: tuple[Path, ...], into: str, new: bool, results: Path) -> Non
         errors = " and ".join("diverged" if err is None else f"{err:.2f} %" for err in (conflict.here, conflict.there))
         images = "" if conflict.images is None else f"; {conflict.images} test images differ"
         say(f"same seed, different result: {conflict.run_id}: {errors}{images}; kept in {conflict.kept}")
-    for line in merged.refused:
-        say(f"refused: {line}")
-    for line in merged.busy:
-        say(f"in progress: {line}")
-    for line in merged.cautions:
-        say(f"warning: {line}")
-    largest = max((conflict.difference or 0.0 for conflict in merged.conflicts), default=0.0)
-    apart = f" (by at most {largest:.2f} points of error)" if merged.conflicts else ""
+    for word, lines in (("refused", merged.refused), ("in progress", merged.busy), ("warning", merged.cautions)):
+        for line in lines:
+            say(f"{word}: {line}")
+    pairs = [(each.here, each.there) for each in merged.conflicts]
+    points = [abs(here - there) for here, there in pairs if here is not None and there is not None]
+    apart = f" (by at most {max(points, default=0):.2f} points of error)" if merged.conflicts else ""
     say(
         f"study {into}: {len(merged.added)} runs added, {merged.same} already there, "
         f"{len(merged.conflicts)} with a different result{apart}; left out: {merged.unfinished} unfinished, "
@@ -247,7 +241,6 @@ def verify(names: tuple[str, ...], results: Path) -> None:
     \b
     senet-ablate verify digits-reference
     """
-    from senet_ablate.results.verify import studies
     from senet_ablate.results.verify import verify as check
 
     known = {study.name: study for study in studies(results)}

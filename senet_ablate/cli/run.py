@@ -20,7 +20,7 @@ from senet_ablate.cli.console import headline, say, show_declarations, show_plan
 from senet_ablate.cli.results import _report
 from senet_ablate.errors import UserError
 from senet_ablate.execution import machine
-from senet_ablate.execution.coordination import ExecutorKind
+from senet_ablate.execution.executor import ExecutorKind
 from senet_ablate.execution.machine import OPTIMISATIONS
 from senet_ablate.results.plan import Selection, earlier_blocks, planned_seeds, settle_plan
 from senet_ablate.results.store import Study
@@ -54,11 +54,11 @@ def list_command(ablations: Path | None) -> None:
         type=click.IntRange(2, 1_000_000),
         help="Distribute this many runs over the variants.",
     ),
-    click.option("--budget", type=opt.Duration(), metavar="TIME", help="The same for this wall time: 2h, 90min."),
+    click.option("--budget", type=opt.seconds, metavar="TIME", help="The same for this wall time: 2h, 90min."),
     click.option("--jobs", type=opt.MANY, help="Parallel runs.  [default: one per core]"),
     click.option(
         "--device",
-        type=opt.Word(),
+        type=opt.text,
         metavar="NAME",
         help="Estimate times from runs on this device: cuda, EPYC, H200.  [default: all finished runs]",
     ),
@@ -107,7 +107,7 @@ def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any)
     wish = PlanRequest(seeds=seeds, **{name: call.pop(name) for name in names})
     chosen = opt.choose(**call)
     facts = opt.find_facts(chosen, data)
-    shape = opt.find_shape(chosen, facts, classes)
+    shape = channels_and_classes(chosen.protocol.data, facts, classes)
     opt.survey_networks(chosen, shape)
     with Console(stderr=True).status("choosing seeds") as spinner:
         found = preview(
@@ -143,9 +143,7 @@ def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any)
         "sbatch.NAME for any other option of sbatch. For Ray: address.  [env: SENET_ABLATE_EXECUTOR_OPTIONS]",
     ),
     click.option(
-        "--jobs",
-        type=opt.MANY,
-        help="Parallel runs.  [default: one per core or GPU; as many as the cluster takes]",
+        "--jobs", type=opt.MANY, help="Parallel runs.  [default: one per core or GPU; as many as the cluster takes]"
     ),
     click.option(
         "--devices-per-run", type=opt.MANY, default=1, show_default=True, help="Devices that share each batch (DDP)."
@@ -171,7 +169,7 @@ def plan(seeds: int | None, classes: int | None, data: Path | None, **call: Any)
     click.option(
         "--for",
         "time_s",
-        type=opt.Duration(),
+        type=opt.seconds,
         metavar="TIME",
         help="Stop after this time (25min, 2h), and start no run that would not finish in it.",
     ),
@@ -220,15 +218,14 @@ def run(
     ends_at = began + (time_s or math.inf)
     chosen = opt.choose(**choice)
     tell(f"study {chosen.study.name}, protocol {chosen.protocol.name}, results in {chosen.study.root}; loading")
-    from senet_ablate.execution import driver  # a second
+    from senet_ablate.execution import driver, local  # a second
     from senet_ablate.training.trackers import check_trackers
 
     check_trackers(trackers)
     left_out = list(OPTIMISATIONS) if "all" in without else without
-    call = driver.Call(executor, executor_options, device, jobs, devices_per_run, threads, left_out)
     if executor == "local" and (chosen.study.pin() is None or _plan(chosen, seeds).todo):
-        driver.warm_up()
-    engine = driver.set_up(call, tell)
+        local.warm_up()
+    engine = driver.set_up(executor, executor_options, device, jobs, devices_per_run, threads, left_out, tell)
     with machine.shared(tell) if executor == "local" else nullcontext():
         if executor == "local":  # jobs elsewhere go on without their driver
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -249,7 +246,7 @@ def report_command(study: Study) -> str:
 
 
 def _plan(chosen: Selection, seeds: int | None) -> Plan:
-    shape = channels_and_classes(chosen.protocol.data, chosen.study, None)
+    shape = channels_and_classes(chosen.protocol.data, opt.find_facts(chosen))
     opt.survey_networks(chosen, shape)
     return make_plan(chosen.ablations, chosen.protocol, planned_seeds(chosen, seeds)[0], chosen.study, shape)
 
@@ -261,11 +258,12 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
     resources = engine.resources
     fingerprint = driver.prepare(chosen.protocol, chosen.study, data, resources.devices, tell)
     planned = _plan(chosen, seeds)
-    shape = (*channels_and_classes(chosen.protocol.data, chosen.study, None), chosen.protocol.data.resolution)
+    facts = chosen.study.pinned().data
+    shape = (facts.channels, facts.classes, chosen.protocol.data.resolution)
     if planned.todo:
         try_variants(chosen.ablations, chosen.protocol.network, shape, min(8, chosen.protocol.recipe.batch_size))
     keep_sources(chosen.ablations, chosen.protocol.network, chosen.study.root)
-    todo = driver.requests(planned, chosen.study, data, fingerprint, resources, **wish)
+    todo = driver.requests(planned.todo, chosen.study, data, fingerprint, resources, **wish)
     for run_id in planned.done:
         with suppress(OSError):  # another user's results
             chosen.study.run(run_id).tidy()
@@ -275,7 +273,6 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
         return 0
     if restored := settle_plan(chosen, seeds):
         tell(restored)
-    facts = chosen.study.pinned().data
     tell(opt.describe(facts))
     if chosen.protocol.data.dataset == "folder":
         from senet_ablate.analysis.planner import PlanRequest, preview
@@ -284,9 +281,8 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
     tell(f"{done}; training {len(todo)} on {resources.device}, {engine.where(len(todo))}")
     pin = chosen.study.pin()
     try:
-        summary = driver.execute(
-            engine.start, todo, planned, Console(stderr=True), ends_at, partial(chosen.study.keep, pin)
-        )
+        keep = partial(chosen.study.keep, pin)
+        summary = driver.execute(engine.executor, todo, planned.work, Console(stderr=True), ends_at, keep)
     except KeyboardInterrupt:
         tell("stopped; finished runs are kept, the same command continues the others")
         return opt.INTERRUPTED

@@ -8,18 +8,15 @@ import click
 
 from senet_ablate.cli import options as opt
 from senet_ablate.cli.completion import complete_runs
-from senet_ablate.cli.console import make_grid, say, show_grid
+from senet_ablate.cli.console import NAME, TEXT, say, show_grid
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.results.records import RunRecord
-from senet_ablate.results.store import RUN_NAME, RunFolder, Study
-from senet_ablate.results.verify import studies
+from senet_ablate.results.store import RUN_NAME, RunFolder, Study, studies
 from senet_ablate.results.worklist import duration
 
 
 @click.command()
-@opt.options(
-    click.argument("name", metavar="RUN", type=opt.Word(), shell_complete=complete_runs), opt.STUDY, opt.RESULTS
-)
+@opt.options(click.argument("name", metavar="RUN", type=opt.text, shell_complete=complete_runs), opt.STUDY, opt.RESULTS)
 def show(name: str, study: str | None, results: Path) -> None:
     """Show one run: its settings and result, or how far it is, or why it failed.
 
@@ -39,13 +36,7 @@ def show(name: str, study: str | None, results: Path) -> None:
     else:
         lines["unfinished"] = "not one epoch yet"
     lines["files"] = ", ".join(sorted(path.name for path in folder.path.iterdir() if path.name[0] != "."))
-    grid = make_grid()
-    grid.show_header = False
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for key, text in lines.items():
-        grid.add_row(key, text)
-    show_grid(grid)
+    show_grid("", {"what": NAME, "value": TEXT}, lines.items(), headed=False)
     if record is None and failure is not None and failure.traceback:
         say(failure.traceback)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,16 @@ from pathlib import Path
 from rich.console import Console
 
 from senet_ablate.errors import UserError
-from senet_ablate.execution import local
 from senet_ablate.execution.cluster import NodeOptions, node_resources, read_options
-from senet_ablate.execution.coordination import Executor, ExecutorKind, Fits, TimeLimit, share
-from senet_ablate.execution.machine import ALLOCATOR, Resources, find_machine, share_out
-from senet_ablate.execution.progress import ProgressLog
+from senet_ablate.execution.executor import Executor, ExecutorKind, share
+from senet_ablate.execution.local import local_executor
+from senet_ablate.execution.machine import Resources, find_machine, share_out
+from senet_ablate.execution.progress import ProgressLog, TimeLimit
 from senet_ablate.execution.ray import RayOptions, ray_executor
 from senet_ablate.execution.slurm import SlurmOptions, slurm_executor
 from senet_ablate.files import write_atomic
 from senet_ablate.results.store import SKIPPED, Study
-from senet_ablate.results.worklist import Plan
-from senet_ablate.spec.protocol import Protocol, check_fit
+from senet_ablate.spec.protocol import Protocol, RunSpec, check_fit
 from senet_ablate.training.request import RunRequest, TrackerKind
 
 REMOTE: dict[ExecutorKind, tuple[type[NodeOptions], Callable[..., Executor], str]] = {
@@ -33,51 +33,45 @@ REMOTE: dict[ExecutorKind, tuple[type[NodeOptions], Callable[..., Executor], str
 
 
 @dataclass(frozen=True)
-class Call:
-    """What was typed: the executor with its options, and what each run shall get."""
-
-    executor: ExecutorKind
-    options: Sequence[str]
-    device: str
-    jobs: int | None
-    devices: int
-    threads: int
-    without: Collection[str]
-
-
-@dataclass(frozen=True)
 class Engine:
-    """An executor that is ready to begin; `start` begins it, which nothing does before there is something to train.
-
-    `start` takes what says of each run, when its turn comes, whether to begin it. Only the pool of this machine asks.
-    """
+    """An executor that is ready to begin, what each of its runs gets, and where they are done, if elsewhere."""
 
     resources: Resources
-    start: Callable[[Fits], Executor]
-    where: Callable[[int], str]
-    """How that many runs are done, for the user."""
+    executor: Executor
+    elsewhere: str = ""
+
+    def where(self, runs: int) -> str:
+        """How that many runs are done, for the user."""
+        return self.elsewhere or f"{min(self.executor.at_once or runs, runs)} at once"
 
 
-def set_up(call: Call, say: Callable[[str], None]) -> Engine:
+def set_up(
+    kind: ExecutorKind,
+    options: Sequence[str],
+    device: str,
+    jobs: int | None,
+    devices: int,
+    threads: int,
+    without: Collection[str],
+    say: Callable[[str], None],
+) -> Engine:
     """Check what was typed against this machine or against itself; nothing is started.
 
     Raises:
         UserError: an option that the executor does not have, more than there is, or an extra that is not installed.
     """
-    if call.executor in REMOTE:
-        model, build, where = REMOTE[call.executor]
-        options = read_options(model, call.options)
-        resources = node_resources(options, call.device, call.devices, call.threads, call.without)
-        executor = build(options, resources, call.jobs, say)
-        return Engine(resources, lambda fits: executor, lambda runs: where)
-    if call.options:
+    if kind in REMOTE:
+        model, build, where = REMOTE[kind]
+        wishes = read_options(model, options)
+        resources = node_resources(wishes, device, devices, threads, without)
+        return Engine(resources, build(wishes, resources, jobs, say), where)
+    if options:
         raise UserError(
-            f"--executor-option {call.options[0]!r}: --executor local has none; its workers follow from --jobs, "
+            f"--executor-option {options[0]!r}: --executor local has none; its workers follow from --jobs, "
             "--devices-per-run and --threads"
         )
-    resources = share_out(find_machine(call.device), call.jobs, call.devices, call.threads, call.without)
-    workers = len(resources.environments)
-    return Engine(resources, lambda fits: local_executor(resources, fits), lambda runs: f"{min(workers, runs)} at once")
+    resources = share_out(find_machine(device), jobs, devices, threads, without)
+    return Engine(resources, local_executor(resources.environments))
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,7 @@ def prepare(protocol: Protocol, study: Study, data_path: Path | None, devices: i
     """
     from senet_ablate.data.datasets import load_data  # imports torch
 
-    study.check_protocol(protocol)  # before a long download
+    study.check(protocol)  # before a long download
     data = load_data(protocol.data, data_path, stream=protocol.recipe.augmentation.resized_crop, announce=say)
     for notice in data.notices:
         say(notice)
@@ -120,7 +114,7 @@ def prepare(protocol: Protocol, study: Study, data_path: Path | None, devices: i
 
 
 def requests(
-    plan: Plan,
+    specs: Sequence[RunSpec],
     study: Study,
     data_path: Path | None,
     fingerprint: str | None,
@@ -129,7 +123,7 @@ def requests(
     keep_weights: bool = False,
     trackers: Sequence[TrackerKind] = (),
 ) -> list[RunRequest]:
-    """The open runs as plain data for the workers; relative paths become absolute, a worker may sit elsewhere."""
+    """Runs as plain data for the workers; relative paths become absolute, a worker may sit elsewhere."""
     from senet_ablate.data.datasets import image_root  # imports torch
 
     absolute = Study(study.root.resolve())
@@ -147,35 +141,33 @@ def requests(
             keep_weights=keep_weights,
             trackers=tuple(trackers),
         )
-        for spec in plan.todo
+        for spec in specs
     ]
 
 
 def execute(
-    start: Callable[[Fits], Executor],
+    executor: Executor,
     todo: Sequence[RunRequest],
-    plan: Plan,
+    work: Mapping[str, float],
     console: Console,
     ends_at: float = math.inf,
     keep: Callable[[], None] = lambda: None,
 ) -> Summary:
-    """Do the runs, beside other drivers, and tell of each as it ends.
+    """Do the runs, beside other drivers, and tell of each as it ends; `work` is that of each, by its id, in any unit.
 
     When it is `ends_at` by the monotonic clock, what is under way stops; its checkpoint stays. `keep` is called at
     least every half second.
     """
     began = time.monotonic()
-    work = {run.run_id: float(arm.complexity.macs * run.recipe.epochs) for arm in plan.arms for run in arm.runs}
     limit = TimeLimit(ends_at, work)
-    trained, found, failed = 0, 0, {}
-    open_work = {request.spec.run_id: work[request.spec.run_id] for request in todo}
-    with ProgressLog(console, open_work) as log, closing(share(start(limit.fits), todo)) as events:
+    told: Counter[str] = Counter()
+    failed = {}
+    with ProgressLog(console, work) as log, closing(share(executor, todo, limit.fits)) as events:
         for event in events:
             with suppress(OSError):  # of a full disk
                 keep()
             if event is not None:
-                trained += event.kind == "finished"
-                found += event.kind == "found"
+                told[event.kind] += 1
                 if event.kind == "started":
                     limit.begun(event.request)
                 elif event.kind == "finished":
@@ -185,15 +177,5 @@ def execute(
             log.take(event)
             if limit.left_s <= 0:
                 break
-    left = len(todo) - trained - found - len(failed)
-    return Summary(trained, found, failed, left, time.monotonic() - began)
-
-
-def warm_up() -> None:
-    """Let this machine's workers begin their imports while the images are read."""
-    local.warm_up(ALLOCATOR)
-
-
-def local_executor(resources: Resources, fits: Fits) -> Executor:
-    """The pool of worker processes on this machine."""
-    return local.LocalPool(resources.environments, fits)
+    left = len(todo) - told["finished"] - told["found"] - len(failed)
+    return Summary(told["finished"], told["found"], failed, left, time.monotonic() - began)

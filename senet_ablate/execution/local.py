@@ -1,8 +1,8 @@
-"""Local executor: warm worker processes that a dying worker cannot break.
+"""Runs on this machine: warm worker processes that a dying worker cannot break.
 
 Workers are forked from a server that has imported torch and Lightning once, keep their data set between runs, and are
 replaced when they die; the run they had goes on from its checkpoint in another worker. A worker that loses its driver
-ends itself. Any other engine (a cluster's) needs to offer only `Executor.execute`.
+ends itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,35 +22,33 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 from typing import Any
 
 from senet_ablate.environment import die_with_driver, ensure_sockets
 from senet_ablate.errors import UserError
-from senet_ablate.execution.coordination import Fits
-from senet_ablate.results.records import Failure
-from senet_ablate.training.request import Event, RunRequest, note_failure
-
-TRIES = 3
-"""How often a run is begun or continued when its worker dies under it (killed, out of memory)."""
+from senet_ablate.execution import executor
+from senet_ablate.execution.executor import Executor
+from senet_ablate.execution.machine import ALLOCATOR
+from senet_ablate.training.request import Event, RunRequest
 
 PATIENCE_S = 1.0
 """How long a worker has to end the processes that it shares a run with."""
 
-TICK_S = 0.5
-"""How often `execute` returns to its caller while nothing happens, so that a display can be kept."""
+
+def local_executor(environments: Sequence[Mapping[str, str]]) -> Executor:
+    """Does runs on this machine, in a worker process per entry of `environments`."""
+    return Executor(lambda requests: LocalQueue(environments[: len(requests)]), len(environments))
 
 
-def warm_up(environment: Mapping[str, str] = MappingProxyType({})) -> Any:
+def warm_up() -> Any:
     """Let the workers' server begin its imports, so that they are done when the driver has read the images.
 
-    `environment` is what processes read when they start; what the user has set stays. A second call changes nothing,
-    but for a server that died: it is started again.
+    A second call changes nothing, but for a server that died: it is started again.
 
     Returns:
         The context in which to start workers.
     """
-    for name, value in environment.items():
+    for name, value in ALLOCATOR.items():  # read when a process starts
         os.environ.setdefault(name, value)
     ensure_sockets()
     # Apple's GPU libraries do not survive a fork.
@@ -85,76 +82,63 @@ class _Worker:
     request: RunRequest | None = None
 
 
-class LocalPool:
-    """One worker process per entry of `environments`, whose variables it gets (which GPU it may see).
+class LocalQueue:
+    """Worker processes, one per entry of `environments`, whose variables it gets (which GPU it may see)."""
 
-    `fits` is asked of each run when its turn comes; what does not fit is left.
-    """
+    def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
+        self._context = warm_up()  # first: it looks for a temporary folder that is fit
+        # torch leaves files in the temporary folder when a process of a run fails, and so does one that is killed.
+        self._scratch = TemporaryDirectory(prefix="senet-", ignore_cleanup_errors=True)
+        self._environments = [{**each, "TMPDIR": self._scratch.name} for each in environments]
+        self._workers: list[_Worker] = []
+        self._begun: list[Event] = []
 
-    def __init__(self, environments: Sequence[Mapping[str, str]], fits: Fits = lambda request: True) -> None:
-        self.environments, self.fits = environments, fits
-        self._context = warm_up()
+    def open(self) -> Iterator[None]:
+        """Start the workers."""
+        for environment in self._environments:
+            self._workers.append(self._start(environment))
+        yield from ()
 
-    def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
-        """Do the runs in the given order, as many at once as there are workers.
+    def submit(self, requests: Sequence[RunRequest]) -> None:
+        """Hand runs to idle workers, of which there are enough."""
+        idle = [number for number, worker in enumerate(self._workers) if worker.request is None]
+        for request, number in zip(requests, idle, strict=False):
+            while self._workers[number].request is None:
+                try:
+                    self._workers[number].connection.send(request)
+                    self._workers[number].request = request
+                except OSError:  # it died idle; its successor takes the run
+                    self._renew(number)
+            self._begun.append(Event("started", request))
 
-        Raises:
-            UserError: no worker can import what it needs, or be started.
-            KeyboardInterrupt: after the workers are gone; checkpoints stay for the next call.
-        """
-        queue = deque(requests)
-        deaths: Counter[str] = Counter()
-        with TemporaryDirectory(prefix="senet-", ignore_cleanup_errors=True) as scratch:
-            # torch leaves files in the temporary folder when a process of a run fails, and so does one that is killed.
-            yield from self._execute(queue, deaths, [{**each, "TMPDIR": scratch} for each in self.environments])
+    def ended(self) -> Iterator[Event]:
+        """Runs that were begun, and those that a worker has done or died with."""
+        yield from self._begun
+        self._begun.clear()
+        ready = wait([worker.connection for worker in self._workers if worker.request], timeout=executor.TICK_S)
+        for number, worker in enumerate(self._workers):
+            if worker.request is None or worker.connection not in ready:
+                continue
+            try:
+                event = worker.connection.recv()
+            except (EOFError, OSError):  # the worker died with its run
+                worker.process.join()
+                event = Event("lost", worker.request, f"worker died {_how(worker.process.exitcode)}")
+            if isinstance(event, UserError):  # what one cannot import no other can
+                raise event
+            worker.request = None
+            if event.kind in ("failed", "lost"):  # it may have broken more than itself, a CUDA context for one
+                self._renew(number)
+            yield event
 
-    def _execute(
-        self, queue: deque[RunRequest], deaths: Counter[str], environments: Sequence[Mapping[str, str]]
-    ) -> Iterator[Event | None]:
-        workers = [self._start(environment) for environment in environments[: len(queue)]]
-        try:
-            while queue or any(worker.request for worker in workers):
-                for number, worker in enumerate(workers):
-                    while worker.request is None and queue and not self.fits(queue[0]):
-                        yield Event("left", queue.popleft())
-                    if worker.request is None and queue:
-                        try:
-                            worker.connection.send(queue[0])
-                        except OSError:  # it died idle; its successor takes the run in the next round
-                            workers[number] = self._start(worker.environment)
-                            continue
-                        worker.request = queue.popleft()
-                        yield Event("started", worker.request)
-                ready = wait([worker.connection for worker in workers if worker.request], timeout=TICK_S)
-                if not ready:
-                    yield None
-                for number, worker in enumerate(workers):
-                    if worker.connection not in ready or worker.request is None:
-                        continue
-                    try:
-                        event = worker.connection.recv()
-                    except (EOFError, OSError):  # the worker died with its run
-                        worker.process.join()
-                        event = Event("lost", worker.request, f"worker died {_how(worker.process.exitcode)}")
-                    if isinstance(event, UserError):  # what one cannot import no other can
-                        raise event
-                    worker.request = None
-                    if event.kind in ("failed", "lost"):  # it may have broken more than itself, a CUDA context for one
-                        self._stop([worker])
-                        workers[number] = self._start(worker.environment)
-                    if event.kind == "lost":
-                        run_id = event.request.spec.run_id
-                        deaths[run_id] += 1
-                        if deaths[run_id] < TRIES:
-                            queue.appendleft(event.request)
-                            continue
-                        cause = f"{event.cause}, {TRIES} times"
-                        note_failure(event.request, Failure(cause=cause, traceback=""))
-                        event = Event("failed", event.request, cause)
-                    yield event
-        finally:
-            # Files are written whole or not at all, so killing loses nothing but the epoch under way.
-            self._stop(workers)
+    def close(self) -> None:
+        """End the workers."""
+        self._stop(self._workers)
+        self._scratch.cleanup()
+
+    def _renew(self, number: int) -> None:
+        self._stop([self._workers[number]])
+        self._workers[number] = self._start(self._workers[number].environment)
 
     def _stop(self, workers: Sequence[_Worker]) -> None:
         for worker in workers:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,63 +18,46 @@ try:
 except ImportError:  # not on this platform, where nobody is kept out
     fcntl = None  # type: ignore[assignment]
 
-WAIT_S = 0.5
-"""How often it is looked whether a measurement is done."""
-
 
 @contextmanager
-def _lock_file() -> Iterator[int | None]:
-    """This user's lock, open; None where there can be none, for it keeps measurements honest and nothing else.
+def _lock(kind: str, taken: Callable[[], None]) -> Iterator[None]:
+    """Have this user's lock, `LOCK_SH` or `LOCK_EX`; where somebody else has it, call `taken` and wait.
 
-    Named by the user's id: names may be missing, or shared. A link that somebody put there is not followed.
+    It keeps measurements honest and nothing else: where there can be none, nobody is kept out. Named by the user's id:
+    names may be missing, or shared. A link that somebody put there is not followed.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    try:
-        handle = os.open(Path(tempfile.gettempdir()) / f"senet-ablate-{user_id()}.lock", flags, 0o600)
-    except OSError:  # somebody else's, or no temporary folder
-        yield None
-        return
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _locked(handle: int | None, kind: str) -> bool:
-    """Take the lock, `LOCK_SH` or `LOCK_EX`; False if somebody else keeps it, True also where nobody can have it."""
-    if fcntl is None or handle is None:
-        return True
-    try:
-        fcntl.flock(handle, getattr(fcntl, kind) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        pass
-    return True
-
-
-@contextmanager
-def shared(say: Callable[[str], None]) -> Iterator[None]:
-    """Train here, beside others that train; waits for a measurement that is under way, and says so."""
-    with _lock_file() as file:
-        if not _locked(file, "LOCK_SH"):
-            say("times are being measured on this machine (`latency`); waiting until that is done")
-            while not _locked(file, "LOCK_SH"):
-                time.sleep(WAIT_S)
+    with ExitStack() as stack:
+        with suppress(OSError):  # somebody else's, no temporary folder, a file system without locks
+            handle = os.open(Path(tempfile.gettempdir()) / f"senet-ablate-{user_id()}.lock", flags, 0o600)
+            stack.callback(os.close, handle)
+            if fcntl is not None:
+                try:
+                    fcntl.flock(handle, getattr(fcntl, kind) | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    taken()
+                    fcntl.flock(handle, getattr(fcntl, kind))
         yield
 
 
-@contextmanager
-def alone() -> Iterator[None]:
+def shared(say: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Train here, beside others that train; waits for a measurement that is under way, and says so."""
+    return _lock(
+        "LOCK_SH", lambda: say("times are being measured on this machine (`latency`); waiting until that is done")
+    )
+
+
+def alone() -> AbstractContextManager[None]:
     """Measure here, beside nobody.
 
     Raises:
         UserError: a study is training on this machine.
     """
-    with _lock_file() as file:
-        if not _locked(file, "LOCK_EX"):
-            raise UserError("a study trains on this machine, and times would be those of both; wait for it")
-        yield
+
+    def refuse() -> None:
+        raise UserError("a study trains on this machine, and times would be those of both; wait for it")
+
+    return _lock("LOCK_EX", refuse)
 
 
 def load_of_others() -> float | None:
@@ -125,17 +107,12 @@ def find_machine(device: str) -> Machine:
     import torch  # only here and where it trains: planning needs no torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    mps = torch.backends.mps.is_available()
-    present: dict[str, Machine] = {"cpu": Machine("cpu", 0, cores())}
-    if mps:
-        present = {"mps": Machine("mps", 1, cores())} | present
-    if gpus:
-        present = {"cuda": Machine("cuda", gpus, cores())} | present
-    if device == "auto":
-        return next(iter(present.values()))
-    if device not in present:
+    kinds: dict[DeviceKind, int] = {"cuda": gpus, "mps": int(torch.backends.mps.is_available()), "cpu": 0}
+    present = {kind: Machine(kind, count, cores()) for kind, count in kinds.items() if count or kind == "cpu"}
+    found = next((machine for kind, machine in present.items() if device in ("auto", kind)), None)
+    if found is None:
         raise UserError(f"--device {device}: not on this machine; present: {', '.join(present)}")
-    return present[device]
+    return found
 
 
 @dataclass(frozen=True)
@@ -148,6 +125,9 @@ class Resources:
     threads: int
     loader_workers: int
     optimisations: tuple[str, ...]
+    gpus: float = 0
+    """GPUs and processor cores that a run asks of its node, on a cluster."""
+    cpus: int = 0
 
 
 def process_environment(device: DeviceKind, threads: int) -> dict[str, str]:
@@ -166,22 +146,17 @@ def share_out(
     Raises:
         UserError: more devices for a run than there are.
     """
-    optimisations = optimisations_on(machine.device, without)
-    if machine.device == "cpu":
-        slots = max(1, machine.cores // (devices * threads))
-        workers = slots if jobs is None else jobs
-        return Resources("cpu", (process_environment("cpu", threads),) * workers, devices, threads, 0, optimisations)
-    if devices > machine.gpus:
+    on_cpu = machine.device == "cpu"
+    if devices > machine.gpus and not on_cpu:
         raise UserError(f"--devices-per-run {devices}: this machine has {machine.gpus} {machine.device} devices")
-    slots = machine.gpus // devices
+    slots = max(1, machine.cores // (devices * threads)) if on_cpu else machine.gpus // devices
     workers = slots if jobs is None else jobs
-    environments: tuple[Mapping[str, str], ...] = ({},) * workers
+    environments = [process_environment(machine.device, threads) for _ in range(workers)]
     if machine.device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(machine.gpus)))).split(",")
-        groups = [",".join(visible[slot * devices : (slot + 1) * devices]) for slot in range(slots)]
-        environments = tuple(
-            process_environment("cuda", threads) | {"CUDA_VISIBLE_DEVICES": groups[worker % slots]}
-            for worker in range(workers)
-        )
-    loaders = max(1, machine.cores // (workers * devices) - 1)
-    return Resources(machine.device, environments, devices, threads, loaders, optimisations)
+        for worker, environment in enumerate(environments):
+            first = worker % slots * devices
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(visible[first : first + devices])
+    loaders = 0 if on_cpu else max(1, machine.cores // (workers * devices) - 1)
+    optimisations = optimisations_on(machine.device, without)
+    return Resources(machine.device, tuple(environments), devices, threads, loaders, optimisations)

@@ -1,10 +1,9 @@
-"""What `run` prints while it runs: a line for each run that ends, a bar on a terminal, a heartbeat in a file."""
+"""How far a study is: what `run` prints of it while it runs, and which runs it still has time for."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Callable, Mapping
 from typing import Self
 
 from rich.console import Console
@@ -51,9 +50,7 @@ class ProgressLog:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *how: object) -> None:
         """Leave the bar as it is."""
         self._bar.stop()
 
@@ -94,8 +91,7 @@ class ProgressLog:
         return sum(self._share(request) for request in self.active.values())
 
     def _share(self, request: RunRequest) -> float:
-        progress = request.folder.progress()
-        return self.work[request.spec.run_id] * progress.epoch / progress.epochs if progress else 0.0
+        return self.work[request.spec.run_id] * share_done(request)
 
     def _left(self) -> str:
         """The time left, at the pace so far; epochs of an earlier call say nothing about it."""
@@ -113,6 +109,48 @@ class ProgressLog:
             names.append(named(request) + (f" at epoch {progress.epoch} of {progress.epochs}" if progress else ""))
         more = len(self.active) - len(names)
         return ", ".join(names + ([f"{more} more"] if more else [])) or "none"
+
+
+class TimeLimit:
+    """Says of each run, when its turn comes, whether it should end in time.
+
+    Args:
+        ends_at: when time is up, by `clock`; infinity for never.
+        work: of each run by its id, in any unit; a begun run counts for what is open of it.
+    """
+
+    def __init__(self, ends_at: float, work: Mapping[str, float], clock: Callable[[], float] = time.monotonic) -> None:
+        self._ends_at, self._work, self._clock = ends_at, work, clock
+        self._slowest = 0.0
+        self._under_way: dict[str, tuple[float, float]] = {}
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left."""
+        return self._ends_at - self._clock()
+
+    def begun(self, request: RunRequest) -> None:
+        """A run has begun."""
+        self._under_way[request.spec.run_id] = (self._clock(), self._open(request))
+
+    def ended(self, request: RunRequest) -> None:
+        """A run that had begun is finished: how long it took is what others may take."""
+        if begun := self._under_way.pop(request.spec.run_id, None):
+            since, work = begun
+            self._slowest = max(self._slowest, (self._clock() - since) / work)
+
+    def fits(self, request: RunRequest) -> bool:
+        """Whether it should end in time, at the pace of the slowest run so far; before any has ended, all may begin."""
+        return self._slowest * self._open(request) <= max(0.0, self.left_s)
+
+    def _open(self, request: RunRequest) -> float:
+        return self._work[request.spec.run_id] * max(1 - share_done(request), 1e-3)  # testing is work, too
+
+
+def share_done(request: RunRequest) -> float:
+    """Which share of a run's epochs is done."""
+    progress = request.folder.progress()
+    return progress.epoch / progress.epochs if progress else 0.0
 
 
 def named(request: RunRequest) -> str:

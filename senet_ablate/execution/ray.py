@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from senet_ablate.errors import UserError
-from senet_ablate.execution import local
-from senet_ablate.execution.cluster import NodeOptions, Watch, do, failed, run_cpus, run_gpus, users_own
+from senet_ablate.execution import executor
+from senet_ablate.execution.cluster import NodeOptions, do, users_own
+from senet_ablate.execution.executor import Executor, failed
 from senet_ablate.execution.machine import Resources
 from senet_ablate.training.request import Event, RunRequest
 
@@ -27,7 +28,7 @@ class RayOptions(NodeOptions):
     address: str | None = None
 
 
-def ray_executor(options: RayOptions, resources: Resources, jobs: int | None, say: Callable[[str], None]) -> Watch:
+def ray_executor(options: RayOptions, resources: Resources, jobs: int | None, say: Callable[[str], None]) -> Executor:
     """The executor that hands each run to Ray as a task.
 
     Raises:
@@ -37,11 +38,11 @@ def ray_executor(options: RayOptions, resources: Resources, jobs: int | None, sa
         import ray  # noqa: F401
     except ImportError:
         raise UserError("--executor ray: Ray is not installed; pip install 'senet-ablate[ray]'") from None
-    return Watch(lambda requests: RayQueue(options, resources, say), jobs)
+    return Executor(lambda requests: RayQueue(options, resources, say), jobs)
 
 
 class RayQueue:
-    """Ray's queue of tasks. A task that dies with its worker or node is handed over again by the `Watch`."""
+    """Ray's queue of tasks. A task that dies with its worker or node is handed over again by the `Executor`."""
 
     def __init__(self, options: RayOptions, resources: Resources, say: Callable[[str], None]) -> None:
         self._options, self._resources, self._say = options, resources, say
@@ -67,17 +68,16 @@ class RayQueue:
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"--executor ray: no cluster at {address!r}: {error}") from None
-        device, devices, threads = self._resources.device, self._resources.devices, self._resources.threads
         wanted = {
-            "CPU": run_cpus(self._options, device, devices, threads),
-            "GPU": run_gpus(self._options, device, devices),
+            "CPU": self._resources.cpus,
+            "GPU": self._resources.gpus,
             "memory": (self._options.memory_gb or 0) * 2**30,
         }
         offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(all(offer.get(name, 0) >= amount for name, amount in wanted.items()) for offer in offers):
             asked = ", ".join(f"{name} {amount:g}" for name, amount in wanted.items() if amount)
             self._say(f"no node of the Ray cluster offers {asked}; the runs wait until one joins")
-        # The Watch counts retries: Ray's own have no limit where memory runs out, and do not see the checkpoint.
+        # The executor counts retries: Ray's own have no limit where memory runs out, and do not see the checkpoint.
         self._task = ray.remote(do).options(
             num_cpus=wanted["CPU"], num_gpus=wanted["GPU"], memory=wanted["memory"] or None, max_retries=0
         )
@@ -87,21 +87,22 @@ class RayQueue:
         """One task per run, in this order."""
         self._open |= {self._task.remote(request): request for request in requests}
 
-    def ended(self) -> Iterable[tuple[RunRequest, Event | str]]:
+    def ended(self) -> Iterable[Event]:
         """Tasks that are done, failed, or lost with their worker or node."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        ready, _ = ray.wait(list(self._open), num_returns=len(self._open), timeout=local.TICK_S)
+        ready, _ = ray.wait(list(self._open), num_returns=len(self._open), timeout=executor.TICK_S)
         for task in ready:
             request = self._open.pop(task)
             try:
-                yield request, ray.get(task)
+                yield ray.get(task)
             except RayTaskError as error:  # not from the run, which tells by its event: the package is missing there
                 lines = str(error).strip().splitlines()
-                yield request, failed(request, f"on its Ray node: {lines[-1]}", str(error))
+                yield failed(request, f"on its Ray node: {lines[-1]}", str(error))
             except RayError as error:
-                yield request, f"lost by Ray: {type(error).__name__}: {str(error).strip().partition('.')[0]}"
+                cause = f"lost by Ray: {type(error).__name__}: {str(error).strip().partition('.')[0]}"
+                yield Event("lost", request, cause)
 
     def close(self) -> None:
         """Cancel what is open and leave the cluster; one that was started here ends."""

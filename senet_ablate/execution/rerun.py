@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,13 +18,13 @@ from senet_ablate.data.datasets import load_data
 from senet_ablate.data.loaders import EpochSampler, Loader, Split
 from senet_ablate.errors import UserError
 from senet_ablate.execution import driver
+from senet_ablate.execution.local import local_executor, warm_up
 from senet_ablate.execution.machine import OPTIMISATIONS, Machine, share_out
 from senet_ablate.files import ARRAY_LIMIT, WEIGHTS_LIMIT, write_atomic
 from senet_ablate.models.pretrained import State, read_weights
 from senet_ablate.models.weights import Subject, build, check_channels
 from senet_ablate.results.records import Predictions, RunRecord
 from senet_ablate.results.store import RunFolder, Study
-from senet_ablate.results.worklist import ArmPlan, Plan
 from senet_ablate.spec.ablation import Arm
 from senet_ablate.spec.protocol import DataFacts, Protocol
 
@@ -62,7 +61,7 @@ def of_run(
         state = read_weights(folder.weights_file, inside=study.root)
     else:
         say(f"{record.run_id} kept no weights; training it again")
-        state, outcome = train_again(record, arm, folder, data_path, machine)
+        state, outcome = train_again(record, folder, data_path, machine)
         say(f"trained again: {outcome}")
         if not folder.weights_file.exists():
             words.append(f"It kept no weights and was trained again: {outcome}.")
@@ -72,9 +71,7 @@ def of_run(
     return Subject(model, name, tuple(words))
 
 
-def train_again(
-    record: RunRecord, arm: Arm, folder: RunFolder, data_path: Path | None, machine: Machine
-) -> tuple[State, str]:
+def train_again(record: RunRecord, folder: RunFolder, data_path: Path | None, machine: Machine) -> tuple[State, str]:
     """Repeat a run beside its study, and keep the weights in its folder if it came out the same.
 
     Returns:
@@ -85,14 +82,13 @@ def train_again(
     """
     then = record.provenance
     left_out = [] if then.levers is None else [name for name in OPTIMISATIONS if name not in then.levers]
-    driver.warm_up()
+    warm_up()
     resources = share_out(machine, 1, then.devices, then.threads, left_out)
-    planned = ArmPlan(arm=arm, rows=(), complexity=record.complexity, runs=(record.spec,))
-    plan = Plan(arms=(planned,), done=frozenset())
     with TemporaryDirectory() as scratch:
         study = Study(Path(scratch).resolve())
-        todo = driver.requests(plan, study, data_path, record.data_fingerprint, resources, keep_weights=True)
-        summary = driver.execute(partial(driver.local_executor, resources), todo, plan, Console(stderr=True))
+        todo = driver.requests([record.spec], study, data_path, record.data_fingerprint, resources, keep_weights=True)
+        executor, work = local_executor(resources.environments), {record.run_id: 1.0}
+        summary = driver.execute(executor, todo, work, Console(stderr=True))
         if summary.failed:
             raise UserError(f"{record.run_id} could not be trained again: {summary.failed[record.run_id]}")
         again = study.run(record.run_id)
@@ -114,12 +110,7 @@ def train_again(
 
 
 def find_images(
-    protocol: Protocol,
-    part: str,
-    data_path: Path | None,
-    fingerprint: str | None,
-    machine: Machine,
-    say: Say,
+    protocol: Protocol, part: str, data_path: Path | None, fingerprint: str | None, machine: Machine, say: Say
 ) -> Images:
     """Load the `validation` or `test` images of a protocol onto the device.
 

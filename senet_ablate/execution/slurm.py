@@ -21,8 +21,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from senet_ablate.errors import UserError
-from senet_ablate.execution import local
-from senet_ablate.execution.cluster import NodeOptions, Watch, checkpoint_mark, do, failed, run_cpus, run_gpus
+from senet_ablate.execution import executor
+from senet_ablate.execution.cluster import NodeOptions, do
+from senet_ablate.execution.executor import TRIES, Executor, checkpoint_mark, failed
 from senet_ablate.execution.machine import Resources
 from senet_ablate.files import refuse_links
 from senet_ablate.training.request import Event, RunRequest
@@ -47,6 +48,10 @@ REQUEUES = 10_000
 
 OVER = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
 """States that a job does not leave. One that waits to be requeued is pending."""
+
+
+WILL_NOT_BEGIN = {"BadConstraints", "JobHoldMaxRequeue"}
+"""Reasons of a pending job that nothing will change by itself; beside those that say it is held."""
 
 
 class SlurmOptions(NodeOptions):
@@ -81,7 +86,7 @@ class Resumed:
         from submitit.helpers import DelayedSubmission
 
         fruitless = self.fruitless + 1 if checkpoint_mark(request) == self.mark else 0
-        if fruitless >= local.TRIES:
+        if fruitless >= TRIES:
             raise UserError(
                 f"its Slurm job ended {fruitless} times before an epoch did; give it more time with "
                 "--executor-option minutes=…"
@@ -89,7 +94,9 @@ class Resumed:
         return DelayedSubmission(Resumed(fruitless), request)
 
 
-def slurm_executor(options: SlurmOptions, resources: Resources, jobs: int | None, say: Callable[[str], None]) -> Watch:
+def slurm_executor(
+    options: SlurmOptions, resources: Resources, jobs: int | None, say: Callable[[str], None]
+) -> Executor:
     """The executor that hands runs to Slurm as arrays of jobs, of which `jobs` are at work at a time.
 
     Raises:
@@ -102,7 +109,7 @@ def slurm_executor(options: SlurmOptions, resources: Resources, jobs: int | None
     for command in ("sbatch", "srun", "squeue", "scancel"):
         if shutil.which(command) is None:
             raise UserError(f"--executor slurm: no {command} on this machine; call this where jobs are submitted")
-    return Watch(lambda requests: SlurmQueue(requests[0].folder.path.parent, options, resources, jobs, say))
+    return Executor(lambda requests: SlurmQueue(requests[0].folder.path.parent, options, resources, jobs, say))
 
 
 class SlurmQueue:
@@ -116,25 +123,17 @@ class SlurmQueue:
         digest = hashlib.blake2b(str(study).encode(), digest_size=4).hexdigest()
         self._name = f"senet-ablate.{re.sub('[^A-Za-z0-9_-]', '_', study.name)}.{digest}"
         self._folder = study / ".slurm" / uuid.uuid4().hex[:8]
-        devices, threads = resources.devices, resources.threads
-        gpus = run_gpus(options, resources.device, devices)
-        given = {
-            "partition": options.partition,
-            "account": options.account,
-            "qos": options.qos,
-            "constraint": options.constraint,
-            "gpus_per_node": int(gpus) or None,
+        given = options.model_dump(include={"partition", "account", "qos", "constraint"}) | {
+            "gpus_per_node": int(resources.gpus) or None,
             "mem": f"{round(options.memory_gb * 1024)}MB" if options.memory_gb else None,
         }
-        environment = resources.environments[0]
-        cpus = run_cpus(options, resources.device, devices, threads)
         self._parameters = {
             "job_name": self._name,
             "time": options.minutes,
-            "cpus_per_task": cpus,
+            "cpus_per_task": resources.cpus,
             # What the user has set is in the job's environment and stays. srun does not take the cores from sbatch.
-            "setup": [f'export {name}="${{{name}:-{value}}}"' for name, value in environment.items()]
-            + [f"export SRUN_CPUS_PER_TASK={cpus}"],
+            "setup": [f'export {name}="${{{name}:-{value}}}"' for name, value in resources.environments[0].items()]
+            + [f"export SRUN_CPUS_PER_TASK={resources.cpus}"],
             "additional_parameters": {name.replace("-", "_"): text for name, text in options.sbatch.items()},
         } | {name: value for name, value in given.items() if value is not None}
         self._jobs: dict[str, tuple[Any, RunRequest]] = {}
@@ -153,8 +152,8 @@ class SlurmQueue:
                     f"(to end them: scancel --name={shlex.quote(self._name)})"
                 )
                 told = True
-            for _ in range(max(1, round(QUEUE_S / local.TICK_S))):
-                time.sleep(local.TICK_S)
+            for _ in range(max(1, round(QUEUE_S / executor.TICK_S))):
+                time.sleep(executor.TICK_S)
                 yield None
 
     def submit(self, requests: Sequence[RunRequest]) -> None:
@@ -166,18 +165,18 @@ class SlurmQueue:
         self._folder.mkdir(parents=True, exist_ok=True)
         for start in range(0, len(requests), ARRAY):
             part = requests[start : start + ARRAY]
-            executor = submitit.SlurmExecutor(self._folder, max_num_timeout=REQUEUES)
-            executor.update_parameters(**self._parameters, array_parallelism=self._at_once or len(part))
+            arrays = submitit.SlurmExecutor(self._folder, max_num_timeout=REQUEUES)
+            arrays.update_parameters(**self._parameters, array_parallelism=self._at_once or len(part))
             try:
-                jobs = executor.map_array(Resumed(), part)
+                jobs = arrays.map_array(Resumed(), part)
             except (FailedJobError, FailedSubmissionError, OSError) as error:
                 raise UserError(f"--executor slurm: Slurm refuses the jobs: {error}") from None
             self._jobs |= {job.job_id: (job, request) for job, request in zip(jobs, part, strict=True)}
         self._ask = time.monotonic() + QUEUE_S
 
-    def ended(self) -> Iterable[tuple[RunRequest, Event | str]]:
+    def ended(self) -> Iterable[Event]:
         """Jobs with a result file; and those that are not in the queue any more, or never will be at work."""
-        time.sleep(local.TICK_S)
+        time.sleep(executor.TICK_S)
         now = time.monotonic()
         if now >= self._look:
             self._look = now + LOOK_S
@@ -185,7 +184,7 @@ class SlurmQueue:
             for job_id, (job, request) in list(self._jobs.items()):
                 if job.paths.result_pickle.name in names:
                     del self._jobs[job_id]
-                    yield request, self._result(job, request)
+                    yield self._result(job, request)
         if now >= self._ask:
             self._ask = now + QUEUE_S
             yield from self._lost(self._states())
@@ -205,7 +204,7 @@ class SlurmQueue:
         self._all_well &= event.kind == "finished"
         return event
 
-    def _lost(self, states: dict[str, tuple[str, str]] | None) -> Iterable[tuple[RunRequest, Event | str]]:
+    def _lost(self, states: dict[str, tuple[str, str]] | None) -> Iterable[Event]:
         now = time.monotonic()
         if states is None:
             if now - self._answered > SILENCE_S:
@@ -217,7 +216,9 @@ class SlurmQueue:
         self._answered = now
         for job_id, (_, request) in list(self._jobs.items()):
             state, reason = states.get(job_id, ("gone from the queue", ""))
-            held = state == "PENDING" and is_stuck(reason)
+            # One that its user holds will be released by its user.
+            stuck = ("held" in reason.lower() and reason != "JobHeldUser") or reason in WILL_NOT_BEGIN
+            held = state == "PENDING" and stuck
             if not (state in OVER or job_id not in states or held or request.folder.record_file.exists()):
                 self._missing.pop(job_id, None)
                 continue
@@ -228,7 +229,7 @@ class SlurmQueue:
             cause = f"its Slurm job {job_id} is {state}" + (f" ({reason})" if reason not in ("", "None") else "")
             done = request.folder.record_file.exists()
             self._all_well &= done
-            yield request, failed(request, cause) if state == "CANCELLED" and not done else cause
+            yield failed(request, cause) if state == "CANCELLED" and not done else Event("lost", request, cause)
 
     def _states(self) -> dict[str, tuple[str, str]] | None:
         """State and reason of each job that Slurm knows, those that ended lately among them; None without an answer."""
@@ -247,8 +248,3 @@ class SlurmQueue:
             numbers = sorted({number.partition("_")[0] for number in numbers})
         if numbers:
             subprocess.run(["scancel", *numbers], capture_output=True, timeout=60, check=False)
-
-
-def is_stuck(reason: str) -> bool:
-    """Whether a pending job will not begin by itself; one that its user holds will be released by its user."""
-    return ("held" in reason.lower() and reason != "JobHeldUser") or reason in ("BadConstraints", "JobHoldMaxRequeue")

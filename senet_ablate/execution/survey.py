@@ -11,41 +11,37 @@ from senet_ablate.results.networks import Networks
 from senet_ablate.spec.ablation import Ablation, arms
 from senet_ablate.spec.cost import has_closed_form
 from senet_ablate.spec.network import Network, Variant
+from senet_ablate.spec.protocol import Protocol
 from senet_ablate.spec.sources import source_files
 
 
 def survey_variants(
-    ablations: Iterable[Ablation],
-    network: Network,
-    shape: tuple[int, int, int],
-    results: Path,
-    place: str,
-    say: Callable[[str], None] = lambda text: None,
+    ablations: Iterable[Ablation], protocol: Protocol, shape: tuple[int, int], results: Path, say: Callable[[str], None]
 ) -> None:
     """Keep size and cost of every variant of the tables beside the studies; torch is imported only if one is missing.
 
-    `shape` is (channels of the images, classes, resolution).
+    `shape` is (channels of the images, classes).
 
     Raises:
-        UserError: one line per variant that cannot be built on `network`, with the rows that name it.
+        UserError: one line per variant that cannot be built, with the rows that name it.
     """
-    known, mistakes = Networks(results), []
-    missing = {arm: rows for arm, rows in arms(ablations).items() if known.find(network, arm.variant, shape) is None}
+    known, mistakes, network = Networks(results), [], protocol.network
+    task = (*shape, protocol.data.resolution)
+    missing = {arm: rows for arm, rows in arms(ablations).items() if known.find(network, arm.variant, task) is None}
     if not missing:
         return
     from senet_ablate.models.survey import survey
 
     say(f"counting {len(missing)} variants of {network.backbone}, once")
-    channels, classes, resolution = shape
+    channels, classes, resolution = task
     for arm, rows in missing.items():
         try:
             found = survey(network, arm.variant, in_channels=channels, classes=classes, resolution=resolution)
-        except (ValueError, UserError) as error:
-            mistakes.append(f"{', '.join(rows)}, under {place}: {error}")
         except Exception as error:  # whatever a constructor or a forward of somebody's raises
-            mistakes.append(f"{', '.join(rows)}, under {place}: {type(error).__name__}: {error}")
+            kind = "" if isinstance(error, (ValueError, UserError)) else f"{type(error).__name__}: "
+            mistakes.append(f"{', '.join(rows)}, under {protocol.name}: {kind}{error}")
         else:
-            known.keep(network, arm.variant, shape, found)
+            known.keep(network, arm.variant, task, found)
     if mistakes:
         raise UserError("\n".join(mistakes))
 
@@ -69,17 +65,16 @@ def try_variants(ablations: Iterable[Ablation], network: Network, shape: tuple[i
     Raises:
         UserError: a variant fails, or gives something that is no number; the message names row and block.
     """
-    variants = {arm.variant: rows for arm, rows in arms(ablations).items() if not has_closed_form(network, arm.variant)}
-    mistakes = [
-        f"{', '.join(rows)}: {found}"
-        for variant, rows in variants.items()
-        if (found := _try(network, variant, shape, batch)) is not None
-    ]
+    mistakes = []
+    for arm, rows in arms(ablations).items():
+        if not has_closed_form(network, arm.variant) and (found := _try(network, arm.variant, shape, batch)):
+            mistakes.append(f"{', '.join(rows)}: {found}")
     if mistakes:
         raise UserError("\n".join(mistakes))
 
 
-def _try(network: Network, variant: Variant, shape: tuple[int, int, int], batch: int) -> str | None:
+def _try(network: Network, variant: Variant, shape: tuple[int, int, int], batch: int) -> str:
+    """What goes wrong in a training step; empty if nothing does."""
     import torch
 
     from senet_ablate.models.build import build_network
@@ -112,6 +107,5 @@ def _try(network: Network, variant: Variant, shape: tuple[int, int, int], batch:
             return f"a training step fails: {type(error).__name__}: {error}"
     if not broken and not loss.isfinite():
         broken.append("the network gives NaN or infinity on random images")
-    if not broken:
-        return None
-    return f"{broken[0]}; leave that stage out (placement.stages), or use larger images or network.unstrided"
+    advice = "leave that stage out (placement.stages), or use larger images or network.unstrided"
+    return f"{broken[0]}; {advice}" if broken else ""

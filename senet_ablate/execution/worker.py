@@ -11,10 +11,10 @@ import traceback
 
 from senet_ablate.environment import settle, uncollected
 from senet_ablate.errors import UserError
+from senet_ablate.execution.executor import failed
 from senet_ablate.results.lease import Lease, Taken, leased
-from senet_ablate.results.records import Failure
 from senet_ablate.results.store import Study
-from senet_ablate.training.request import Event, RunRequest, is_done, note_failure
+from senet_ablate.training.request import Event, RunRequest, is_done
 
 settle()
 with uncollected():
@@ -41,7 +41,7 @@ def attempt(request: RunRequest) -> Event:
     except Taken as taken:
         return Event("busy", request, str(taken))
     except OSError as error:  # the lease could not be written
-        return _failed(request, error)
+        return _told(request, error)
 
 
 def _attempt(request: RunRequest, lease: Lease) -> Event:
@@ -55,7 +55,7 @@ def _attempt(request: RunRequest, lease: Lease) -> Event:
             raise Taken("the run was taken over, or its folder deleted") from None
         if how := _how_it_died(error):
             return Event("lost", request, how)
-        return _failed(request, error)
+        return _told(request, error)
     return Event("finished", request)
 
 
@@ -86,22 +86,16 @@ def check_pin(request: RunRequest) -> None:
         )
 
 
-def _failed(request: RunRequest, error: Exception) -> Event:
+def _told(request: RunRequest, error: Exception) -> Event:
+    """The event of a run that failed, and why."""
     text = "".join(traceback.format_exception(error))
-    cause = _cause(request, error, text)
-    note_failure(request, Failure(cause=cause, traceback=text))
-    return Event("failed", request, cause)
-
-
-def _cause(request: RunRequest, error: Exception, text: str) -> str:
-    """In one line, why a run failed."""
+    cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     if any(os.strerror(number) in text for number in NO_SPACE):  # also in the text of another process of the run
         place = getattr(error, "filename", None) or request.folder.path
-        return f"no space left in {place}; free some and give the same command again"
-    cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    if "Traceback" in cause:  # from a process of the run, whose last line says it
+        cause = f"no space left in {place}; free some and give the same command again"
+    elif "Traceback" in cause:  # from a process of the run, whose last line says it
         cause = cause.strip().splitlines()[-1]
-    return " ".join(cause.split())[:300]
+    return failed(request, cause, text)
 
 
 if sys.argv[0] == "-c" and "multiprocessing.forkserver" in sys.modules:  # not in a process that wants its exit status

@@ -65,21 +65,18 @@ class BlockExcitation:
     @property
     def mean(self) -> np.ndarray:
         """Mean gate of each channel over all images (C,)."""
-        return self.sums.sum(0) / self.images.sum()
+        return self.over()[1]
 
-    def class_mean(self, number: int) -> np.ndarray:
-        """Mean gate of each channel over the images of one class (C,); NaN if there is none."""
-        images = self.images[number]
-        return self.sums[number] / images if images else np.full(self.sums.shape[1], np.nan)
+    def over(self, number: int | None = None) -> tuple[int, np.ndarray, np.ndarray]:
+        """Images of one class, or of all; mean and standard deviation of each channel's gate over them (C,).
 
-    def class_spread(self, number: int) -> np.ndarray:
-        """Standard deviation of each channel's gate over the images of one class (C,); NaN for fewer than two."""
-        return _deviation(self.images[number], self.sums[number], self.squares[number])
-
-    @property
-    def spread(self) -> np.ndarray:
-        """Standard deviation of each channel's gate over all images (C,)."""
-        return _deviation(self.images.sum(), self.sums.sum(0), self.squares.sum(0))
+        NaN where there are too few: the mean of none, the deviation of fewer than two.
+        """
+        chosen = slice(None) if number is None else [number]
+        images, sums, squares = (each[chosen].sum(0) for each in (self.images, self.sums, self.squares))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variance = np.maximum(squares - sums**2 / images, 0) / (images - 1)
+            return images, sums / images, np.sqrt(variance if images > 1 else np.full_like(sums, np.nan))
 
     def variances(self) -> tuple[float, float]:
         """Variance of the gates (between, within) the classes, averaged over channels: squares of the two SDs."""
@@ -105,12 +102,6 @@ class BlockExcitation:
             "saturated": math.nan if limit is None else float((magnitude > SATURATED * limit).mean()),
             "dead": float((magnitude < DEAD).mean()),
         }
-
-
-def _deviation(images: int, sums: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    if images < 2:
-        return np.full(sums.shape, np.nan)
-    return np.sqrt(np.maximum(squares - sums**2 / images, 0) / (images - 1))
 
 
 def chance_specificity(blocks: Sequence[BlockExcitation]) -> float:
@@ -147,27 +138,13 @@ def line_table(blocks: Iterable[BlockExcitation], classes: Mapping[str, int], *,
     `classes` has the number of each class by the name that it is shown with.
     """
     frames = []
+    shown: list[tuple[str, int | None]] = [*classes.items(), *([(ALL, None)] if with_all else [])]
     for block in blocks:
-        lines = [
-            (name, block.images[number], block.class_mean(number), block.class_spread(number))
-            for name, number in classes.items()
-        ]
-        if with_all:
-            lines.append((ALL, block.images.sum(), block.mean, block.spread))
         channels = shown_channels(len(block.magnitudes))
-        frames += [
-            pd.DataFrame(
-                {
-                    "block": block.name,
-                    "class": name,
-                    "images": images,
-                    "channel": channels + 1,
-                    "mean": mean[channels],
-                    "sd": deviation[channels],
-                }
-            )
-            for name, images, mean, deviation in lines
-        ]
+        for name, number in shown:
+            images, mean, deviation = block.over(number)
+            columns = {"block": block.name, "class": name, "images": images, "channel": channels + 1}
+            frames.append(pd.DataFrame(columns | {"mean": mean[channels], "sd": deviation[channels]}))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -87,7 +87,7 @@ class Lease:
     def held(self) -> bool:
         """Whether it is still this lease that counts."""
         try:
-            holder = _parse(current(self.folder).state)
+            holder = current(self.folder).holder
         except OSError:
             return False
         return holder is not None and holder.token == self.token
@@ -127,6 +127,20 @@ class Current(NamedTuple):
     number: int
     state: bytes | None
 
+    @property
+    def holder(self) -> Holder | None:
+        """Whose it is, if it is a whole lease."""
+        try:
+            return None if self.state is None else Holder.model_validate_json(self.state)
+        except ValidationError:
+            return None
+
+    @property
+    def dead(self) -> bool:
+        """Whether the holder's process is known to be gone: one of this machine that no longer exists."""
+        holder = self.holder
+        return holder is not None and holder.node == this_node() and _is_gone(holder.pid, holder.born)
+
 
 def current(folder: Path) -> Current:
     """The lease on a folder, as it is now."""
@@ -139,24 +153,18 @@ def current(folder: Path) -> Current:
 def discard_dead(folder: Path) -> None:
     """Remove a lease whose process is known to be gone."""
     refuse_links(folder, folder.parent)
-    number, state = current(folder)
-    if state is not None and is_dead(state):
-        _file(folder, number).unlink(missing_ok=True)
+    found = current(folder)
+    if found.dead:
+        _file(folder, found.number).unlink(missing_ok=True)
 
 
 def seems_held(folder: Path) -> bool:
     """Whether there is a lease whose process is not known to be gone."""
     try:
-        state = current(folder).state
+        found = current(folder)
     except OSError:
         return True
-    return state is not None and not is_dead(state)
-
-
-def is_dead(state: bytes) -> bool:
-    """Whether the holder's process is known to be gone: one of this machine that no longer exists."""
-    holder = _parse(state)
-    return holder is not None and holder.node == this_node() and _is_gone(holder.pid, holder.born)
+    return found.state is not None and not found.dead
 
 
 class LeaseStatus(NamedTuple):
@@ -178,10 +186,11 @@ class Watch:
         Only time in which the caller was looking counts: between two looks no more than the time of a heartbeat.
         """
         try:
-            state = current(folder).state
+            found = current(folder)
         except OSError:  # no file, or not to be read: what it is will show when it is taken
-            state = b""
-        if state is None or is_dead(state):
+            found = Current(0, b"")
+        state = found.state
+        if state is None or found.dead:
             return LeaseStatus(True, state)
         now = time.monotonic()
         before, waited, last = self._seen.get(folder, (None, 0.0, now))
@@ -213,8 +222,11 @@ def _take(folder: Path, overdue: bytes | None) -> tuple[Holder, Path, int]:
     refuse_links(folder, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
     before = current(folder)
-    if before.state is not None and before.state != overdue and not is_dead(before.state):
-        raise Taken(_words(before.state))
+    if before.state is not None and before.state != overdue and not before.dead:
+        other = before.holder
+        raise Taken(
+            f"process {other.pid} on {other.host} does it since {other.started}" if other else "another does it"
+        )
     path = _file(folder, before.number + 1)
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
@@ -278,18 +290,6 @@ def _is_file(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except OSError:
         return False
-
-
-def _parse(state: bytes | None) -> Holder | None:
-    try:
-        return None if state is None else Holder.model_validate_json(state)
-    except ValidationError:
-        return None
-
-
-def _words(state: bytes) -> str:
-    holder = _parse(state)
-    return f"process {holder.pid} on {holder.host} does it since {holder.started}" if holder else "another does it"
 
 
 def _is_gone(pid: int, born: str) -> bool:

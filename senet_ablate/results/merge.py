@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from senet_ablate.results.lease import Taken, leased
 from senet_ablate.results.plan import PLAN_FILE, read_plan, write_plan
 from senet_ablate.results.records import PREDICTIONS_FILE, Predictions, RunRecord
 from senet_ablate.results.store import CONFLICTS, RunFolder, Study, pin_changes
-from senet_ablate.results.verify import examine
+from senet_ablate.results.verify import examine_all
 
 COMPARED = ("versions", "code", "hardware", "precision", "recipe", "execution")
 """Facts of a run that may differ from machine to machine."""
@@ -34,11 +33,6 @@ class Conflict:
     there: float | None
     images: int | None
     kept: Path
-
-    @property
-    def difference(self) -> float | None:
-        """Difference of the errors in points; None if one of them diverged."""
-        return None if self.here is None or self.there is None else abs(self.here - self.there)
 
 
 @dataclass
@@ -74,16 +68,12 @@ def merge(sources: Sequence[Path], target: Study) -> Merged:
     if target.pin() is None:
         target.begin(pins[0].protocol, pins[0].data)
     for study in studies:
-        for folder in study.folders():
-            problems = examine(folder, pins[0])
-            merged.refused += problems
-            record = None if problems else folder.record()
-            if record is not None:
-                files = {name: folder.read(name, ARRAY_LIMIT) for name in record.files}
-                _join(target, record, files, merged)
-            elif not problems:
-                merged.unfinished += 1
-    merged.cautions += mixtures(_readable(target))
+        runs = examine_all(study, pins[0])
+        merged.refused += runs.problems
+        merged.unfinished += runs.unfinished
+        for folder, record in runs.sound.items():
+            _join(target, record, {name: folder.read(name, ARRAY_LIMIT) for name in record.files}, merged)
+    merged.cautions += mixtures(target.readable())
     return merged
 
 
@@ -149,14 +139,6 @@ def _join(target: Study, record: RunRecord, files: dict[str, bytes], merged: Mer
         images = int((one.wrong != other.wrong).sum())
     here, there = (each.metrics.top1_err if each.metrics else None for each in (ours, record))
     merged.conflicts.append(Conflict(record.run_id, here, there, images, beside.path))
-
-
-def _readable(study: Study) -> Iterator[RunRecord]:
-    for folder in study.folders():
-        with suppress(UserError):  # damaged: told when its run was to be joined, else by `verify`
-            record = folder.record()
-            if record is not None:
-                yield record
 
 
 def outcome_digest(record: RunRecord) -> str:

@@ -14,10 +14,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from senet_ablate.errors import UserError
-from senet_ablate.files import read_file, write_atomic
+from senet_ablate.files import write_atomic
+from senet_ablate.results.store import load_note
 from senet_ablate.spec.backbones import library
 from senet_ablate.spec.cost import added_cost, has_closed_form, total_cost
 from senet_ablate.spec.network import Network, Variant
@@ -100,11 +99,7 @@ class Networks:
             channels, classes, resolution = shape
             total = total_cost(network, variant, in_channels=channels, classes=classes, resolution=resolution)
             return Survey(total=total, added=added_cost(network, variant, resolution))
-        try:
-            kept = read_file(self._file(network, variant, shape), inside=self.folder.parent)
-            return Survey.model_validate_json(kept)
-        except (OSError, ValidationError):
-            return None
+        return load_note(Survey, self._file(network, variant, shape), self.folder.parent)
 
     def cost(self, network: Network, variant: Variant, shape: tuple[int, int, int]) -> Complexity:
         """Size and cost of a variant that was surveyed.
@@ -122,8 +117,5 @@ class Networks:
 
     def keep(self, network: Network, variant: Variant, shape: tuple[int, int, int], found: Survey) -> None:
         """Keep a survey; a folder that cannot be written to costs the next command a second, nothing else."""
-        try:
-            place = self._file(network, variant, shape)
-            write_atomic(place, found.model_dump_json(), inside=self.folder.parent)
-        except OSError:
-            return
+        with suppress(OSError):
+            write_atomic(self._file(network, variant, shape), found.model_dump_json(), inside=self.folder.parent)

@@ -15,12 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from senet_ablate.errors import UserError
-from senet_ablate.files import write_atomic
 from senet_ablate.results.records import StudyPlan
-from senet_ablate.results.store import MEND, Study, first_mistake
+from senet_ablate.results.store import MEND, Study, load, save
 from senet_ablate.spec.ablation import Ablation, Arm, Row, arms
 from senet_ablate.spec.loading import ATTENTION, all_ablations, load_ablations, with_blocks
 from senet_ablate.spec.protocol import Protocol
@@ -71,15 +68,7 @@ def read_plan(study: Study) -> StudyPlan | None:
 
 
 def _filed(study: Study) -> StudyPlan | None:
-    path = study.root / PLAN_FILE
-    try:
-        return StudyPlan.model_validate_json(study.read(PLAN_FILE))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error}; {MEND}") from None
-    except ValidationError as error:
-        raise UserError(f"{path}: cannot be read: {first_mistake(error)}; {MEND}") from None
+    return load(StudyPlan, study.root / PLAN_FILE, study.root)
 
 
 def write_plan(study: Study, plan: StudyPlan) -> None:
@@ -96,7 +85,7 @@ def write_plan(study: Study, plan: StudyPlan) -> None:
             "add seeds with --extend, or give the new plan a study of its own with --study NAME"
         )
     study.hold(plan)
-    write_atomic(study.root / PLAN_FILE, plan.model_dump_json(indent=1) + "\n")
+    save(study.root / PLAN_FILE, plan, study.root)
 
 
 def settle_plan(chosen: Selection, seeds: int | None) -> str:
@@ -122,7 +111,7 @@ def settle_plan(chosen: Selection, seeds: int | None) -> str:
     if plan is None or _filed(study) == plan:
         return ""
     path = study.root / PLAN_FILE
-    write_atomic(path, plan.model_dump_json(indent=1) + "\n")
+    save(path, plan, study.root)
     return f"restored {path} from study.json: plan {plan.digest}, by which the study was begun"
 
 

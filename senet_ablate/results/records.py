@@ -181,6 +181,11 @@ class StudyPin(Digested):
     data: DataFacts
     plan: StudyPlan | None = None
 
+    def holds(self, record: RunRecord) -> bool:
+        """Whether a run is of this study: under its protocol, on its images."""
+        ours = self.protocol.run_spec(record.spec.variant, record.spec.seed)
+        return record.spec == ours and record.data_fingerprint == self.data.fingerprint
+
 
 @dataclass(frozen=True)
 class Predictions:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +22,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from senet_ablate.errors import UserError
-from senet_ablate.files import (
-    ARRAY_LIMIT,
-    TEMPORARY,
-    TEXT_LIMIT,
-    decode,
-    open_file,
-    read_file,
-    refuse_links,
-    remove,
-    write_atomic,
-)
+from senet_ablate.files import ARRAY_LIMIT, TEMPORARY, TEXT_LIMIT, decode, read_file, refuse_links, remove, write_atomic
 from senet_ablate.results.lease import LEASE, seems_held
 from senet_ablate.results.records import Failure, Latency, Progress, RunRecord, StudyPin, StudyPlan
 from senet_ablate.spec.protocol import DataFacts, Protocol, RunSpec
@@ -48,7 +38,8 @@ CONFLICTS = "conflicts"
 """Folder in a study for results of runs that have another one (see `results.merge.py`)."""
 
 MEND = "take it from a copy, or move it away and give `run` again"
-"""What to do about a file of the study itself."""
+RERUN = "remove the folder to run it again"
+"""What to do about a file of the study itself, and about one of a run."""
 
 RUN_NAME = re.compile(r"(.+)-s(\d+)-[0-9a-f]{10}")
 
@@ -61,6 +52,52 @@ HALF_WRITTEN = re.compile(TEMPORARY.format("|".join(map(re.escape, KEPT + UNFINI
 SpecT = TypeVar("SpecT", bound=Spec)
 
 
+def load(model: type[SpecT], path: Path, inside: Path, advice: str = MEND) -> SpecT | None:
+    """What `save` wrote to a file, or None if there is none; below the folder `inside` no link is followed.
+
+    Raises:
+        UserError: it cannot be read, or is damaged; then the message ends with `advice`.
+    """
+    try:
+        return model.model_validate_json(read_file(path, inside=inside))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+        where = f"{'.'.join(map(str, first['loc']))}: ".removeprefix(": ")
+        why = first["msg"].removeprefix("Value error, ") + (f" (and {len(others)} more)" if others else "")
+        raise UserError(f"{path}: damaged: {where}{why}; {advice}") from None
+
+
+def load_note(model: type[SpecT], path: Path, inside: Path) -> SpecT | None:
+    """The same of a file that may be lost: None also where it cannot be read."""
+    try:
+        return load(model, path, inside)
+    except UserError:
+        return None
+
+
+def save(path: Path, content: Spec, inside: Path) -> None:
+    """Write it as JSON; below the folder `inside` no link is followed.
+
+    Raises:
+        OSError: see `files.write_atomic`.
+    """
+    write_atomic(path, content.model_dump_json(indent=1) + "\n", inside=inside)
+
+
+class _File:
+    """One file of a run's folder: its path."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: RunFolder, kind: object = None) -> Path:
+        return folder.path / self.name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run.
@@ -70,46 +107,26 @@ class RunFolder:
 
     path: Path
 
-    @property
-    def record_file(self) -> Path:
-        """Present exactly when the run is finished."""
-        return self.path / "record.json"
+    record_file = _File("record.json")
+    """Present exactly when the run is finished."""
+    checkpoint_file = _File("last.ckpt")
+    """The last whole epoch of a run under way."""
+    previous_file = _File("previous.ckpt")
+    """The checkpoint before the last, for when the last was cut off."""
+    weights_file = _File("weights.pt")
+    """The trained weights, if they were kept.
 
-    @property
-    def checkpoint_file(self) -> Path:
-        """The last whole epoch of a run under way."""
-        return self.path / "last.ckpt"
+    The record knows nothing of them: they stay on the machine that trained, and a folder is valid without.
+    """
+    failure_file = _File("failure.json")
+    """Why the last try failed."""
+    progress_file = _File("progress.json")
+    """How far the run is."""
+    live_curve_file = _File("progress.csv")
+    """The curve so far of a run under way.
 
-    @property
-    def weights_file(self) -> Path:
-        """The trained weights, if they were kept.
-
-        The record knows nothing of them: they stay on the machine that trained, and a folder is valid without.
-        """
-        return self.path / "weights.pt"
-
-    @property
-    def previous_file(self) -> Path:
-        """The checkpoint before the last, for when the last was cut off."""
-        return self.path / "previous.ckpt"
-
-    @property
-    def failure_file(self) -> Path:
-        """Why the last try failed."""
-        return self.path / "failure.json"
-
-    @property
-    def progress_file(self) -> Path:
-        """How far the run is."""
-        return self.path / "progress.json"
-
-    @property
-    def live_curve_file(self) -> Path:
-        """The curve so far of a run under way.
-
-        Not the record's own: a owner that was stopped for long may still write it when another has finished the run.
-        """
-        return self.path / "progress.csv"
+    Not the record's own: an owner that was stopped for long may still write it when another has finished the run.
+    """
 
     def read(self, name: str, limit: int = TEXT_LIMIT) -> bytes:
         """The content of one of its files.
@@ -125,7 +142,7 @@ class RunFolder:
             write_atomic(self.path / name, content, inside=self.path.parent)
         if self.weights_file.name not in files:
             remove(self.weights_file, self.path.parent)  # of an earlier run of this name, whose record was removed
-        write_atomic(self.record_file, record.model_dump_json(indent=1) + "\n", inside=self.path.parent)
+        save(self.record_file, record, self.path.parent)
         self.tidy()
 
     def tidy(self) -> None:
@@ -143,7 +160,7 @@ class RunFolder:
 
     def fail(self, failure: Failure) -> None:
         """Note why a run ended without a result; a checkpoint stays for the next try."""
-        write_atomic(self.failure_file, failure.model_dump_json(indent=1) + "\n", inside=self.path.parent)
+        save(self.failure_file, failure, self.path.parent)
         remove(self.progress_file, self.path.parent)
 
     def record(self) -> RunRecord | None:
@@ -152,69 +169,41 @@ class RunFolder:
         Raises:
             UserError: there is a record but it cannot be read or is not of this folder.
         """
-        try:
-            record = RunRecord.model_validate_json(self.read(self.record_file.name))
-        except FileNotFoundError:
+        record = load(RunRecord, self.record_file, self.path.parent, RERUN)
+        if record is None:
             return None
-        except OSError as error:
-            raise UserError(f"{self.record_file}: cannot be read: {error}") from None
-        except ValidationError as error:
-            why = first_mistake(error)
-            raise UserError(f"{self.record_file}: damaged record: {why}; remove the folder to run it again") from None
         if record.run_id != self.path.name:
             raise UserError(
                 f"{self.record_file}: the record of {record.run_id} in another run's folder; move the folder away"
             )
         for name in record.files:
-            if _digest_of(self.path / name) != record.sha256.get(name, ""):
-                raise UserError(f"{self.path / name}: {_what_changed(self.path / name, record.sha256.get(name, ''))}")
+            if changed := self._what_changed(name, record.sha256.get(name, "")):
+                raise UserError(f"{self.path / name}: {changed}")
         return record
 
     def failure(self) -> Failure | None:
         """Why the last try failed, or None."""
-        return _read(Failure, self.failure_file)
+        return load_note(Failure, self.failure_file, self.path.parent)
 
     def progress(self) -> Progress | None:
         """How far the run is, or None."""
-        return _read(Progress, self.progress_file)
+        return load_note(Progress, self.progress_file, self.path.parent)
 
-
-def first_mistake(error: ValidationError) -> str:
-    """The first thing that is wrong with a file, in one line: `metrics.top1_err: input should be …`."""
-    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
-    place = ".".join(map(str, first["loc"]))
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{place}{': ' if place else ''}{first['msg'].removeprefix('Value error, ')}{more}"
-
-
-def _digest_of(path: Path) -> str | None:
-    try:
-        with open_file(path, ARRAY_LIMIT, inside=path.parents[1]) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+    def _what_changed(self, name: str, digest: str) -> str:
+        """What became of a file since its record was written, and what to do; empty if it is as it was."""
+        with suppress(OSError):
+            content = self.read(name, ARRAY_LIMIT)
+            if hashlib.sha256(content).hexdigest() == digest:
+                return ""
+            if hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest() == digest:
+                return LINE_ENDS
+        return f"not what its record says; {RERUN}"
 
 
 LINE_ENDS = (
     "sound but for its line ends, which git turns under core.autocrlf; turn them back (dos2unix), or say "
     "`git config core.autocrlf false` and check the files out again"
 )
-
-
-def _what_changed(path: Path, digest: str) -> str:
-    """What became of a file that had another checksum when it was written, and what to do."""
-    with suppress(OSError):
-        content = read_file(path, ARRAY_LIMIT, inside=path.parents[1])
-        if hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest() == digest:
-            return LINE_ENDS
-    return "not what its record says; remove the folder to run it again"
-
-
-def _read(model: type[SpecT], path: Path) -> SpecT | None:
-    try:
-        return model.model_validate_json(read_file(path, inside=path.parents[1]))
-    except (OSError, ValidationError):
-        return None
 
 
 @dataclass(frozen=True)
@@ -227,14 +216,6 @@ class Study:
     def name(self) -> str:
         """The study's name, its folder's."""
         return self.root.name
-
-    def read(self, name: str) -> bytes:
-        """The content of one of its own files.
-
-        Raises:
-            FileNotFoundError, OSError: see `files.open_file`; no link is followed.
-        """
-        return read_file(self.root / name, inside=self.root)
 
     def run(self, run_id: str) -> RunFolder:
         """The folder of the run with this identity, whether it exists or not."""
@@ -256,7 +237,7 @@ class Study:
         """
         path = self.root / NOTES
         try:
-            text, _, _ = decode(self.read(NOTES))
+            text, _, _ = decode(read_file(path, inside=self.root))
         except FileNotFoundError:
             return []
         except (OSError, UnicodeDecodeError) as error:
@@ -275,9 +256,7 @@ class Study:
             UserError: there is a record but it is damaged.
         """
         record, pin = self.run(spec.run_id).record(), self.pin()
-        if record is None or pin is None or record.spec != spec:
-            return None
-        return record if record.data_fingerprint == pin.data.fingerprint else None
+        return record if record and pin and record.spec == spec and pin.holds(record) else None
 
     def records(self) -> list[RunRecord]:
         """All finished runs under the study's protocol, on the images that it is pinned to, by name.
@@ -286,14 +265,15 @@ class Study:
             UserError: a record is damaged.
         """
         pin = self.pin()
-        return [
-            record
-            for record in (folder.record() for folder in self.folders())
-            if pin is not None
-            and record is not None
-            and record.spec == pin.protocol.run_spec(record.spec.variant, record.spec.seed)
-            and record.data_fingerprint == pin.data.fingerprint
-        ]
+        found = (folder.record() for folder in self.folders())
+        return [record for record in found if record and pin and pin.holds(record)]
+
+    def readable(self) -> Iterator[RunRecord]:
+        """The records of all finished runs but those that are damaged, which `verify` tells."""
+        for folder in self.folders():
+            with suppress(UserError):
+                if record := folder.record():
+                    yield record
 
     def pin(self) -> StudyPin | None:
         """What the study's runs share, or None if it has not begun.
@@ -301,15 +281,7 @@ class Study:
         Raises:
             UserError: study.json is damaged.
         """
-        path = self.root / "study.json"
-        try:
-            return StudyPin.model_validate_json(self.read(path.name))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error}; {MEND}") from None
-        except ValidationError as error:
-            raise UserError(f"{path}: damaged: {first_mistake(error)}; {MEND}") from None
+        return load(StudyPin, self.root / "study.json", self.root)
 
     def pinned(self) -> StudyPin:
         """What the runs of a study share that has begun.
@@ -319,7 +291,7 @@ class Study:
         """
         pin = self.pin()
         if pin is None:
-            begun = sorted(path.parent.name for path in self.root.parent.glob("*/study.json"))
+            begun = [study.name for study in studies(self.root.parent)]
             there = f"studies there: {', '.join(begun)}" if begun else "no study there yet; begin one with `run`"
             raise UserError(f"no study {self.name!r} in {self.root.parent}; {there}")
         return pin
@@ -338,18 +310,23 @@ class Study:
             if pin != old:
                 self._write(pin)
             return
-        self.check_protocol(protocol)
-        self.check_images(data)
+        self.check(protocol, data)
 
-    def check_images(self, data: DataFacts) -> None:
-        """Refuse images that are not those of this study's runs (nothing to check before the first).
+    def check(self, protocol: Protocol | None = None, data: DataFacts | None = None) -> None:
+        """Refuse a protocol or images that are not those of this study's runs (nothing to check before the first).
 
         Raises:
-            UserError: the message names each fact that differs.
+            UserError: the message names each field that differs.
         """
         pin = self.pin()
-        if pin and self._has_runs() and (changed := changes(_images(pin.data), _images(data), "data")):
-            raise UserError(self._other_study("other images", changed))
+        if pin is None or not self._has_runs():
+            return
+        protocols = changes(_held_fixed(pin.protocol), _held_fixed(protocol)) if protocol else []
+        images = changes(_images(pin.data), _images(data), "data") if data else []
+        if changed := protocols or images:
+            what = "another protocol" if protocols else "other images"
+            told = "\n  ".join([f"study {self.name!r} in {self.root} was begun with {what}:", *changed])
+            raise UserError(f"{told}\ngive the new runs a name of their own with --study NAME (make: STUDY=NAME)")
 
     def keep(self, pin: StudyPin | None) -> None:
         """Write study.json again if it was removed under way: without it no run belongs to anything."""
@@ -363,25 +340,16 @@ class Study:
             self._write(pin.model_copy(update={"plan": plan}))
 
     def _write(self, pin: StudyPin) -> None:
-        write_atomic(self.root / "study.json", pin.model_dump_json(indent=1) + "\n")
-
-    def check_protocol(self, protocol: Protocol) -> None:
-        """Refuse a protocol under which this study's runs were not made (nothing to check before the first).
-
-        Raises:
-            UserError: the message names each field that differs.
-        """
-        pin = self.pin()
-        if pin and self._has_runs() and (changed := changes(_held_fixed(pin.protocol), _held_fixed(protocol))):
-            raise UserError(self._other_study("another protocol", changed))
+        save(self.root / "study.json", pin, self.root)
 
     def _has_runs(self) -> bool:
         begun = any(any(self.root.glob(f"*/{name}")) for name in ("record.json", "last.ckpt", "previous.ckpt"))
         return begun or any(seems_held(folder.path) for folder in self.folders())
 
-    def _other_study(self, what: str, changed: list[str]) -> str:
-        told = "\n  ".join([f"study {self.name!r} in {self.root} was begun with {what}:", *changed])
-        return f"{told}\ngive the new runs a name of their own with --study NAME (make: STUDY=NAME)"
+
+def studies(results: Path) -> list[Study]:
+    """The studies in a results folder, by name."""
+    return [Study(path.parent) for path in sorted(results.glob("*/study.json"))]
 
 
 def pin_changes(one: StudyPin, other: StudyPin, words: tuple[str, str]) -> list[str]:
@@ -426,8 +394,7 @@ def write_latency(study: Study, latency: Latency) -> Latency:
         before = read_latency(study)
         if before is not None and before.setting == latency.setting:
             latency = latency.model_copy(update={"networks": before.networks | latency.networks})
-    study.root.mkdir(parents=True, exist_ok=True)
-    write_atomic(study.root / LATENCY_FILE, latency.model_dump_json(indent=1) + "\n")
+    save(study.root / LATENCY_FILE, latency, study.root)
     return latency
 
 
@@ -437,11 +404,4 @@ def read_latency(study: Study) -> Latency | None:
     Raises:
         UserError: the file is damaged.
     """
-    path = study.root / LATENCY_FILE
-    try:
-        return Latency.model_validate_json(study.read(LATENCY_FILE))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        why = first_mistake(error) if isinstance(error, ValidationError) else error
-        raise UserError(f"{path}: damaged; measure again with `latency`, or remove it ({why})") from None
+    return load(Latency, study.root / LATENCY_FILE, study.root, "measure again with `latency`, or remove it")

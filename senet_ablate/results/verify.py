@@ -33,6 +33,15 @@ HALF = 1e-3
 
 
 @dataclass
+class Examined:
+    """The runs of a study: records of the sound ones by folder, what is wrong with others, and how many are open."""
+
+    sound: dict[RunFolder, RunRecord] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    unfinished: int = 0
+
+
+@dataclass
 class Verdict:
     """What became of checking a study: sound and unfinished runs, conflicts kept, and what is wrong, in words."""
 
@@ -58,20 +67,26 @@ def verify(study: Study) -> Verdict:
         read_plan(study)
     except UserError as error:
         found.problems.append(str(error))
-    sound = []
-    for folder in study.folders():
-        problems = examine(folder, pin)
-        found.problems += problems
-        record = None if problems else folder.record()
-        if record is not None:
-            sound.append(record)
-        elif not problems:
-            found.unfinished += 1
-    found.sound = len(sound)
+    runs = examine_all(study, pin)
+    found.sound, found.unfinished = len(runs.sound), runs.unfinished
+    found.problems += runs.problems
     try:
-        refuse_twins(sound)
+        refuse_twins(runs.sound.values())
     except UserError as error:
         found.problems.append(f"{study.root}: {error}")
+    return found
+
+
+def examine_all(study: Study, pin: StudyPin | None) -> Examined:
+    """Examine each run of a study, see `examine`."""
+    found = Examined()
+    for folder in study.folders():
+        if problems := examine(folder, pin):
+            found.problems += problems
+        elif record := folder.record():
+            found.sound[folder] = record
+        else:
+            found.unfinished += 1
     return found
 
 
@@ -102,11 +117,10 @@ def examine(folder: RunFolder, pin: StudyPin | None, now: datetime | None = None
 
 def _foreign(record: RunRecord, pin: StudyPin) -> Iterator[str]:
     """What makes it another study's run."""
-    ours = pin.protocol.run_spec(record.spec.variant, record.spec.seed)
-    yield from changes(ours.model_dump(), record.spec.model_dump(), "", ("the study has", "the run"))
-    images = {"data_fingerprint": pin.data.fingerprint, "n_test": pin.data.n_test}
-    theirs = {"data_fingerprint": record.data_fingerprint, "n_test": record.n_test}
-    yield from changes(images, theirs, "", ("the study has", "the run"))
+    spec = pin.protocol.run_spec(record.spec.variant, record.spec.seed)
+    ours = spec.model_dump() | {"data_fingerprint": pin.data.fingerprint, "n_test": pin.data.n_test}
+    theirs = record.spec.model_dump() | {"data_fingerprint": record.data_fingerprint, "n_test": record.n_test}
+    yield from changes(ours, theirs, "", ("the study has", "the run"))
 
 
 def _cost(record: RunRecord, pin: StudyPin, results: Path) -> Iterator[str]:
@@ -180,8 +194,3 @@ def _times(record: RunRecord, now: datetime) -> Iterator[str]:
             f"provenance.started = {started}, in the future (here it is {now:%Y-%m-%d %H:%M} UTC; if that is wrong, "
             "set the clock and do nothing else)"
         )
-
-
-def studies(results: Path) -> list[Study]:
-    """The studies in a results folder, by name."""
-    return [Study(path.parent) for path in sorted(results.glob("*/study.json"))]

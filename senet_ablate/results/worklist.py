@@ -11,16 +11,9 @@ from pathlib import Path
 from senet_ablate.errors import UserError
 from senet_ablate.results.networks import Networks
 from senet_ablate.results.records import RunRecord, StudyPin
-from senet_ablate.results.store import Study
+from senet_ablate.results.store import Study, studies
 from senet_ablate.spec.ablation import Ablation, Arm, arms
-from senet_ablate.spec.protocol import (
-    CHANNELS_AND_CLASSES,
-    Complexity,
-    DataConfig,
-    DataFacts,
-    Protocol,
-    RunSpec,
-)
+from senet_ablate.spec.protocol import CHANNELS_AND_CLASSES, Complexity, DataConfig, DataFacts, Protocol, RunSpec
 
 
 @dataclass(frozen=True)
@@ -48,16 +41,21 @@ class Plan:
         return [run for _, run in open_runs]
 
     @property
+    def work(self) -> dict[str, float]:
+        """Multiply-adds of the unfinished runs, by id: as the time they take, up to a factor."""
+        macs = {planned.arm.variant: planned.complexity.macs for planned in self.arms}
+        return {run.run_id: float(macs[run.variant] * run.recipe.epochs) for run in self.todo}
+
+    @property
     def runs(self) -> int:
         """Number of runs, finished or not."""
         return sum(len(arm.runs) for arm in self.arms)
 
 
-def channels_and_classes(config: DataConfig, study: Study, classes: int | None) -> tuple[int, int]:
-    """Shape of the task: as the study found it, else as the data set is known, else as the user says."""
-    pin = study.pin()
-    if pin is not None:
-        return pin.data.channels, pin.data.classes
+def channels_and_classes(config: DataConfig, facts: DataFacts | None, classes: int | None = None) -> tuple[int, int]:
+    """Shape of the task: of the images where they are known, else of the data set, else as the user says."""
+    if facts is not None:
+        return facts.channels, facts.classes
     channels, known = CHANNELS_AND_CLASSES[config.dataset]
     found = known or classes
     if found is None:
@@ -111,7 +109,12 @@ def find_pace(
         UserError: no run was trained on such a device.
     """
     finished = _finished(results)
-    found = [(record, pin) for record, pin in finished if device is None or _on(record, device)]
+    wanted = (device or "").casefold()
+    found = [
+        (record, pin)
+        for record, pin in finished
+        if wanted in f"{record.provenance.device} {record.provenance.hardware}".casefold()
+    ]
     if finished and not found:
         devices = sorted({record.provenance.hardware for record, _ in finished})
         raise UserError(
@@ -135,11 +138,6 @@ def find_pace(
 
 def _same_images(pin: StudyPin, facts: DataFacts | None) -> bool:
     return facts is None or pin.protocol.data.dataset != "folder" or pin.data.fingerprint == facts.fingerprint
-
-
-def _on(record: RunRecord, device: str) -> bool:
-    made = record.provenance
-    return device.casefold() in f"{made.device} {made.hardware}".casefold()
 
 
 def wall_time(seconds: Iterable[float], workers: int) -> float:
@@ -170,16 +168,12 @@ def estimate(plan: Plan, protocol: Protocol, pace: Pace | None, workers: int) ->
 
 
 def _finished(results: Path) -> list[tuple[RunRecord, StudyPin]]:
-    records = []
-    for root in sorted({file.parents[1] for file in results.glob("*/*/record.json")}):
-        with suppress(UserError):  # a damaged record of some study is that study's to tell
-            pin = Study(root).pin()
-            for file in sorted(root.glob("*/record.json")) if pin else ():
-                with suppress(UserError):
-                    record = Study(root).run(file.parent.name).record()
-                    if record is not None and pin is not None:
-                        records.append((record, pin))
-    return records
+    found = []
+    for study in studies(results):
+        with suppress(UserError):  # what is damaged in some study is that study's to tell
+            pin = study.pinned()
+            found += [(record, pin) for record in study.readable()]
+    return found
 
 
 def _same_work(spec: RunSpec, protocol: Protocol) -> bool:

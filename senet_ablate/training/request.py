@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from senet_ablate.errors import UserError
 from senet_ablate.results.records import Failure
 from senet_ablate.results.store import RunFolder
 from senet_ablate.spec.protocol import DeviceKind, RunSpec
@@ -62,6 +63,14 @@ def is_done(request: RunRequest) -> bool:
     record = request.folder.record()
     asked = request.data_fingerprint
     return record is not None and record.spec == request.spec and asked in (None, record.data_fingerprint)
+
+
+def is_found(request: RunRequest) -> bool:
+    """The same of a run that another driver may have done; what is damaged is for the run's own try to tell."""
+    try:
+        return is_done(request)
+    except UserError:
+        return False
 
 
 def note_failure(request: RunRequest, failure: Failure) -> None:

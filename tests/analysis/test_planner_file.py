@@ -95,7 +95,7 @@ def test_a_damaged_plan_file_is_one_message(call: Call) -> None:
     Path("results/digits").mkdir(parents=True)
     Path("results/digits/plan.json").write_text(json.dumps({"seeds": 3}))
     for command in (["plan"], ["status"], ["plan", "--runs", "60"]):
-        assert "results/digits/plan.json: cannot be read" in told(call(*command))
+        assert "results/digits/plan.json: damaged: " in told(call(*command))
 
 
 def test_controls_run_later_do_not_break_the_papers_plan(call):

@@ -148,7 +148,7 @@ def test_a_run_without_weights_is_trained_again_and_told_apart_from_one_that_com
     record = chosen.study.record(chosen.protocol.run_spec(TANH.variant, 0))
     (other,) = place.glob("results/small/se-r16-s0-*")
     (other / "weights.pt").unlink()
-    _, outcome = train_again(record, TANH, chosen.study.run(other.name), None, CPU)
+    _, outcome = train_again(record, chosen.study.run(other.name), None, CPU)
     assert "of 768 test outcomes differ" in outcome
     assert not (other / "weights.pt").exists(), "weights of another outcome are not kept as those of the record"
 

@@ -46,7 +46,7 @@ from senet_ablate.spec.protocol import Augmentation, DataConfig, check_fit
 @pytest.fixture
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("senet_ablate.execution.driver.warm_up", lambda: None)
+    monkeypatch.setattr("senet_ablate.execution.local.warm_up", lambda: None)
     return lambda *arguments: CliRunner().invoke(main, arguments)
 
 
@@ -135,7 +135,7 @@ def test_numbers_with_which_nobody_can_count_make_a_record_damaged(study: Study)
     folder = write_sound(study, SE, 0)
     for place, number in (("complexity", {"macs": 10**400}), ("provenance", {"wall_s": 1e308})):
         folder.record_file.write_text(json.dumps(HONEST | {place: HONEST[place] | number}))
-        assert "damaged record" in examine(folder, study.pin())[0]
+        assert "damaged: " in examine(folder, study.pin())[0]
         find_pace(PROTOCOL, study.root.parent)
 
 

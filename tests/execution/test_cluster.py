@@ -1,16 +1,18 @@
-"""Runs elsewhere: what each asks of its node, and the watch over an engine that loses some."""
+"""Runs elsewhere: what each asks of its node, and the executor of a queue that loses some."""
 
 from collections import Counter
 
 import pytest
-from helpers import make_record, request
+from helpers import PLAIN, make_record, request, write_record
 
 from senet_ablate.errors import UserError
-from senet_ablate.execution import cluster, local
-from senet_ablate.execution.cluster import NodeOptions, Watch, do, node_resources, read_options, users_own
+from senet_ablate.execution import cluster, executor
+from senet_ablate.execution.cluster import NodeOptions, do, node_resources, read_options, users_own
+from senet_ablate.execution.executor import TRIES, Executor
 from senet_ablate.execution.machine import ALLOCATOR
 from senet_ablate.execution.ray import RayOptions
 from senet_ablate.execution.slurm import SlurmOptions
+from senet_ablate.results.store import Study
 from senet_ablate.training.request import Event, RunRequest
 
 
@@ -59,7 +61,7 @@ def test_runs_on_processors_get_their_threads_and_the_local_workers_environment(
     resources = node_resources(NodeOptions(), "auto", devices=2, threads=3)
     assert (resources.device, resources.devices, resources.threads, resources.loader_workers) == ("cpu", 2, 3, 0)
     assert resources.environments == ({"OMP_NUM_THREADS": "3"} | ALLOCATOR,)
-    assert cluster.run_cpus(NodeOptions(), "cpu", 2, 3) == 6
+    assert resources.cpus == 6
     assert resources.optimisations == ("matrix-product", "float32-depthwise")
 
 
@@ -70,7 +72,7 @@ def test_runs_on_gpus_need_none_on_this_machine(monkeypatch):
         assert resources.device == "cuda"
         assert resources.environments[0]["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         assert resources.loader_workers == cluster.LOADER_CPUS
-    assert cluster.run_gpus(NodeOptions(), "cuda", 4) == 4
+    assert node_resources(NodeOptions(), "cuda", 4, 1).gpus == 4
     assert node_resources(NodeOptions(gpus=2, cpus=16), "cuda", 2, 1).loader_workers == 7
 
 
@@ -129,17 +131,17 @@ class FakeQueue:
             del self.open_runs[seed]
             match word:
                 case "finish":
-                    yield one, finish(one)
+                    yield finish(one)
                 case "finish untold":
                     finish(one)
-                    yield one, "node died"
+                    yield Event("lost", one, "node died")
                 case "epoch, lost":
                     scratch = one.folder.path / "scratch"
                     scratch.write_text("another file, as each checkpoint is")
                     scratch.replace(one.folder.checkpoint_file)
-                    yield one, "node died"
+                    yield Event("lost", one, "node died")
                 case "lost":
-                    yield one, "node died"
+                    yield Event("lost", one, "node died")
 
     def close(self):
         self.closed = True
@@ -149,7 +151,9 @@ def watch(root, script, runs=1, at_once=None):
     queue = FakeQueue(script)
     requests = [request(root, seed) for seed in range(runs)]
     ends = [
-        event for event in Watch(lambda requests: queue, at_once).execute(requests) if event and event.kind != "started"
+        event
+        for event in Executor(lambda requests: queue, at_once).execute(requests)
+        if event and event.kind != "started"
     ]
     assert queue.closed
     return queue, {event.request.spec.seed: event for event in ends}
@@ -163,22 +167,22 @@ def test_a_run_whose_node_died_is_done_by_another_one(tmp_path):
 
 def test_a_run_that_is_lost_again_and_again_is_given_up_with_its_cause(tmp_path):
     queue, ends = watch(tmp_path, {0: ["lost"]}, runs=2)
-    assert queue.tries[0] == local.TRIES
+    assert queue.tries[0] == TRIES
     assert ends[0].kind == "failed"
-    assert ends[0].cause == f"node died, {local.TRIES} times without a new checkpoint"
+    assert ends[0].cause == f"node died, {TRIES} times without a new checkpoint"
     assert ends[0].request.folder.failure().cause == ends[0].cause
     assert ends[1].kind == "finished"
 
 
 def test_a_run_that_gets_on_is_never_given_up(tmp_path):
-    losses = 3 * local.TRIES
+    losses = 3 * TRIES
     queue, ends = watch(tmp_path, {0: ["epoch, lost"] * losses + ["finish"]})
     assert ends[0].kind == "finished"
     assert queue.tries[0] == losses + 1
-    patience = ["epoch, lost"] * losses + ["lost"] * (local.TRIES - 1)
+    patience = ["epoch, lost"] * losses + ["lost"] * (TRIES - 1)
     queue, ends = watch(tmp_path, {1: patience}, runs=2)
     assert ends[1].kind == "failed"
-    assert queue.tries[1] == losses + local.TRIES - 1, "the last loss with an epoch is the first of the row"
+    assert queue.tries[1] == losses + TRIES - 1, "the last loss with an epoch is the first of the row"
 
 
 def test_files_are_believed_before_the_engine(tmp_path):
@@ -188,7 +192,7 @@ def test_files_are_believed_before_the_engine(tmp_path):
 
 
 def test_what_is_finished_is_not_handed_over(tmp_path):
-    finish(request(tmp_path, 0))
+    write_record(Study(tmp_path), make_record(PLAIN, 0))
     queue, ends = watch(tmp_path, {}, runs=2)
     assert sorted(ends) == [0, 1]
     assert queue.tries == {1: 1}
@@ -202,7 +206,7 @@ def test_no_more_runs_are_open_than_allowed(tmp_path, at_once, most):
 
 
 def test_a_run_under_way_is_told_as_begun_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "LOOK_S", 0)
+    monkeypatch.setattr(executor, "LOOK_S", 0)
     one = request(tmp_path, 0)
 
     class Slow(FakeQueue):
@@ -212,17 +216,17 @@ def test_a_run_under_way_is_told_as_begun_once(tmp_path, monkeypatch):
                 one.folder.progress_file.write_text('{"epoch": 1, "epochs": 2}')
             return super().ended() if self.tries["looks"] == 5 else ()
 
-    events = [event.kind for event in Watch(lambda requests: Slow({})).execute([one]) if event]
+    events = [event.kind for event in Executor(lambda requests: Slow({})).execute([one]) if event]
     assert events == ["started", "finished"]
 
 
-def test_the_queue_is_closed_whatever_ends_the_watch(tmp_path):
+def test_the_queue_is_closed_whatever_ends_the_executor(tmp_path):
     class Endless(FakeQueue):
         def ended(self):
             return ()
 
     queue = Endless({})
-    events = Watch(lambda requests: queue).execute([request(tmp_path, 0)])
+    events = Executor(lambda requests: queue).execute([request(tmp_path, 0)])
     next(events)
     next(events)
     assert not queue.closed

@@ -10,8 +10,8 @@ from helpers import PROTOCOL, SE
 from sound import begun, sound_run
 from test_lease import gone, holder  # noqa: F401 - a fixture
 
-from senet_ablate.execution import coordination
-from senet_ablate.execution.coordination import share
+from senet_ablate.execution import executor
+from senet_ablate.execution.executor import share
 from senet_ablate.results import lease
 from senet_ablate.results.lease import Taken, leased, this_node
 from senet_ablate.results.store import Study
@@ -27,7 +27,7 @@ def requests(tmp_path: Path) -> list[RunRequest]:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordination, "LOOK_S", 0.01)
+    monkeypatch.setattr(executor, "TICK_S", 0.01)
 
 
 def finish(request: RunRequest) -> None:
@@ -48,7 +48,7 @@ class Doer:
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
 
-    def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
+    def execute(self, requests: Sequence[RunRequest], fits: object) -> Iterator[Event | None]:
         self.calls.append([request.spec.seed for request in requests])
         for request in requests:
             yield Event("started", request)
@@ -64,7 +64,7 @@ class Doer:
 def work(requests: list[RunRequest], then: Callable[[int], None]) -> tuple[list[tuple[str, int]], Doer]:
     """All that is told of the runs; after each look at what others do, `then` gets its number."""
     doer, told, looks = Doer(), [], 0
-    for event in share(doer, requests):
+    for event in share(doer, requests, lambda request: True):
         if event is not None:
             told.append((event.kind, event.request.spec.seed))
         elif len(told) >= 6:  # the first pass is over
@@ -116,14 +116,14 @@ def test_leases_of_processes_that_ended_with_the_driver_are_cleared(requests: li
     """Ctrl-C kills the workers: a driver on another machine need not wait to find that out."""
 
     class Interrupted:
-        def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
+        def execute(self, requests: Sequence[RunRequest], fits: object) -> Iterator[Event | None]:
             for request, node in zip(requests, (this_node(), "another"), strict=False):
                 lease_on(request, node=node, pid=gone)
             yield None
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(share(Interrupted(), requests))
+        list(share(Interrupted(), requests, lambda request: True))
     left = [lease.current(request.folder.path).number for request in requests]
     assert left == [0, 1, 0], "of another machine nothing is known"
 

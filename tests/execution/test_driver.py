@@ -21,10 +21,9 @@ from senet_ablate.execution.machine import Machine, share_out
 from senet_ablate.execution.progress import ProgressLog
 from senet_ablate.results.records import Progress
 from senet_ablate.results.store import Study
-from senet_ablate.results.worklist import ArmPlan, Plan, make_plan
-from senet_ablate.spec.ablation import Arm, arms
+from senet_ablate.results.worklist import make_plan
+from senet_ablate.spec.ablation import arms
 from senet_ablate.spec.loading import declarations_dir, load_ablations, load_protocol
-from senet_ablate.spec.protocol import Complexity
 from senet_ablate.training.request import Event, RunRequest
 
 
@@ -95,8 +94,7 @@ def test_a_file_system_without_locks_keeps_nobody_out(lock, monkeypatch):
         pass
 
 
-def test_who_waits_for_a_measurement_is_told(lock, monkeypatch):
-    monkeypatch.setattr(machine, "WAIT_S", 0.01)
+def test_who_waits_for_a_measurement_is_told(lock):
     told = []
     with ExitStack() as measuring:
         measuring.enter_context(machine.alone())
@@ -114,7 +112,7 @@ def test_who_waits_for_a_measurement_is_told(lock, monkeypatch):
 class Scripted:
     """An executor that tells of one failure and otherwise of success, in the order of the requests."""
 
-    def execute(self, requests):
+    def execute(self, requests, fits):
         for number, run in enumerate(requests):
             yield Event("started", run)
             yield None
@@ -156,8 +154,8 @@ def test_a_failure_is_told_and_counted_and_progress_is_for_terminals_only(small_
     resources = share_out(Machine("cpu", 0, 2), None, 1, 1)
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=80)
-    todo = driver.requests(plan, study, None, None, resources)
-    summary = driver.execute(lambda fits: Scripted(), todo, plan, console)
+    todo = driver.requests(plan.todo, study, None, None, resources)
+    summary = driver.execute(Scripted(), todo, plan.work, console)
     assert summary.trained == 7
     assert list(summary.failed.values()) == ["out of luck"]
     assert "out of luck" in text.getvalue()
@@ -171,7 +169,7 @@ def test_a_pin_that_is_removed_under_way_is_written_again(tmp_path: Path) -> Non
     before = pin_file.read_bytes()
 
     class Removing:
-        def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
+        def execute(self, requests: Sequence[RunRequest], fits: object) -> Iterator[Event | None]:
             for one in requests:
                 pin_file.unlink()
                 yield None
@@ -181,10 +179,8 @@ def test_a_pin_that_is_removed_under_way_is_written_again(tmp_path: Path) -> Non
                 yield Event("finished", one)
 
     todo = [request(study.root, 0)]
-    spec, cost = todo[0].spec, Complexity(params=1, params_with_bn_stats=1, macs=1)
-    arm = ArmPlan(Arm(variant=spec.variant), (), cost, (spec,))
-    plan = Plan((arm,), frozenset())
-    driver.execute(lambda fits: Removing(), todo, plan, Console(file=io.StringIO()), keep=partial(study.keep, pin))
+    work = {todo[0].spec.run_id: 1.0}
+    driver.execute(Removing(), todo, work, Console(file=io.StringIO()), keep=partial(study.keep, pin))
     assert pin_file.read_bytes() == before
 
 

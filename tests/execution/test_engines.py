@@ -6,25 +6,22 @@ from click.testing import CliRunner
 from senet_ablate.cli.main import main
 from senet_ablate.errors import UserError
 from senet_ablate.execution import driver
-from senet_ablate.execution.driver import REMOTE, Call
-from senet_ablate.execution.local import LocalPool
+from senet_ablate.execution.driver import REMOTE
 
 
-def call(executor="local", *options, device="cpu", jobs=None):
-    return Call(executor, options, device, jobs, devices=1, threads=1, without=())
+def set_up(executor, *options, jobs=None):
+    return driver.set_up(executor, options, "cpu", jobs, devices=1, threads=1, without=(), say=print)
 
 
-def test_the_local_pool_is_begun_only_when_asked(monkeypatch):
-    monkeypatch.setattr(driver, "local_executor", lambda resources, fits: LocalPool(resources.environments, fits))
-    engine = driver.set_up(call(jobs=3), print)
+def test_a_call_on_this_machine_says_how_many_runs_are_done_at_once():
+    engine = set_up("local", jobs=3)
     assert engine.where(2) == "2 at once"
     assert engine.where(9) == "3 at once"
-    assert isinstance(engine.start(lambda request: True), LocalPool)
 
 
-def test_the_local_pool_takes_no_options():
+def test_the_local_executor_takes_no_options():
     with pytest.raises(UserError, match="'partition=gpu': --executor local has none"):
-        driver.set_up(call("local", "partition=gpu"), print)
+        set_up("local", "partition=gpu")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +36,7 @@ def test_the_local_pool_takes_no_options():
 )
 def test_a_mistake_is_one_message_and_leaves_no_file(tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("senet_ablate.execution.driver.warm_up", lambda: None)
+    monkeypatch.setattr("senet_ablate.execution.local.warm_up", lambda: None)
     result = CliRunner().invoke(main, ["run", "ratio", *arguments])
     assert result.exit_code == 2
     told = " ".join(result.stderr.split())

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from senet_ablate.execution import local
-from senet_ablate.execution.local import LocalPool, warm_up
+from senet_ablate.execution import executor
+from senet_ablate.execution.local import local_executor, warm_up
 from senet_ablate.execution.machine import ALLOCATOR
 from senet_ablate.results.store import RunFolder
 from senet_ablate.spec.network import Network, Variant
@@ -38,7 +38,7 @@ def workers():
 
 def test_all_runs_are_done_and_workers_are_gone_afterwards(tmp_path):
     requests = [request(tmp_path, seed) for seed in range(3)]
-    events = [event for event in LocalPool([{}, {}]).execute(requests) if event]
+    events = [event for event in local_executor([{}, {}]).execute(requests) if event]
     assert sorted(event.kind for event in events) == ["finished"] * 3 + ["started"] * 3
     assert all(one.folder.record() is not None for one in requests)
     assert workers() == []
@@ -47,7 +47,7 @@ def test_all_runs_are_done_and_workers_are_gone_afterwards(tmp_path):
 def test_a_run_that_fails_is_noted_with_its_cause_and_stops_nothing(tmp_path):
     bad = request(tmp_path, 0, data_path=tmp_path / "digits-take-no-path")
     good = request(tmp_path, 1)
-    events = [event for event in LocalPool([{}]).execute([bad, good]) if event]
+    events = [event for event in local_executor([{}]).execute([bad, good]) if event]
     assert [(event.kind, event.request) for event in events if event.kind != "started"] == [
         ("failed", bad),
         ("finished", good),
@@ -72,12 +72,12 @@ def kill_when(condition, events, victim):
 
 
 def test_a_killed_worker_is_replaced_and_its_run_goes_on_from_the_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "TICK_S", 0.05)
+    monkeypatch.setattr(executor, "TICK_S", 0.05)
     victim = request(tmp_path, 0, epochs=60)
     events = list(
         kill_when(
             victim.folder.checkpoint_file.exists,
-            LocalPool([{}]).execute([victim, request(tmp_path, 1)]),
+            local_executor([{}]).execute([victim, request(tmp_path, 1)]),
             victim,
         )
     )
@@ -89,10 +89,10 @@ def test_a_killed_worker_is_replaced_and_its_run_goes_on_from_the_checkpoint(tmp
 
 
 def test_a_run_that_kills_its_workers_is_given_up_with_its_cause(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "TICK_S", 0.05)
-    monkeypatch.setattr(local, "TRIES", 1)
+    monkeypatch.setattr(executor, "TICK_S", 0.05)
+    monkeypatch.setattr(executor, "TRIES", 1)
     victim, other = request(tmp_path, 0, epochs=60), request(tmp_path, 1)
-    events = kill_when(victim.folder.checkpoint_file.exists, LocalPool([{}]).execute([victim, other]), victim)
+    events = kill_when(victim.folder.checkpoint_file.exists, local_executor([{}]).execute([victim, other]), victim)
     ends = {event.request.spec.seed: event for event in events if event.kind != "started"}
     assert ends[0].kind == "failed"
     assert "SIGKILL" in ends[0].cause
@@ -119,7 +119,7 @@ def test_workers_are_had_again_when_the_server_that_forks_them_is_killed(tmp_pat
 
     monkeypatch.setattr(forkserver, "connect_to_new_process", kill_while_it_is_asked)
     requests = [request(tmp_path, seed) for seed in range(2)]
-    events = [event for event in LocalPool([{}]).execute(requests) if event]
+    events = [event for event in local_executor([{}]).execute(requests) if event]
     assert forkserver._forkserver._forkserver_pid not in [None, *killed]
     assert [event.kind for event in events].count("finished") == 2
     assert workers() == []
@@ -162,9 +162,10 @@ DRIVER = """
 import os, sys, pathlib
 sys.path[:0] = [sys.argv[1], os.path.join(os.path.dirname(sys.argv[1]), "support")]
 from test_local import request
-from senet_ablate.execution.local import LocalPool
+from senet_ablate.execution.local import local_executor
 if __name__ == "__main__":
-    for event in LocalPool([{}, {}]).execute([request(pathlib.Path(sys.argv[2]), seed, epochs=500) for seed in (0, 1)]):
+    requests = [request(pathlib.Path(sys.argv[2]), seed, epochs=500) for seed in (0, 1)]
+    for event in local_executor([{}, {}]).execute(requests):
         import multiprocessing
         print(*(process.pid for process in multiprocessing.active_children()), flush=True)
 """
@@ -197,7 +198,7 @@ def test_workers_keep_freed_memory_and_a_users_own_setting(monkeypatch):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # so that what is set here goes with the test
         if name != "MALLOC_TOP_PAD_":
             monkeypatch.delenv(name)
-    warm_up(ALLOCATOR)
+    warm_up()
     assert os.environ["MALLOC_TOP_PAD_"] == "4096"
     assert os.environ["MALLOC_MMAP_THRESHOLD_"] == str(2**30)
 
@@ -207,10 +208,10 @@ import os, sys, pathlib
 sys.path[:0] = [sys.argv[1], os.path.join(os.path.dirname(sys.argv[1]), "support")]
 from test_local import request
 from senet_ablate.errors import UserError
-from senet_ablate.execution.local import LocalPool
+from senet_ablate.execution.local import local_executor
 if __name__ == "__main__":
     try:
-        print(*LocalPool([{}, {}]).execute([request(pathlib.Path(sys.argv[2]), seed) for seed in (0, 1)]))
+        print(*local_executor([{}, {}]).execute([request(pathlib.Path(sys.argv[2]), seed) for seed in (0, 1)]))
     except UserError as error:
         print(error)
 """

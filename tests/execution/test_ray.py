@@ -145,5 +145,5 @@ with mock.patch("senet_ablate.execution.ray.do", look):
     while not found:
         found = list(queue.ended())
     queue.close()
-print(json.dumps(found[0][1]))
+print(json.dumps(found[0]))
 """

@@ -7,13 +7,14 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from helpers import make_record, request
+from helpers import PLAIN, make_record, request, write_record
 
 from senet_ablate.cli.main import main
 from senet_ablate.errors import UserError
-from senet_ablate.execution import local, slurm
+from senet_ablate.execution import executor, slurm
 from senet_ablate.execution.cluster import node_resources
 from senet_ablate.execution.slurm import Resumed, SlurmOptions, slurm_executor
+from senet_ablate.results.store import Study
 from senet_ablate.training.request import Event
 
 
@@ -65,7 +66,7 @@ def fake_slurm(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     made_up = MadeUpSlurm(tmp_path / "bin")
     monkeypatch.setenv("PATH", f"{made_up.folder}:{os.environ['PATH']}")
-    monkeypatch.setattr(local, "TICK_S", 0.01)
+    monkeypatch.setattr(executor, "TICK_S", 0.01)
     for name in ("LOOK_S", "QUEUE_S", "GRACE_S"):
         monkeypatch.setattr(slurm, name, 0.0)
     return made_up
@@ -113,7 +114,7 @@ def test_a_job_that_left_the_queue_without_a_result_is_repeated_and_then_given_u
     (event,) = ends(events(tmp_path))
     assert event.kind == "failed"
     assert "OUT_OF_MEMORY (OutOfMemory)" in event.cause
-    assert f"{local.TRIES} times" in event.cause
+    assert f"{executor.TRIES} times" in event.cause
     assert event.request.folder.failure().cause == event.cause
 
 
@@ -198,8 +199,7 @@ def test_jobs_of_an_earlier_call_are_waited_for(fake_slurm, tmp_path):
     (line,) = told
     assert line.startswith("1 jobs of an earlier call")
     assert not (fake_slurm.folder / "sbatch.script").exists()
-    one = request(tmp_path, 0)
-    one.folder.finish(make_record(one.spec.variant, 0), {})
+    write_record(Study(tmp_path), make_record(PLAIN, 0))
     fake_slurm.tell("3_0|COMPLETED|None", of="earlier")
     assert [event.kind for event in ends(found)] == ["found"]
     assert not (fake_slurm.folder / "sbatch.script").exists(), "done meanwhile"
@@ -209,7 +209,7 @@ def test_a_run_that_gets_no_epoch_done_in_its_time_is_not_put_back_for_ever(tmp_
     pytest.importorskip("submitit")
     monkeypatch.setattr(slurm, "do", lambda request: Event("finished", request))
     one, job = request(tmp_path, 0), Resumed()
-    for _ in range(local.TRIES - 1):
+    for _ in range(executor.TRIES - 1):
         job(one)
         job = job.checkpoint(one).function
     job(one)

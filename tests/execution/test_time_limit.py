@@ -6,7 +6,6 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,10 @@ from test_local import request, workers
 
 from senet_ablate.cli.main import main
 from senet_ablate.execution import driver
-from senet_ablate.execution.coordination import Fits, TimeLimit
-from senet_ablate.execution.local import LocalPool
+from senet_ablate.execution.executor import Fits
+from senet_ablate.execution.local import local_executor
 from senet_ablate.execution.machine import Machine, share_out
+from senet_ablate.execution.progress import TimeLimit
 from senet_ablate.results.store import Study
 from senet_ablate.results.worklist import make_plan
 from senet_ablate.spec.ablation import arms
@@ -67,8 +67,8 @@ def test_runs_fit_by_the_pace_of_the_slowest_and_by_what_is_open_of_them(tmp_pat
 
 def test_the_pool_leaves_what_does_not_fit_and_does_what_comes_after_it(tmp_path: Path) -> None:
     requests = [request(tmp_path, seed) for seed in range(3)]
-    pool = LocalPool([{}], lambda each: each.spec.seed != 1)
-    events = [(event.kind, event.request.spec.seed) for event in pool.execute(requests) if event]
+    events = local_executor([{}]).execute(requests, lambda each: each.spec.seed != 1)
+    events = [(event.kind, event.request.spec.seed) for event in events if event]
     assert events == [("started", 0), ("finished", 0), ("left", 1), ("started", 2), ("finished", 2)]
     assert requests[1].folder.record() is None
 
@@ -76,12 +76,10 @@ def test_the_pool_leaves_what_does_not_fit_and_does_what_comes_after_it(tmp_path
 class Slow:
     """An executor whose first run finishes and whose second goes on for ever; asks before it begins one."""
 
-    def __init__(self, fits: Fits) -> None:
-        self.fits = fits
-        self.asked: list[int] = []
-        self.closed = False
+    closed = False
 
-    def execute(self, requests: Sequence[RunRequest]) -> Iterator[Event | None]:
+    def execute(self, requests: Sequence[RunRequest], fits: Fits) -> Iterator[Event | None]:
+        self.fits = fits
         try:
             yield Event("started", requests[0])
             yield Event("finished", requests[0])
@@ -97,19 +95,13 @@ def test_when_time_is_up_what_is_under_way_stops(tmp_path: Path) -> None:
     tables, protocol = load_ablations(declarations_dir(), ["gate"]), load_protocol(declarations_dir(), "digits")
     study = Study(tmp_path / "digits")
     plan = make_plan(tables, protocol, dict.fromkeys(arms(tables), 2), study, (1, 10))
-    todo = driver.requests(plan, study, None, None, share_out(Machine("cpu", 0, 2), None, 1, 1))
-    executors: list[Slow] = []
-
-    def start(fits: Fits) -> Slow:
-        executors.append(Slow(fits))
-        return executors[0]
-
-    console = Console(file=io.StringIO())
-    summary = driver.execute(start, todo, plan, console, time.monotonic() + 0.2)
+    todo = driver.requests(plan.todo, study, None, None, share_out(Machine("cpu", 0, 2), None, 1, 1))
+    slow, console = Slow(), Console(file=io.StringIO())
+    summary = driver.execute(slow, todo, plan.work, console, time.monotonic() + 0.2)
     assert (summary.trained, summary.found, summary.failed, summary.left) == (1, 0, {}, 7)
     assert summary.wall_s >= 0.2
-    assert executors[0].closed
-    assert not executors[0].fits(todo[2])
+    assert slow.closed
+    assert not slow.fits(todo[2])
 
 
 def test_a_call_with_too_little_time_stops_tidily_and_the_next_one_goes_on(
@@ -146,8 +138,3 @@ def test_without_a_limit_everything_fits(tmp_path: Path) -> None:
     limit.begun(one)
     limit.ended(one)
     assert limit.fits(one)
-
-
-def test_a_pool_that_is_not_told_otherwise_begins_everything(tmp_path: Path) -> None:
-    pool = partial(LocalPool, [{}])
-    assert pool().fits(request(tmp_path, 0))

@@ -79,13 +79,13 @@ def test_means_spread_and_specificity_are_those_of_hand_arithmetic():
     batches = [(pixels([1.0, 0.0], [5.0, 4.0]), torch.tensor([0, 1])), (pixels([3.0, 0.0]), torch.tensor([0]))]
     (block,) = collect(made, batches, 3)
     assert block.images.tolist() == [2, 1, 0]
-    assert block.class_mean(0) == pytest.approx([2, 0])
-    assert block.class_mean(1) == pytest.approx([5, 4])
-    assert np.isnan(block.class_mean(2)).all()
+    assert block.over(0)[1] == pytest.approx([2, 0])
+    assert block.over(1)[1] == pytest.approx([5, 4])
+    assert np.isnan(block.over(2)[1]).all()
     assert block.mean == pytest.approx([3, 4 / 3])
-    assert block.class_spread(0) == pytest.approx([math.sqrt(2), 0])
-    assert np.isnan(block.class_spread(1)).all(), "one image has no spread"
-    assert block.spread[0] == pytest.approx(2)  # of 1, 3, 5
+    assert block.over(0)[2] == pytest.approx([math.sqrt(2), 0])
+    assert np.isnan(block.over(1)[2]).all(), "one image has no spread"
+    assert block.over()[2][0] == pytest.approx(2)  # of 1, 3, 5
     # Channel 0: 2 (2 - 3)^2 + (5 - 3)^2 = 6 between, (1 - 2)^2 + (3 - 2)^2 = 2 within. Channel 1: 2 (0 - 4/3)^2 +
     # (4 - 4/3)^2 = 32/3 between, 0 within. Over 3 images and 2 channels.
     found = block.numbers()

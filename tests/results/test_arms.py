@@ -170,31 +170,22 @@ def test_a_run_of_another_number_of_images_is_refused_by_name(study: Study) -> N
 # --- twins ---
 
 
-def test_two_seeds_that_came_out_the_same_are_refused(study: Study) -> None:
-    one, other = make_record(R4, 0, 10.0), make_record(R4, 7, 10.0)
-    for record in (one, other):
-        write(study, record, make_predictions(one))
-    with pytest.raises(UserError, match="the seed has no effect") as caught:
+@pytest.mark.parametrize(
+    ("one", "other", "why"),
+    [
+        ((R4, 0), (R4, 7), "the seed has no effect"),
+        ((R16, 0), (R16, 1000), "the seed has no effect"),
+        ((R4, 0), (R16, 0), "what tells the networks apart has no effect"),
+    ],
+    ids=["two seeds", "two series of seeds", "two networks"],
+)
+def test_runs_that_came_out_the_same_are_refused(study: Study, one: Any, other: Any, why: str) -> None:
+    records = [make_record(*each, 10.0) for each in (one, other)]
+    for record in records:
+        write(study, record, make_predictions(records[0]))
+    with pytest.raises(UserError, match=why) as caught:
         load(study)
-    assert one.run_id in str(caught.value)
-    assert other.run_id in str(caught.value)
-
-
-def test_two_series_of_seeds_that_came_out_the_same_are_refused(study: Study) -> None:
-    for record in (one := make_record(R16, 0, 10.0), make_record(R16, 1000, 10.0)):
-        write(study, record, make_predictions(one))
-    with pytest.raises(UserError, match="the seed has no effect"):
-        load(study)
-
-
-def test_two_networks_that_came_out_the_same_are_refused(study: Study) -> None:
-    one, other = make_record(R4, 0, 10.0), make_record(R16, 0, 10.0)
-    for record in (one, other):
-        write(study, record, make_predictions(one))
-    with pytest.raises(UserError, match="what tells the networks apart has no effect") as caught:
-        load(study)
-    assert one.run_id in str(caught.value)
-    assert other.run_id in str(caught.value)
+    assert all(record.run_id in str(caught.value) for record in records)
 
 
 def test_equal_errors_on_other_images_or_with_other_losses_are_no_twins(study: Study) -> None:

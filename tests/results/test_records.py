@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import PREDICTIONS, SE, make_record, write_record
+from helpers import SE, make_record, write_record
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -51,13 +51,6 @@ def test_a_huge_cross_entropy_is_stored_without_warning_and_stays_finite(tmp_pat
 def test_ten_thousand_predictions_take_about_20_kb() -> None:
     many = Predictions(np.zeros(10_000, bool), np.zeros(10_000), None)
     assert 20_000 + 1_250 < len(many.to_bytes()) < 23_000
-
-
-def test_equal_predictions_are_equal_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = PREDICTIONS.to_bytes()
-    monkeypatch.setattr("time.time", lambda: 2e9)
-    monkeypatch.setattr("time.localtime", lambda *args: (2033, 5, 18, 3, 33, 20, 2, 138, 0))
-    assert PREDICTIONS.to_bytes() == first
 
 
 def test_predictions_refuse_pickled_objects(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_damaged_record_is_named(spoil: Callable[[str], str], tmp_path: Path) 
     assert path.read_text() != before
     with pytest.raises(UserError) as caught:
         study.run(record.run_id).record()
-    assert f"{path}: damaged record" in str(caught.value)
+    assert f"{path}: damaged: " in str(caught.value)
     assert "remove the folder" in str(caught.value)
 
 

@@ -23,7 +23,7 @@ def protocol(**changes: Any) -> Protocol:
 def test_a_study_pins_protocol_and_images_at_its_first_run(tmp_path: Path) -> None:
     study = Study(tmp_path / "first")
     assert study.pin() is None
-    study.check_protocol(PROTOCOL)
+    study.check(PROTOCOL)
     recipe = Recipe(epochs=9, batch_size=4, lr=0.1, schedule=Schedule(kind="step", milestones=(3, 6)))
     stepwise = protocol(recipe=recipe)
     study.begin(stepwise, FACTS)
@@ -46,7 +46,7 @@ def begun(root: Path) -> Study:
 def test_a_study_without_a_run_can_still_be_mended(tmp_path: Path) -> None:
     study = Study(tmp_path)
     study.begin(PROTOCOL, FACTS)
-    study.check_protocol(protocol(precision="bf16"))
+    study.check(protocol(precision="bf16"))
     study.begin(protocol(precision="bf16"), FACTS)
     assert study.pin().protocol.precision == "bf16"
 
@@ -81,7 +81,7 @@ def test_another_protocol_is_refused_and_each_field_that_differs_is_named(
     changes: dict[str, Any], lines: list[str], tmp_path: Path
 ) -> None:
     study = begun(tmp_path / "first")
-    for attempt in (lambda: study.begin(protocol(**changes), FACTS), lambda: study.check_protocol(protocol(**changes))):
+    for attempt in (lambda: study.begin(protocol(**changes), FACTS), lambda: study.check(protocol(**changes))):
         with pytest.raises(UserError) as caught:
             attempt()
         message = str(caught.value)
@@ -178,14 +178,3 @@ def test_without_a_pin_there_is_nothing_to_hold_records_to_and_so_none(tmp_path:
     study = Study(tmp_path)
     write_record(study, make_record())
     assert study.records() == []
-
-
-def test_a_damaged_record_among_a_studys_is_named(tmp_path: Path) -> None:
-    study = Study(tmp_path)
-    study.begin(PROTOCOL, FACTS)
-    write_record(study, make_record(SE, 0))
-    path = write_record(study, make_record(SE, 1)) / "record.json"
-    path.write_text("{")
-    with pytest.raises(UserError) as caught:
-        study.records()
-    assert str(caught.value).startswith(f"{path}: damaged record")

@@ -21,9 +21,7 @@ TOLD = re.compile(
 """A run of which the user is told to remove the folder, or to move it away."""
 
 PIN_TOLD = re.compile(r"/study\.json: (?:damaged: .*; take it from a copy, or move it away|missing)")
-PLAN_TOLD = re.compile(
-    r"/plan\.json: (?:cannot be read: (?!\[Errno)|not the plan by which )[^\n]*; take it from a copy"
-)
+PLAN_TOLD = re.compile(r"/plan\.json: (?:damaged: |not the plan by which )[^\n]*; take it from a copy")
 STRANGE = re.compile(
     r"(?:a link, and inside a study none is followed|not a regular file(?:, and so not replaced)?"
     r"|[\d,]+ bytes, expected at most [\d,]+): '([^'\n]+)'"

@@ -52,7 +52,7 @@ class Arena:
                 pin = study.pin()
                 there = pin is not None and pin.plan is not None
             else:
-                StudyPlan.model_validate_json(study.read("plan.json"))
+                StudyPlan.model_validate_json((study.root / "plan.json").read_bytes())
                 there = True
         except (OSError, ValueError, UserError):
             there = False

@@ -163,7 +163,7 @@ def test_a_record_deeper_than_the_stack_is_damaged() -> None:
         folder = write_sound(study, SE, 0)
         for text in ("[" * 200_000, '{"a":' * 200_000, "1" * 100_000):
             folder.record_file.write_text(text)
-            with pytest.raises(UserError, match="damaged record"):
+            with pytest.raises(UserError, match="damaged: "):
                 folder.record()
 
 

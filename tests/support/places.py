@@ -107,7 +107,7 @@ def shell(*arguments: str, work: Sequence[str] = WORK, **environment: str) -> st
     with ExitStack() as stack:
         for place in work:
             stack.enter_context(patch(f"senet_ablate.{place}", side_effect=Fine))
-        stack.enter_context(patch("senet_ablate.execution.driver.warm_up"))
+        stack.enter_context(patch("senet_ablate.execution.local.warm_up"))
         result = CliRunner().invoke(main, arguments, env=environment)
     error = result.exception
     if isinstance(error, Fine) or result.exit_code == 0:

@@ -31,7 +31,7 @@ def heat_frame(blocks: Sequence[BlockExcitation], classes: Mapping[str, int]) ->
     for block in blocks:
         order = np.argsort(-block.mean, kind="stable")
         for name, number in classes.items():
-            means = block.class_mean(number)[order]
+            means = block.over(number)[1][order]
             ranks = np.arange(1, len(order) + 1)
             line = {"block": block.name, "class": name, "channel": order + 1, "rank": ranks, "mean": means}
             parts.append(pd.DataFrame(line))
