@@ -280,7 +280,7 @@ def _gate(subject: Subject) -> Iterator[str]:
 CHECKS: tuple[tuple[str, Verdict, Callable[[Subject], Iterator[str]]], ...] = (
     ("is built", Verdict.FAIL, _built),
     ("takes every map size", Verdict.NOTE, _any_side),
-    ("first weights by seed", Verdict.FAIL, _first_weights),
+    ("initial weights by seed", Verdict.FAIL, _first_weights),
     ("keeps shape and dtype", Verdict.FAIL, _shape),
     ("leaves its input alone", Verdict.FAIL, _input_kept),
     ("finite output", Verdict.FAIL, _finite),

@@ -110,7 +110,7 @@ class SqueezeExcitation(nn.Module):
         self.requires_grad_(self.gating.learnt)
 
     def draw(self, seed: int, name: str) -> None:
-        """Draw the first weights from streams keyed by seed and the block's name in its network (He, fan-out)."""
+        """Draw the initial weights from streams keyed by seed and the block's name in its network (He, fan-out)."""
         initialise(self, seed, name)
 
     def layers(self, z: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Equation: x * sigmoid(f(y)), y = mean(x): f(y) = y (form 1), w * y with a weight per channel (2), W y with a full matrix
 (3).
 Place: as SE. Form 1 has no parameter and kept half of SE's gain there: the cheapest arm to try first.
-No code was published: first weights are torch's for a convolution of that shape.
+No code was published: initial weights are torch's for a convolution of that shape.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ def show_counts(frame: DataFrame, convention: str) -> None:
 NOT_MET = {
     "is built": "construction fails",
     "takes every map size": "refuses a size; place it where maps are larger",
-    "first weights by seed": "draw them from torch's generator alone, or no run can be repeated",
+    "initial weights by seed": "draw them from torch's generator alone, or no run can be repeated",
     "keeps shape and dtype": "give back (N, C, H, W) as it came",
     "leaves its input alone": "writes into its input; use x * gate, not x *= gate",
     "finite output": "NaN or infinite; refuse the size with a ValueError (ask for `size`), or define the limit",

@@ -130,7 +130,7 @@ def _show(found: Inspection) -> None:
     more = f", and {len(found.sizes) - 5} more" if len(found.sizes) > 5 else ""
     say(f"Sizes in pixels: {sizes}{more}; median short side {found.side}.")
     _list("files cannot be read", found.unreadable)
-    _list("files are no images", [str(path) for path in found.others])
+    _list("files are not images", [str(path) for path in found.others])
     _list("warnings of Pillow", found.warned)
     words = {"grey": "are grey", "rotated": "are turned upright (EXIF)", "transparent": "are put on white"}
     words["rescaled"] = "of 16 bits use fewer"

@@ -133,7 +133,7 @@ def _resident(
     mean = share @ level
     std = (share @ level.square() - mean.square()).sqrt()
     if not bool((std > 0).all()):
-        raise UserError(f"{config.dataset}: all training pixels of a channel are equal; these are no images")
+        raise UserError(f"{config.dataset}: all training pixels of a channel are equal; these are not images")
     normalisation = Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
     whole, tested = (ResidentSplit.whole(part.images, part.labels, normalisation) for part in (train, test))
     return _divided(whole, tested, kept, held, channels, class_names, fingerprint)

@@ -1,6 +1,6 @@
 """Image folders of a user: list them, say what is wrong with them, decode them once.
 
-Expected is `train/` and `test/` (or `val/`), each with one folder per class. Files that are no images or
+Expected is `train/` and `test/` (or `val/`), each with one folder per class. Files that are not images or
 are cut off are skipped, counted and named; anything that would change the task silently is an error.
 """
 
@@ -299,7 +299,7 @@ def _check(folder: Folder, announce: Callable[[str], None]) -> dict[str, Any]:
 def _check_part(
     listing: Listing, announce: Callable[[str], None], *, small: bool
 ) -> tuple[dict[str, Any], dict[bytes, list[Path]]]:
-    """Numbers of files that are no images, with the reason; of the others, how many are changed, and their samples.
+    """Numbers of files that are not images, with the reason; of the others, how many are changed, and their samples.
 
     And the files of each image, by a digest of its pixels, of a small copy if `small`.
     """

@@ -33,7 +33,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a folder has: readable images, files that cannot be read with the reason, and files that are no images.
+    """What a folder has: readable images, files that cannot be read with the reason, and files that are not images.
 
     `marks` counts the images that were changed while they were read, by what was done; `warned` has what Pillow warned
     of, with the name of the file.

@@ -95,7 +95,7 @@ def build_model(
         num_classes: number of classes.
         in_channels: 3 for colour, 1 for grey images.
         resolution: side of the images in pixels.
-        seed: of the first weights, which are drawn from keyed streams.
+        seed: of the initial weights, which are drawn from keyed streams.
         network: any other key of a protocol's `[network]`: `width`, `stem`, `stride_in`, `groups`, `unstrided`, ….
 
     Raises:
@@ -146,7 +146,7 @@ def attach(
         position: where in the unit; `standard` is where the paper puts SE in this family.
         in_channels: of the images.
         resolution: side of the images in pixels, from which a block knows the side of its map.
-        seed: of the blocks' first weights.
+        seed: of the blocks' initial weights.
 
     Raises:
         ValueError: the network has no known structure or no such place.

@@ -65,7 +65,7 @@ def load_pretrained(model: nn.Module, network: Network) -> None:
     `pretrained = true` takes those that torchvision or timm publish; a path is a state dict of the backbone.
 
     Raises:
-        UserError: the weights cannot be had, are not those of the run's plan, or of another network.
+        UserError: the weights cannot be downloaded, are not those of the run's plan, or of another network.
     """
     if network.pretrained is False:
         return
@@ -98,6 +98,6 @@ def _published(network: Network) -> State:
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except Exception as error:  # whatever a download that fails raises
         raise UserError(
-            f"network.pretrained = true: the weights of {network.backbone} cannot be had: {error}; fetch them on a "
+            f"network.pretrained = true: the weights of {network.backbone} cannot be downloaded: {error}; fetch them on a "
             "machine with a connection and give their path instead of true"
         ) from error

@@ -48,7 +48,7 @@ class Site:
 
     @property
     def path(self) -> str:
-        """Name of the block's place, from which its first weights are keyed."""
+        """Name of the block's place, from which its initial weights are keyed."""
         return self.module if self.side == "replace" else f"{self.unit}.{self.child}"
 
 
@@ -283,7 +283,7 @@ def _stage(family: Family, unit: str, seen: Seen, resolution: int) -> int:
 def insert(model: nn.Module, sites: list[Site], build: Callable[[Site], nn.Module], seed: int | None = None) -> None:
     """Put a block at each site, built under a fork of the random generator that is keyed by `seed` and its place.
 
-    A block with a method `draw(seed, name)` draws its first weights by it; others have them from their constructor.
+    A block with a method `draw(seed, name)` draws its initial weights by it; others have them from their constructor.
     """
     for site in sites:
         with forked(stream_seed(seed or 0, "block", site.path)):

@@ -60,7 +60,7 @@ class AblationModule(pl.LightningModule):
         schedule: `cosine`, `step` or `plateau`, after `warmup_epochs` of linear rise.
         milestones, factor, patience, drops: of the schedule, see `spec.protocol.Schedule`.
         epochs: epochs over which the rate falls, after which it stays; by default those of the Trainer.
-        seed: seed of the first weights.
+        seed: seed of the initial weights.
         network: any other key of a protocol's `[network]`: `width`, `stem`, `stride_in`, `groups`, `unstrided`, ….
 
     Raises:

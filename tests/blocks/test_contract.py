@@ -163,7 +163,7 @@ def names(block, verdict):
         (Unused, {"gradients arrive"}),
         (Noisy, {"same output in evaluation"}),
         (OwnDice, {"same output in training"}),
-        (OwnStart, {"first weights by seed", "same output in training", "images apart in evaluation"}),
+        (OwnStart, {"initial weights by seed", "same output in training", "images apart in evaluation"}),
         (SinglePrecision, {"bfloat16 autocast"}),
         (MixesBatch, {"images apart in evaluation"}),
         (Views, {"channels-last memory"}),

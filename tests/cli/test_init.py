@@ -58,7 +58,7 @@ def test_what_is_in_a_folder_is_said(init: Init, tmp_path: Path) -> None:
         "18 images in 2 classes",
         "16x16 (17), 20x12 (1); median short side 16",
         "1 files cannot be read:\n  images/train/cat/0.png",
-        "1 files are no images:\n  images/train/cat/note.txt",
+        "1 files are not images:\n  images/train/cat/note.txt",
         "'@eaDir'",
         "2 images are there more than once: 1 as equal files, 1 as equal pixels in other files",
         "2 of them are in more than one part:",

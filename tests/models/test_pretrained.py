@@ -145,5 +145,5 @@ def test_weights_that_cannot_be_fetched_are_told_with_what_to_do(
         return offline() if pretrained else make(name, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", without)
-    with pytest.raises(UserError, match="cannot be had: no route to host; fetch them on a machine with a connection"):
+    with pytest.raises(UserError, match="cannot be downloaded: no route to host; fetch them on a machine with a connection"):
         build_network(Network(backbone=backbone, pretrained=True), SE, **TASK)
