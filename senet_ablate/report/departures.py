@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from senet_ablate.report.words import span
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.spec.loading import load_protocol, packaged_declarations
 from senet_ablate.spec.protocol import Protocol
@@ -88,8 +89,7 @@ def _fields(paper: Protocol, ours: Protocol) -> list[Line]:
 def _beside_the_protocol(outcomes: Outcomes) -> list[Line]:
     facts, protocol = outcomes.pin.data, outcomes.pin.protocol
     imagenet = (facts.classes, facts.n_train + facts.n_validation) == (IMAGENET_CLASSES, IMAGENET_TRAIN)
-    counts = sorted({len(runs) for runs in outcomes.runs.values()})
-    runs = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else ""
+    counts = {len(runs) for runs in outcomes.runs.values()}
     kinds = sorted({record.provenance.precision for record in outcomes.records})
     return [
         Line(
@@ -108,8 +108,8 @@ def _beside_the_protocol(outcomes: Outcomes) -> list[Line]:
         Line(
             "runs",
             "one of each network",
-            f"{runs} of each network, their mean and its interval" if runs else "none yet",
-            counts == [1],
+            f"{span(counts)} of each network, their mean and its interval" if counts else "none yet",
+            counts == {1},
         ),
         Line(
             "pixels",

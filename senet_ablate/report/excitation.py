@@ -16,6 +16,7 @@ from senet_ablate.report.figures.fonts import key_in_words, numbered
 from senet_ablate.report.figures.gates import CLASS_LABELS, heat_frame, plot_heat, plot_lines
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
+from senet_ablate.report.words import MISSING
 from senet_ablate.results import gates
 from senet_ablate.spec.protocol import DataFacts
 
@@ -42,7 +43,6 @@ PRUNE_HEADINGS = {
     "broken": "turned wrong",
     "mended": "turned right",
 }
-MISSING = "–"
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:

@@ -18,13 +18,9 @@ from senet_ablate.analysis.verdicts import (
     FindingVerdict,
     Reason,
 )
-from senet_ablate.report.escape import csv_text
 from senet_ablate.report.render import render
-from senet_ablate.spec.claims import Equivalent, Fewer, Metric, NoDifference, Retains, Superior
-
-MARK = {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
-WORDS: dict[str, str] = {"reproduced": "holds here", "contradicted": "fails here", "not resolved": "open"}
-"""A verdict in words: of the setting at hand, not of the paper."""
+from senet_ablate.report.words import MARK, METRICS, WORDS, percent, span
+from senet_ablate.spec.claims import Equivalent, Fewer, NoDifference, Retains, Superior
 
 
 def in_words(finding: FindingVerdict) -> str:
@@ -45,11 +41,6 @@ def why(finding: FindingVerdict) -> str:
     said = "".join(part for part in parts if part)
     family = " Outside the family with guaranteed error rate." if finding.claim.secondary else ""
     return f"{said}.{family}"
-
-
-def percent(share: float) -> str:
-    """A share as it is printed: `95 %`, `98.45 %`."""
-    return f"{100 * share:.4g} %"
 
 
 REASONS = {
@@ -159,7 +150,6 @@ def _numbers(finding: FindingVerdict) -> str:
     atom = deciding(finding)
     if atom is None or atom.estimate is None:
         return ""
-    counts = f"{min(atom.n)} to {max(atom.n)}" if len(set(atom.n)) > 1 else str(atom.n[0])
     what = {
         Superior: "difference",
         Equivalent: "difference",
@@ -173,7 +163,7 @@ def _numbers(finding: FindingVerdict) -> str:
     interval = ""
     if atom.low is not None and atom.high is not None:
         interval = f", simultaneous {percent(finding.coverage)} interval {atom.low:+.2f} to {atom.high:+.2f}"
-    text = f"; {what}{quoted} {atom.estimate:+.2f}{bound}{interval}, n = {counts}"
+    text = f"; {what}{quoted} {atom.estimate:+.2f}{bound}{interval}, n = {span(atom.n)}"
     if isinstance(atom.atom, Superior) and finding.verdict == "not resolved" and atom.confidence is not None:
         sure = atom.confidence
         shown = f"{sure:.2f}" if 0.005 <= sure < 0.995 else "over 0.99" if sure > 0.5 else "under 0.01"
@@ -232,13 +222,6 @@ def _flags(finding: FindingVerdict) -> str:
     return f"; {'; '.join(map(describe, flags))}" if flags else ""
 
 
-METRIC_NAMES: dict[Metric, str] = {
-    "top1_err": "top-1 error",
-    "top5_err": "top-5 error",
-    "cross_entropy": "cross-entropy",
-}
-
-
 def findings_frame(assessment: Assessment) -> pd.DataFrame:
     """One line per atom with full precision: ids, statement, paper's value and z, estimate, interval, p, verdicts."""
     lines = []
@@ -289,11 +272,6 @@ def findings_frame(assessment: Assessment) -> pd.DataFrame:
                     }
                 )
     return pd.DataFrame(lines)
-
-
-def to_csv(assessment: Assessment) -> str:
-    """The frame with ten significant digits, in which processors agree; missing numbers empty."""
-    return csv_text(findings_frame(assessment))
 
 
 def to_markdown(assessment: Assessment) -> str:
@@ -397,7 +375,7 @@ def _glance(assessment: Assessment) -> pd.DataFrame:
             "finding": finding.claim.id,
             "statement": finding.claim.statement,
             "verdict": WORDS[finding.verdict],
-            **{f"by {METRIC_NAMES[metric]}": WORDS[verdict] for metric, verdict in others},
+            **{f"by {METRICS[metric].name}": WORDS[verdict] for metric, verdict in others},
             "needed, if the paper is right": to_decide(finding),
         }
         lines.append(line)
@@ -410,7 +388,7 @@ def power_lines(assessment: Assessment) -> list[str]:
     if found is None:
         return ["No table declares a finding."]
     return [
-        f"By {METRIC_NAMES[each.metric]} the SE gain is {each.gain:+.3g}, the standard deviation of a difference of "
+        f"By {METRICS[each.metric].name} the SE gain is {each.gain:+.3g}, the standard deviation of a difference of "
         f"two runs {each.sd_of_difference:.3g}: gain over noise {each.ratio:+.2f}, over-dispersion {each.phi:.1f}."
         for each in found
     ] or ["No two networks have runs to compare."]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from senet_ablate.analysis.study import Assessment
-from senet_ablate.report.findings import WORDS, deciding
-from senet_ablate.report.tables import MISSING
-from senet_ablate.results.arms import Outcomes
+from senet_ablate.report.findings import deciding
+from senet_ablate.report.words import MISSING, WORDS, span
 from senet_ablate.spec.claims import PLAIN
 
 
@@ -26,19 +25,13 @@ def overview_markdown(assessment: Assessment) -> str:
         "network": protocol.network.in_words(),
         "epochs": f"{protocol.recipe.epochs}",
         "variants": f"{len(outcomes.runs)}",
-        "seeds": _seeds(outcomes),
+        "seeds": span([len(records) for records in outcomes.runs.values()] or [0]),
         "no SE, %": _plain_error(assessment),
         "SE gain, points": _gain(assessment),
         **{verdict: f"{verdicts[verdict]}" for verdict in WORDS.values()},
     }
     rows = (cells, [":--"] * len(cells), cells.values())
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
-
-
-def _seeds(outcomes: Outcomes) -> str:
-    """Runs of each variant: their number, or the least and the most."""
-    counts = {len(records) for records in outcomes.runs.values()} or {0}
-    return str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 def _plain_error(assessment: Assessment) -> str:

@@ -31,9 +31,10 @@ from senet_ablate.report.figures.fonts import key_in_words, numbered
 from senet_ablate.report.figures.forest import equivalence_margin
 from senet_ablate.report.figures.gates import plot_heat
 from senet_ablate.report.figures.style import COLUMN, PAGE, save
-from senet_ablate.report.findings import MARK, WORDS, in_words, to_decide
+from senet_ablate.report.findings import in_words, to_decide
 from senet_ablate.report.folder import Picture
-from senet_ablate.report.tables import Table, optimisations_in_words, printed, to_csv, to_latex, to_markdown
+from senet_ablate.report.tables import Table, optimisations_in_words, printed, to_latex, to_markdown
+from senet_ablate.report.words import MARK, METRICS, MISSING, WORDS
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.records import CURVE_FILE, RunRecord, curve_csv, read_curve
 from senet_ablate.results.store import read_latency
@@ -76,7 +77,7 @@ def content(
         "pictures": pictures,
         "forest_note": _forest_note(assessment, filled),
         "notes": outcomes.study.notes(),
-        "other_metrics": [findings.METRIC_NAMES[metric] for metric in assessment.others],
+        "other_metrics": [METRICS[metric].name for metric in assessment.others],
         "glance": [tell(finding) for finding in family],
         "tables": [_table(table, pictures, columns, tell) for table in filled],
         "latency_note": f"Times: {latency.setting}; in brackets the least and the largest round."
@@ -140,7 +141,7 @@ def _table(
     """A filled table with its cells as text, its pictures, findings and remarks."""
     ablation, text = table.ablation, printed(table)
     best = table.frame["may_be_best"].tolist()
-    files = {"md": to_markdown(table), "csv": to_csv(table), "tex": to_latex(table, columns)}
+    files = {"md": to_markdown(table), "csv": csv_text(table.frame), "tex": to_latex(table, columns)}
     return {
         "anchor": ablation.slug,
         "name": ablation.name,
@@ -181,7 +182,7 @@ def _gates(here: Path) -> list[dict[str, Any]]:
                 "name": home.name,
                 "folder": quote(home.relative_to(here).as_posix()),
                 "columns": [name.replace("_", " ") for name in frame.columns],
-                "rows": frame.replace("nan", "–").to_numpy().tolist(),
+                "rows": frame.replace("nan", MISSING).to_numpy().tolist(),
                 "picture": picture,
                 "more": more,
             }
@@ -234,8 +235,8 @@ def _run(record: RunRecord, folder: Path, here: Path) -> dict[str, Any]:
         "link": quote(Path(os.path.relpath(folder.resolve(), here.resolve())).as_posix()),
         "cells": [
             record.status,
-            f"{metrics.top1_err:.2f}" if metrics else "–",
-            f"{metrics.cross_entropy:.4f}" if metrics else "–",
+            f"{metrics.top1_err:.2f}" if metrics else MISSING,
+            f"{metrics.cross_entropy:.4f}" if metrics else MISSING,
             str(record.spec.recipe.epochs),
             f"{made.wall_s:.0f}",
             made.started,
@@ -243,7 +244,7 @@ def _run(record: RunRecord, folder: Path, here: Path) -> dict[str, Any]:
             made.precision,
             optimisations_in_words(record),
             made.version,
-            f"{made.commit[:10]}{' with changes' if made.dirty else ''}" if made.commit else "–",
+            f"{made.commit[:10]}{' with changes' if made.dirty else ''}" if made.commit else MISSING,
         ],
     }
 

@@ -18,9 +18,10 @@ from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.summary import seed_values
 from senet_ablate.analysis.verdicts import FindingVerdict
 from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.report.escape import csv_text, visible
-from senet_ablate.report.findings import METRIC_NAMES, in_words, percent
+from senet_ablate.report.escape import visible
+from senet_ablate.report.findings import in_words
 from senet_ablate.report.render import render
+from senet_ablate.report.words import METRICS, MISSING, percent
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.records import Latency, RunRecord, StudyPin
 from senet_ablate.results.store import read_latency
@@ -28,9 +29,6 @@ from senet_ablate.results.worklist import row_states
 from senet_ablate.spec.ablation import Ablation, Row, arms
 from senet_ablate.spec.claims import PLAIN, Metric
 from senet_ablate.spec.protocol import Complexity
-
-MISSING = "–"
-UNITS_OF: dict[Metric, str] = {"top1_err": "%", "top5_err": "%", "cross_entropy": "nats"}
 
 
 @dataclass(frozen=True)
@@ -222,14 +220,9 @@ def _error(mean: float | None, half: float | None, metric: Metric) -> str:
     """A mean with half of its interval; with both ends, cut off, where it would leave the range of the metric."""
     if mean is None or half is None or pd.isna(half):
         return _number(mean)
-    low, high, top = mean - half, mean + half, most(metric)
+    low, high, top = mean - half, mean + half, METRICS[metric].most
     within = round(low, 2) >= 0 and round(high, 2) <= top
     return _number(mean, half) if within else f"{mean:.2f} ({max(0.0, low):.2f}–{min(top, high):.2f})"
-
-
-def most(metric: Metric) -> float:
-    """The largest value that a metric can have."""
-    return 100.0 if UNITS_OF[metric] == "%" else float("inf")
 
 
 HEADINGS = {
@@ -258,12 +251,6 @@ COMPACT = ("variant", "n", "err", "best", "diff", "params", "paper_diff")
 
 WORDS = ("variant", "note")
 """Columns that are no numbers."""
-
-ERROR_HEADINGS: dict[Metric, str] = {
-    "top1_err": "top-1 err. %",
-    "top5_err": "top-5 err. %",
-    "cross_entropy": "cross-entropy",
-}
 
 
 def printed(table: Table, columns: Collection[str] = COLUMNS) -> pd.DataFrame:
@@ -307,7 +294,7 @@ def printed(table: Table, columns: Collection[str] = COLUMNS) -> pd.DataFrame:
     shown = [
         name for name in COLUMNS if name in columns and (name in always or not text[name].isin(["", MISSING]).all())
     ]
-    headings = HEADINGS | {"err": ERROR_HEADINGS[table.metric]} | ({"macs": "MACs G"} if large else {})
+    headings = HEADINGS | {"err": METRICS[table.metric].heading} | ({"macs": "MACs G"} if large else {})
     return text[shown].rename(columns=headings)
 
 
@@ -380,7 +367,7 @@ def to_latex(table: Table, columns: Collection[str] = COLUMNS) -> str:
     ablation = table.ablation
     after = f", after Table {ablation.table} of the paper" if ablation.table else ""
     reference = ablation.row(ablation.reference).label
-    meaning = f"{METRIC_NAMES[table.metric]} (mean over n seeds and half-width of its 95 % interval)"
+    meaning = f"{METRICS[table.metric].name} (mean over n seeds and half-width of its 95 % interval)"
     caption = f"{ablation.title}{after}: {meaning}; differences to {reference}, on {table.pin.protocol.name}."
     body = text.to_latex(
         index=False,
@@ -391,8 +378,3 @@ def to_latex(table: Table, columns: Collection[str] = COLUMNS) -> str:
         position="t",
     )
     return "".join(f"% {visible(' '.join(remark.split()))}\n" for remark in table.remarks) + body
-
-
-def to_csv(table: Table) -> str:
-    """The frame with ten significant digits, in which processors agree; missing numbers empty."""
-    return csv_text(table.frame)

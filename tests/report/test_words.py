@@ -9,7 +9,8 @@ from helpers import ABLATION
 from studies import better, claim, same
 
 from senet_ablate.analysis.verdicts import AtomVerdict, Explanation, FindingVerdict, Reason, Verdict
-from senet_ablate.report.findings import MARK, WORDS, deciding, in_words, why
+from senet_ablate.report.findings import deciding, in_words, why
+from senet_ablate.report.words import MARK, WORDS
 from senet_ablate.spec.claims import Atom, Fewer, Retains
 
 GAIN, SAME = better("r16", "plain"), same("r4", "r16")

@@ -28,10 +28,9 @@ from senet_ablate.report.figures.style import (
     settled,
     style,
 )
-from senet_ablate.report.findings import METRIC_NAMES, WORDS
-from senet_ablate.report.tables import UNITS_OF
+from senet_ablate.report.words import WORDS, seeds_text, span
 from senet_ablate.spec.ablation import Ablation
-from senet_ablate.spec.claims import PLAIN, Atom, Equivalent, Fewer, Metric, Retains, Superior
+from senet_ablate.spec.claims import PLAIN, Atom, Equivalent, Fewer, Retains, Superior
 
 COLUMNS = (
     "group", "name", "comparison", "estimate", "low", "high", "seeds", "margin", "paper", "verdict", "n",
@@ -79,11 +78,11 @@ def forest_frame(assessment: Assessment, ablations: list[Ablation]) -> pd.DataFr
                         "estimate": atom.estimate,
                         "low": atom.low,
                         "high": atom.high,
-                        "seeds": " ".join(f"{value:.6g}" for value in pairs.values()),
+                        "seeds": seeds_text(pairs.values()),
                         "margin": margin if banded else None,
                         "paper": atom.paper_value,
                         "verdict": atom.verdict,
-                        "n": f"{min(atom.n)}–{max(atom.n)}" if len(set(atom.n)) > 1 else str(atom.n[0]),
+                        "n": span(atom.n, "–"),
                     }
                 )
     return forest_of(lines)
@@ -92,12 +91,6 @@ def forest_frame(assessment: Assessment, ablations: list[Ablation]) -> pd.DataFr
 def forest_of(lines: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     """Lines in `COLUMNS` as a frame to draw."""
     return settled(pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float)))
-
-
-def difference_of(metric: Metric) -> str:
-    """What the axis of a difference says."""
-    unit = UNITS_OF[metric]
-    return f"difference of {METRIC_NAMES[metric]}, {'points' if unit == '%' else unit}"
 
 
 def equivalence_margin(judge: TableJudge) -> float | None:

@@ -20,8 +20,8 @@ from senet_ablate.report.figures.style import (
     settled,
     style,
 )
-from senet_ablate.report.findings import METRIC_NAMES
-from senet_ablate.report.tables import UNITS_OF, Table, most
+from senet_ablate.report.tables import Table
+from senet_ablate.report.words import METRICS, seeds_text
 
 COSTS = {"added_params": "params", "added_macs": "MACs"}
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
@@ -43,8 +43,8 @@ def table_frame(table: Table) -> pd.DataFrame:
                 "n": rows["n"],
                 "error": error,
                 "low": (error - half).clip(lower=0.0),
-                "high": (error + half).clip(upper=most(table.metric)),
-                "seeds": [" ".join(f"{value:.6g}" for value in table.seeds[row]) for row in rows["row"]],
+                "high": (error + half).clip(upper=METRICS[table.metric].most),
+                "seeds": [seeds_text(table.seeds[row]) for row in rows["row"]],
                 "paper": reference + rows["paper_diff_to_reference"].astype(float),
                 **{cost: rows[cost] for cost in COSTS},
             }
@@ -85,9 +85,9 @@ def _draw_errors(axes: Axes, table: Table, frame: pd.DataFrame) -> None:
     spread = known.assign(low=known["low"].fillna(known["error"]), high=known["high"].fillna(known["error"]))
     others = known["paper"].dropna().tolist()
     axes.set_xlim(
-        axis_range(spread["low"].tolist(), spread["high"].tolist(), *others, floor=0.0, top=most(table.metric))
+        axis_range(spread["low"].tolist(), spread["high"].tolist(), *others, floor=0.0, top=METRICS[table.metric].most)
     )
-    axes.set(ylim=(len(frame) - 0.4, -0.6), xlabel=f"{METRIC_NAMES[table.metric]}, {UNITS_OF[table.metric]}")
+    axes.set(ylim=(len(frame) - 0.4, -0.6), xlabel=METRICS[table.metric].axis)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yticks(range(len(frame)), frame["label"].tolist())
     axes.tick_params(axis="y", length=0)
