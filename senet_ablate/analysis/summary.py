@@ -15,7 +15,7 @@ from senet_ablate.analysis.judge import TableJudge
 from senet_ablate.analysis.noise import Difference
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.verdicts import Verdict, either_way
-from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.errors import UserError, look_up
 from senet_ablate.spec.claims import PLAIN, Fewer, Metric
 from senet_ablate.spec.schema import flat
 
@@ -134,9 +134,7 @@ def effect(assessment: Assessment, finding: str | None = None) -> StudyEffect:
         statement = "The SE gain: error without SE less error with SE"
         return _alone(assessment, found[0], gain, statement, None if np.isnan(paper) else paper)
     known = {each.claim.id: each for each in assessment.all_findings}
-    if finding not in known:
-        raise UserError(f"study {study!r} declares no finding {finding!r}; {did_you_mean(finding, known)}")
-    told = known[finding]
+    told = look_up(known, finding, f"study {study!r} declares no finding")
     judge = assessment.judges[told.ablation.slug]
     atoms = [atom for atom in told.atoms if not isinstance(atom.atom, Fewer) and atom.estimate is not None]
     if not atoms:

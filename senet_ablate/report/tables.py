@@ -17,7 +17,7 @@ from senet_ablate.analysis.sample_size import smallest_effect
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.summary import seed_values
 from senet_ablate.analysis.verdicts import FindingVerdict
-from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.errors import look_up
 from senet_ablate.report.escape import visible
 from senet_ablate.report.findings import in_words
 from senet_ablate.report.render import render
@@ -305,8 +305,7 @@ def check_columns(names: Sequence[str]) -> tuple[str, ...]:
         UserError: there is no such column.
     """
     for name in names:
-        if name not in COLUMNS:
-            raise UserError(f"--columns: no column {name!r}; {did_you_mean(name, COLUMNS)}")
+        look_up(HEADINGS, name, "--columns: no column")
     return ("variant", *names)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from senet_ablate.analysis.study import Assessment
-from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.errors import UserError, look_up
 from senet_ablate.files import read_file
 from senet_ablate.report import findings
 from senet_ablate.report.escape import csv_text, markdown
@@ -102,9 +102,8 @@ def fill(text: str, reports: Path, study: str) -> str:
     written |= {file.stem: file for file in (reports / study / "tables").glob("*.md")}
 
     def first_part(name: str) -> str:
-        if name not in written:
-            raise UserError(f"a block wants {name!r}; {did_you_mean(name, written)}")
-        content = markdown(read_file(written[name], inside=reports).decode())
+        path = look_up(written, name, "a block wants")
+        content = markdown(read_file(path, inside=reports).decode())
         return content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
 
     def block(match: re.Match[str]) -> str:

@@ -187,7 +187,7 @@ def test_without_a_slope_there_is_no_crossing() -> None:
     [
         ({}, "either at_least"),
         ({"at_least": 1, "above": ["small"]}, "either at_least"),
-        ({"at_least": 1, "margin": 0.5}, "margin belongs"),
+        ({"at_least": 1, "margin": 0.5}, "margin has no meaning with at_least"),
         ({"above": ["small"], "below": ["small"]}, "both above and below"),
     ],
 )
