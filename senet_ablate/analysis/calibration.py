@@ -172,7 +172,7 @@ def paper_errors(ablations: Sequence[Ablation], scale: float) -> dict[Arm, float
     """The paper's printed errors by arm, effects shrunk by `scale` towards the SE network."""
     printed: dict[Arm, float] = {}
     for ablation in ablations:
-        for name in (*(row.id for row in ablation.rows), "plain"):
+        for name in ablation.names:
             error = ablation.paper_top1(name)
             if error is not None:
                 printed.setdefault(ablation.arm(name), error)
@@ -227,9 +227,9 @@ def edge(ablations: Sequence[Ablation], errors: dict[Arm, float]) -> dict[Arm, f
     moved = dict(errors)
     for ablation in ablations:
         gain = errors[ablation.arm("plain")] - errors[ablation.arm(ablation.reference)]
-        for claim in ablation.claims:
+        for claim in ablation.primary:
             for atom in claim.simple_atoms():
-                if isinstance(atom, Equivalent) and not claim.secondary:
+                if isinstance(atom, Equivalent):
                     for name in set(atom.arms) - {ablation.reference}:
                         moved[ablation.arm(name)] = errors[ablation.arm(ablation.reference)] + gain * Rules().margin_rho
     return moved

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -66,6 +66,17 @@ class Assessment:
         return [table for table in tables if table.slug in self.plan.tables or has_runs(table)]
 
     @property
+    def first(self) -> TableJudge | None:
+        """Of the first table that declares findings: its no SE and reference have the SE gain."""
+        return next((judge for judge in self.judges.values() if judge.ablation.claims), None)
+
+    @property
+    def primary(self) -> list[FindingVerdict]:
+        """The findings with a guaranteed error rate of the tables that the study is about."""
+        found = [finding for ablation in self.about for finding in self.findings[ablation.slug]]
+        return [finding for finding in found if not finding.claim.secondary]
+
+    @property
     def all_findings(self) -> list[FindingVerdict]:
         """The findings of all tables, in their order."""
         return [finding for table in self.findings.values() for finding in table]
@@ -106,20 +117,20 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
         if metric != rules.metric and (evidence := gather(outcomes, ablations, rules.by(metric), plan)).counts.any()
     }
     departures = audit_records(ablations, outcomes)
+
+    def barred(found: Mapping[str, Iterable[FindingVerdict]]) -> dict[str, list[FindingVerdict]]:
+        return {slug: [_barred(finding, departures) for finding in findings] for slug, findings in found.items()}
+
     others = {
-        metric: {
-            judge.ablation.slug: [_barred(finding, departures) for finding in judge.judge()]
-            for judge in judges_of(ablations, evidence)
-        }
+        metric: barred({judge.ablation.slug: judge.judge() for judge in judges_of(ablations, evidence)})
         for metric, evidence in secondary.items()
     }
-    found = {slug: [_barred(finding, departures) for finding in findings] for slug, findings in found.items()}
     return Assessment(
         outcomes,
         plan,
         rules,
         {judge.ablation.slug: judge for judge in latest},
-        found,
+        barred(found),
         others,
         secondary,
         tuple(deviations(plan, outcomes, ablations)),
@@ -195,7 +206,7 @@ class GainOverNoise:
 
 def gains_over_noise(assessment: Assessment) -> list[GainOverNoise] | None:
     """By each metric for which the two networks have runs; None where no table declares a finding."""
-    judge = next((judge for judge in assessment.judges.values() if judge.ablation.claims), None)
+    judge = assessment.first
     if judge is None:
         return None
     plain, se = judge.contrasts.arm(PLAIN), judge.contrasts.arm(judge.ablation.reference)

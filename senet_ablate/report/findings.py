@@ -293,12 +293,7 @@ def to_markdown(assessment: Assessment) -> str:
 
 def family(assessment: Assessment) -> list[FindingVerdict]:
     """The findings of the paper's tables that the study is about, else those of its tables of ours."""
-    found = [
-        finding
-        for ablation in assessment.about
-        for finding in assessment.findings[ablation.slug]
-        if not finding.claim.secondary
-    ]
+    found = assessment.primary
     return [finding for finding in found if finding.ablation.table] or found
 
 

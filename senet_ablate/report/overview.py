@@ -13,12 +13,8 @@ from senet_ablate.spec.claims import PLAIN
 def overview_markdown(assessment: Assessment) -> str:
     """The line under its headings, as a Markdown table. `senet-ablate report --fill` puts those of several together."""
     protocol, outcomes = assessment.pin.protocol, assessment.outcomes
-    verdicts = Counter(
-        WORDS[finding.verdict]
-        for ablation in assessment.about
-        for finding in assessment.findings[ablation.slug]
-        if not finding.claim.secondary and (deciding(finding) or finding.verdict != "not resolved")
-    )
+    told = [each for each in assessment.primary if deciding(each) or each.verdict != "not resolved"]
+    verdicts = Counter(WORDS[finding.verdict] for finding in told)
     cells = {
         "study": f"`{outcomes.study.name}`",
         "data": f"{protocol.images_name}, {protocol.data.resolution} px",
@@ -36,14 +32,14 @@ def overview_markdown(assessment: Assessment) -> str:
 
 def _plain_error(assessment: Assessment) -> str:
     """Mean error of the network without SE."""
-    judge = next((judge for judge in assessment.judges.values() if judge.ablation.claims), None)
+    judge = assessment.first
     found = judge.evidence.difference(judge.contrasts.mean(PLAIN)) if judge else None
     return MISSING if found is None else f"{found.estimate:.2f}"
 
 
 def _gain(assessment: Assessment) -> str:
     """Error without SE less error with the paper's block, and half of its 95 % interval."""
-    judge = next((judge for judge in assessment.judges.values() if judge.ablation.claims), None)
+    judge = assessment.first
     gain = judge.evidence.difference(judge.contrasts.gain) if judge else None
     unit = " nats" if assessment.rules.metric == "cross_entropy" else ""
     if judge is None or gain is None:

@@ -163,12 +163,11 @@ class Ablation(Spec):
 
     @model_validator(mode="after")
     def _claims_are_about_rows(self) -> Self:
-        names = [*(row.id for row in self.rows), PLAIN]
         refuse_twice([claim.id for claim in self.claims], "claims")
         for claim in self.claims:
             for name in claim.arms:
-                if name not in names:
-                    raise ValueError(f"claim {claim.id!r} names {name!r}, no row; {did_you_mean(name, names)}")
+                if name not in self.names:
+                    raise ValueError(f"claim {claim.id!r} names {name!r}, no row; {did_you_mean(name, self.names)}")
             for atom in claim.simple_atoms():
                 self._check_atom(claim.id, atom)
         return self
@@ -186,6 +185,16 @@ class Ablation(Spec):
             raise ValueError(
                 f"claim {claim!r}, {atom}: the gain is measured between plain and {self.reference}; name a third"
             )
+
+    @property
+    def names(self) -> list[str]:
+        """What claims may name: its rows, and the network without SE."""
+        return list(dict.fromkeys([*(row.id for row in self.rows), PLAIN]))
+
+    @property
+    def primary(self) -> list[Claim]:
+        """The claims whose error rate is guaranteed."""
+        return [claim for claim in self.claims if not claim.secondary]
 
     def row(self, row_id: str) -> Row:
         """The row with this id."""
