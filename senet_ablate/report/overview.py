@@ -41,8 +41,8 @@ def _gain(assessment: Assessment) -> str:
     """Error without SE less error with the paper's block, and half of its 95 % interval."""
     judge = assessment.first
     gain = judge.evidence.difference(judge.contrasts.gain) if judge else None
-    unit = " nats" if assessment.rules.metric == "cross_entropy" else ""
     if judge is None or gain is None:
         return MISSING
     sure = judge.half_width(judge.contrasts.gain) is not None
+    unit = " nats" if assessment.rules.metric == "cross_entropy" else ""
     return f"{gain.estimate:+.2f}{f' ± {gain.half_width:.2f}' if sure else ''}{unit}"

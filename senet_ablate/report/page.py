@@ -143,11 +143,7 @@ def _table(
     best = table.frame["may_be_best"].tolist()
     files = {"md": to_markdown(table), "csv": csv_text(table.frame), "tex": to_latex(table, columns)}
     return {
-        "anchor": ablation.slug,
-        "name": ablation.name,
-        "heading": ablation.heading,
-        "question": ablation.question,
-        "source": ablation.source,
+        "ablation": ablation,
         "columns": list(text.columns),
         "rows": [
             {"cells": cells, "best": good, "anchor": _anchor(row.arm)}

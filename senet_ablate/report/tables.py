@@ -21,7 +21,7 @@ from senet_ablate.errors import look_up
 from senet_ablate.report.escape import visible
 from senet_ablate.report.findings import in_words
 from senet_ablate.report.render import render
-from senet_ablate.report.words import METRICS, MISSING, percent
+from senet_ablate.report.words import METRICS, MISSING, counted, percent
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.records import Latency, RunRecord, StudyPin
 from senet_ablate.results.store import read_latency
@@ -71,8 +71,7 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
         metrics = [record.metrics for record in good if record.metrics]
         top1 = [each.top1_err for each in metrics]
         top5 = [each.top5_err for each in metrics if each.top5_err is not None]
-        size = survey(outcomes, row.arm)
-        paper = row.paper
+        size, paper = survey(outcomes, row.arm), row.paper
         lines.append(
             {
                 "table": ablation.table,
@@ -150,7 +149,7 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
         f"interval. The difference is to {ablation.row(ablation.reference).label}, with the half-width of its "
         f"simultaneous {percent(assessment.judges[ablation.slug].coverage)} interval. ✓ marks the rows that are not "
         "significantly different from the best.",
-        *noise_remarks(assessment, assessment.judges[ablation.slug]),
+        *_noise_remarks(assessment, assessment.judges[ablation.slug]),
     ]
     for what, values in (
         ("precision", {record.provenance.precision for record in records}),
@@ -167,18 +166,18 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
     return [*remarks, f"Times: {latency.setting}."] if latency else remarks
 
 
-def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
+def _noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
     """What a reader must know before believing a table: noise, what this n resolves, interim analyses, the plan."""
     evidence, noise = judge.evidence, judge.evidence.noise
     plan = assessment.plan
     which = f"Plan {plan.digest}" if plan.written else "No plan file"
-    told = f"{which}, interim analysis {len(plan.seeds)} of {assessment.rules.looks}"
     deviating = "; ".join(assessment.deviations) or "none"
+    planned = (
+        f"{which}, interim analysis {len(plan.seeds)} of {assessment.rules.looks}. Deviations from the plan: "
+        f"{deviating}."
+    )
     if noise is None:
-        return [
-            "No variant has two seeds, so nothing can be decided and no interval is given.",
-            f"{told}. Deviations from the plan: {deviating}.",
-        ]
+        return ["No variant has two seeds, so nothing can be decided and no interval is given.", planned]
     kind = " (runs differ in real quality: short-training noise)" if noise.short_training else ""
     unstable = ", ".join(evidence.unstable) or "none"
     sd = noise.typical_sd
@@ -192,7 +191,7 @@ def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
         printed = judge.ablation.paper_top1(PLAIN), judge.ablation.paper_top1(judge.ablation.reference)
         gain = f" (the paper's SE gain is {printed[0] - printed[1]:.2f})" if printed[0] and printed[1] else ""
         remarks.append(f"Minimum detectable effect (80 % power): {smallest:.2f} points{gain}.")
-    return [*remarks, f"{told}. Deviations from the plan: {deviating}."]
+    return [*remarks, planned]
 
 
 def optimisations_in_words(record: RunRecord) -> str:
@@ -204,7 +203,7 @@ def optimisations_in_words(record: RunRecord) -> str:
 def _hardware(record: RunRecord) -> str:
     made = record.provenance
     if made.device == "cpu":
-        return f"{made.cpu}, {made.threads} {'thread' if made.threads == 1 else 'threads'} per run, {made.precision}"
+        return f"{made.cpu}, {counted(made.threads, 'thread', 'threads')} per run, {made.precision}"
     return f"{made.hardware}, {made.precision}"
 
 

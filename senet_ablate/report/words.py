@@ -54,6 +54,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
+def counted(count: int, one: str, several: str) -> str:
+    """A number with its word, in the singular or plural."""
+    return f"{count} {one if count == 1 else several}"
+
+
 def span(counts: Collection[int], to: str = " to ") -> str:
     """The least and the largest of some numbers: `3 to 5`; `3` where they are one."""
     least, most = min(counts), max(counts)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,9 +17,8 @@ from senet_ablate.analysis.summary import seed_values
 from senet_ablate.report.figures.style import (
     BAND,
     PAGE,
-    PAPER,
-    SEEDS,
     axis_range,
+    draw_interval,
     mark_beyond,
     narrow,
     paper_key,
@@ -39,8 +37,7 @@ NUMBERS = ("estimate", "low", "high", "margin", "paper")
 """Of a frame to draw: `seeds` are the values of single seed pairs, separated by spaces; `margin` is half the band."""
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """How a verdict is drawn: the marker of the estimate, and whether it is filled."""
 
     marker: str
@@ -121,11 +118,11 @@ def plot_forest(frame: pd.DataFrame, xlabel: str, width: float = PAGE) -> Figure
     The scale is that of the usual intervals; what lies off it is marked at the edge with its value.
     """
     again = frame.duplicated(["group", "name"]) & (frame["comparison"] != "")
-    groups = frame.assign(name=frame["name"].where(~again, "")).groupby("group", sort=False)
+    named = frame.assign(name=frame["name"].where(~again, ""))
     places: list[tuple[float, dict[Any, Any]]] = []
     headings: list[tuple[float, str]] = []
     y = 0.0
-    for heading, comparisons in groups:
+    for heading, comparisons in named.groupby("group", sort=False):
         if heading:
             headings.append((y, str(heading)))
             y += 1
@@ -172,14 +169,7 @@ def plot_forest(frame: pd.DataFrame, xlabel: str, width: float = PAGE) -> Figure
 def _draw(axes: Axes, place: float, line: Mapping[Any, Any]) -> None:
     if not pd.isna(line["margin"]):
         axes.fill_betweenx([place - 0.5, place + 0.5], -line["margin"], line["margin"], **BAND, zorder=0)
-    low, high = axes.get_xlim()
-    if not pd.isna(line["low"]):
-        ends = [max(low, line["low"]), min(high, line["high"])]
-        axes.plot(ends, [place, place], color="black", linewidth=1, zorder=2)
-    pairs = [value for value in map(float, str(line["seeds"]).split()) if low <= value <= high]
-    axes.scatter(pairs, [place + 0.27] * len(pairs), **SEEDS, zorder=1)  # else the interval hides them
-    if not pd.isna(line["paper"]):
-        axes.scatter([line["paper"]], [place], **PAPER, zorder=3)
+    draw_interval(axes, place, line, 0.27)  # the seeds beside the interval, which would hide them
     mark = MARKS[line["verdict"]]
     face = "black" if mark.filled else "white"
     if not mark_beyond(axes, line["estimate"], place, "{:+.1f}"):

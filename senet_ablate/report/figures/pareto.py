@@ -10,8 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from senet_ablate.report.figures.style import COLOURS, PAGE, axis_range, narrow, settled, style
-from senet_ablate.report.figures.table import UNITS
+from senet_ablate.report.figures.style import COLOURS, PAGE, axis_range, narrow, scaled, settled, style
 from senet_ablate.report.tables import Table
 from senet_ablate.report.words import METRICS
 from senet_ablate.spec.claims import Metric
@@ -82,16 +81,14 @@ def plot_pareto(frame: pd.DataFrame, metric: Metric = "top1_err", width: float =
 
 
 def _scaled(frame: pd.DataFrame, cost: str) -> tuple[float, str]:
-    if cost == "one_image_ms":
-        return 1.0, ""
-    return next(pair for pair in UNITS if frame[cost].max() >= pair[0] or pair[0] == 1)
+    return (1.0, COSTS[cost]) if cost == "one_image_ms" else scaled(COSTS[cost], frame[cost].max())
 
 
 def _draw(axes: Axes, frame: pd.DataFrame, cost: str, metric: Metric) -> None:
-    scale, unit = _scaled(frame, cost)
+    scale, label = _scaled(frame, cost)
     x, y = frame[cost].astype(float) / scale, frame["error"]
     axes.set_gid(cost)
-    axes.set(xlabel=f"{COSTS[cost]}{', ' * bool(unit)}{unit}", ylabel=METRICS[metric].axis)
+    axes.set(xlabel=label, ylabel=METRICS[metric].axis)
     axes.grid(visible=True)
     if frame.empty:
         axes.text(0.5, 0.5, "no finished run yet", transform=axes.transAxes, ha="center", color="0.4")
