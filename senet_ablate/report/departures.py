@@ -91,32 +91,20 @@ def _beside_the_protocol(outcomes: Outcomes) -> list[Line]:
     imagenet = (facts.classes, facts.n_train + facts.n_validation) == (IMAGENET_CLASSES, IMAGENET_TRAIN)
     counts = {len(runs) for runs in outcomes.runs.values()}
     kinds = sorted({record.provenance.precision for record in outcomes.records})
+    images, classes = f"{IMAGENET_TRAIN:,} to train on", f"{IMAGENET_CLASSES} classes"
+    seen = f"{facts.n_train:,} to train on, {facts.classes} classes"
+    tested = (
+        f"{facts.n_test:,} test images, read once after the last epoch; {facts.n_validation:,} of the training images "
+        "are kept aside for curves and plateaus"
+    )
+    plateaus = "ImageNet's 50,000 validation images, on whose loss the plateaus were seen, too"
+    runs = f"{span(counts)} of each network, their mean and its interval" if counts else "none yet"
+    means = "less the mean of each channel"
     return [
-        Line(
-            "images",
-            f"ImageNet: {IMAGENET_TRAIN:,} to train on, {IMAGENET_CLASSES} classes",
-            f"{protocol.images_name}: {facts.n_train:,} to train on, {facts.classes} classes",
-            imagenet,
-        ),
-        Line(
-            "tested on",
-            "ImageNet's 50,000 validation images, on whose loss the plateaus were seen, too",
-            f"{facts.n_test:,} test images, read once after the last epoch; {facts.n_validation:,} of the training "
-            "images are kept aside for curves and plateaus",
-            same=False,
-        ),
-        Line(
-            "runs",
-            "one of each network",
-            f"{span(counts)} of each network, their mean and its interval" if counts else "none yet",
-            counts == {1},
-        ),
-        Line(
-            "pixels",
-            "less the mean of each channel",
-            "less the mean of each channel, divided by its standard deviation",
-            same=False,
-        ),
+        Line("images", f"ImageNet: {images}, {classes}", f"{protocol.images_name}: {seen}", imagenet),
+        Line("tested on", plateaus, tested, same=False),
+        Line("runs", "one of each network", runs, counts == {1}),
+        Line("pixels", means, f"{means}, divided by its standard deviation", same=False),
         Line("precision", "not printed; fp32 at its time", " and ".join(kinds) or "not run yet", kinds == ["fp32"]),
     ]
 

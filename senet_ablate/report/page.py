@@ -109,8 +109,7 @@ def _subtitle(outcomes: Outcomes) -> str:
 
 def _forest_note(assessment: Assessment, filled: Sequence[Table]) -> str:
     """How to read the forest plot."""
-    margins = [equivalence_margin(assessment.judges[table.ablation.slug]) for table in filled]
-    banded = any(margin is not None for margin in margins)
+    banded = any(equivalence_margin(assessment.judges[table.ablation.slug]) is not None for table in filled)
     same = "the band is where two variants count as the same" if banded else "no band: no SE gain to take a share of"
     return (
         "Each comparison with its simultaneous interval. Right of 0 the first variant has the higher error; the "
@@ -146,7 +145,7 @@ def _table(
         "ablation": ablation,
         "columns": list(text.columns),
         "rows": [
-            {"cells": cells, "best": good, "anchor": _anchor(row.arm)}
+            {"cells": cells, "best": good, "anchor": f"arm-{row.arm.slug}"}
             for cells, good, row in zip(text.to_numpy().tolist(), best, ablation.rows, strict=True)
         ],
         "plot": pictures[ablation.name],
@@ -198,21 +197,18 @@ def _heat_map(number: int, heat: Path, inside: Path, alt: str) -> Picture:
 
 def _audit_note(audit: Sequence[Departure]) -> str:
     """How many differences there are, and what they mean."""
-    others = [departure for departure in audit if not departure.declared]
-    if not others:
-        return f"{len(audit)} differences between a variant and its reference, each declared by its row; no other."
-    grave = sum(departure.grave for departure in others)
-    return (
-        f"{len(audit) - len(others)} differences are declared by their rows, {len(others)} are not; {grave} of these "
-        "bar a verdict."
-    )
+    declared, grave = (sum(getattr(each, what) for each in audit) for what in ("declared", "grave"))
+    if declared == len(audit):
+        return f"{declared} differences between a variant and its reference, each declared by its row; no other."
+    others = len(audit) - declared
+    return f"{declared} differences are declared by their rows, {others} are not; {grave} of these bar a verdict."
 
 
 def _arm(outcomes: Outcomes, arm: Arm, rows: Sequence[str], here: Path) -> dict[str, Any]:
     """A variant with its cost, specification and runs."""
     size = survey(outcomes, arm)
     return {
-        "anchor": _anchor(arm),
+        "anchor": f"arm-{arm.slug}",
         "slug": arm.slug,
         "rows": rows,
         "cost": f"{size.total.params:,} parameters, {size.total.macs:,} multiply-adds of one image." if size else "",
@@ -243,7 +239,3 @@ def _run(record: RunRecord, folder: Path, here: Path) -> dict[str, Any]:
             f"{made.commit[:10]}{' with changes' if made.dirty else ''}" if made.commit else MISSING,
         ],
     }
-
-
-def _anchor(arm: Arm) -> str:
-    return f"arm-{arm.slug}"
