@@ -31,8 +31,7 @@ class TableJudge:
     Args:
         ablation: the table with its claims.
         evidence: all arms of the study; the noise is pooled over all of them.
-        findings: number of findings of the study, over which `family = "study"` divides alpha.
-        superiors: number of "superior" comparisons in the family, over which exact tests divide what may be reversed.
+        together: the tables whose findings share the level, by default this one; of `family = "study"` all.
         simultaneous: distribution of the largest |t|, by default over this table's contrasts.
     """
 
@@ -40,15 +39,15 @@ class TableJudge:
         self,
         ablation: Ablation,
         evidence: Evidence,
-        findings: int | None = None,
-        superiors: int | None = None,
+        together: Sequence[Ablation] = (),
         simultaneous: MaxT | None = None,
     ) -> None:
         self.ablation, self.evidence, self.rules = ablation, evidence, evidence.rules
         self.contrasts = TableContrasts(ablation, evidence.arms, self.rules)
         self.losses = Losses.of(evidence)
-        self.level = self.rules.alpha_per_look / (findings or len(ablation.primary) or 1)
-        self._superiors = superiors or len(superior_atoms(ablation)) or 1
+        tables = together or [ablation]
+        self.level = self.rules.alpha_per_look / max(1, sum(len(table.primary) for table in tables))
+        self._superiors = max(1, sum(len(superior_atoms(table)) for table in tables))
         self._given = simultaneous
 
     @cached_property
@@ -325,10 +324,8 @@ def judges_of(ablations: Sequence[Ablation], evidence: Evidence) -> list[TableJu
     """One judge for each table; `family = "study"` gives them one critical value and one level together."""
     if evidence.rules.family == "table" or not ablations:
         return [TableJudge(ablation, evidence) for ablation in ablations]
-    findings = sum(len(ablation.primary) for ablation in ablations)
-    superiors = sum(len(superior_atoms(ablation)) for ablation in ablations)
     together = largest_t([TableJudge(ablation, evidence) for ablation in ablations])
-    return [TableJudge(ablation, evidence, findings, superiors, together) for ablation in ablations]
+    return [TableJudge(ablation, evidence, ablations, together) for ablation in ablations]
 
 
 def may_be_best(judge: TableJudge) -> set[str]:

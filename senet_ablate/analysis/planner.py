@@ -22,7 +22,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.results.arms import load_outcomes
 from senet_ablate.results.plan import Selection, claims_digest, planned_seeds, read_plan, write_plan
 from senet_ablate.results.records import StudyPlan
-from senet_ablate.results.store import Study
+from senet_ablate.results.verify import studies
 from senet_ablate.results.worklist import Estimate, Pace, Plan, duration, estimate, find_pace, make_plan, wall_time
 from senet_ablate.spec.ablation import SEED_SERIES, Arm
 from senet_ablate.spec.claims import LOOK_SHARE, Rules
@@ -259,20 +259,19 @@ def _rules(changed: Sequence[str], old: StudyPlan | None) -> Rules:
 
 def _records(chosen: Selection, rules: Rules, facts: DataFacts | None) -> Evidence | None:
     """Runs to learn the noise from: the study's own, else those of any study of the same protocol and images."""
-    others = sorted(path.parent for path in chosen.study.root.parent.glob("*/study.json"))
-    for root in (chosen.study.root, *others):
-        study = Study(root)
+    own = chosen.study.root
+    for study in (chosen.study, *studies(own.parent)):
         pin = study.pin()
         same = ("network", "data", "recipe")
         if pin is None or any(getattr(pin.protocol, key) != getattr(chosen.protocol, key) for key in same):
             continue
-        of_folder = chosen.protocol.data.dataset == "folder" and root != chosen.study.root
+        of_folder = chosen.protocol.data.dataset == "folder" and study.root != own
         if of_folder and (facts is None or pin.data.fingerprint != facts.fingerprint):
             continue
         try:
             outcomes = load_outcomes(study, pin)
         except UserError:
-            if root == chosen.study.root:
+            if study.root == own:
                 raise
             continue  # a damaged record of another study is that study's to tell
         evidence = gather(outcomes, chosen.declared, rules)

@@ -18,6 +18,7 @@ from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.plan import default_plan, deviations, read_plan, unplanned
 from senet_ablate.results.records import StudyPin, StudyPlan
 from senet_ablate.results.store import Study
+from senet_ablate.results.verify import studies
 from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.claims import LOOK_SHARE, PLAIN, Fewer, Metric, Rules
 
@@ -141,8 +142,11 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
 
 def _shared_with(study: Study, outcomes: Outcomes) -> dict[str, int]:
     """How many of the runs lie in each other study beside this one, too."""
-    others = sorted(path.parent for path in study.root.parent.glob("*/study.json") if path.parent != study.root)
-    counts = {other.name: sum((other / run.run_id).is_dir() for run in outcomes.records) for other in others}
+    counts = {
+        each.name: sum(each.run(run.run_id).path.is_dir() for run in outcomes.records)
+        for each in studies(study.root.parent)
+        if each.root != study.root
+    }
     return {name: count for name, count in counts.items() if count}
 
 

@@ -97,7 +97,6 @@ def content(
 
 
 def _subtitle(outcomes: Outcomes) -> str:
-    """What was run, in a sentence."""
     records, protocol = outcomes.records, outcomes.pin.protocol
     hardware = sorted({record.provenance.hardware for record in records})
     hours = sum(record.provenance.wall_s for record in records) / 3600
@@ -108,7 +107,6 @@ def _subtitle(outcomes: Outcomes) -> str:
 
 
 def _forest_note(assessment: Assessment, filled: Sequence[Table]) -> str:
-    """How to read the forest plot."""
     banded = any(equivalence_margin(assessment.judges[table.ablation.slug]) is not None for table in filled)
     same = "the band is where two variants count as the same" if banded else "no band: no SE gain to take a share of"
     return (
@@ -196,7 +194,6 @@ def _heat_map(number: int, heat: Path, inside: Path, alt: str) -> Picture:
 
 
 def _audit_note(audit: Sequence[Departure]) -> str:
-    """How many differences there are, and what they mean."""
     declared, grave = (sum(getattr(each, what) for each in audit) for what in ("declared", "grave"))
     if declared == len(audit):
         return f"{declared} differences between a variant and its reference, each declared by its row; no other."
@@ -205,7 +202,6 @@ def _audit_note(audit: Sequence[Departure]) -> str:
 
 
 def _arm(outcomes: Outcomes, arm: Arm, rows: Sequence[str], here: Path) -> dict[str, Any]:
-    """A variant with its cost, specification and runs."""
     size = survey(outcomes, arm)
     return {
         "anchor": f"arm-{arm.slug}",
@@ -220,9 +216,7 @@ def _arm(outcomes: Outcomes, arm: Arm, rows: Sequence[str], here: Path) -> dict[
 def _run(record: RunRecord, folder: Path, here: Path) -> dict[str, Any]:
     made, metrics = record.provenance, record.metrics
     return {
-        "seed": record.spec.seed,
-        "run_id": record.run_id,
-        "record": record.model_dump_json(indent=1),
+        "record": record,
         "curve": curve_csv(read_curve(folder / CURVE_FILE)),
         "link": quote(Path(os.path.relpath(folder.resolve(), here.resolve())).as_posix()),
         "cells": [

@@ -181,15 +181,6 @@ def test_a_secondary_finding_is_marked_as_outside_the_family() -> None:
     assert "family" not in in_words(finding("reproduced", atom()))
 
 
-@pytest.mark.parametrize("what", [GAIN, SAME, Retains(kind="retains", arm="r4")])
-@pytest.mark.parametrize("seeds", [None, 5])
-def test_an_open_finding_is_never_called_no_difference(what: Atom, seeds: int | None) -> None:
-    is_open = atom(what, "not resolved", p=0.5, estimate=0.0, low=-2.0, high=2.0, more_seeds=seeds, rho_star=1.9)
-    text = in_words(finding("not resolved", is_open, reason=Explanation(Reason.WITHIN_NOISE)))
-    assert "no difference" not in text
-    assert "**open**" in text
-
-
 def test_each_verdict_has_a_mark_of_its_own_and_why_is_the_rest_of_the_sentence() -> None:
     assert MARK == {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
     assert WORDS == {"reproduced": "holds here", "contradicted": "fails here", "not resolved": "open"}
