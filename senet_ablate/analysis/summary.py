@@ -93,9 +93,8 @@ class StudyEffect:
 
     def _end(self, side: int) -> float | None:
         found = self.difference
-        return (
-            None if np.isnan(found.se) else found.estimate + side * distributions.quantile(ALPHA, found.df) * found.se
-        )
+        half = distributions.quantile(ALPHA, found.df) * found.se
+        return None if np.isnan(half) else found.estimate + side * half
 
     @property
     def seeds(self) -> dict[int, float]:

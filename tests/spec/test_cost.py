@@ -1,4 +1,4 @@
-"""Under test: `overhead`, the closed-form cost of the networks, against traced modules, Eq. 5 and hand counts."""
+"""Under test: `cost`, the closed-form cost of the networks, against traced modules, Eq. 5 and hand counts."""
 
 from pathlib import Path
 
