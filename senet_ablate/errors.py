@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import pickle
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(Exception):
@@ -26,6 +29,17 @@ def reason(error: Exception) -> str:
 def is_plain(text: str) -> bool:
     """Whether a text can be told again: one line of UTF-8, without control characters."""
     return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
+
+
+def look_up(known: Mapping[str, T], name: str, what: str) -> T:
+    """What a name of the user's stands for.
+
+    Raises:
+        UserError: it stands for nothing; the message begins with `what`, such as `no table`.
+    """
+    if name not in known:
+        raise UserError(f"{what} {name!r}; {did_you_mean(name, known)}")
+    return known[name]
 
 
 def did_you_mean(word: object, allowed: Iterable[object]) -> str:

@@ -7,7 +7,7 @@ compared with the one without SE (`models/diff.py`). Nothing here prints or refu
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -80,10 +80,16 @@ class Comparison:
     arm: Arm
     reference: Arm
 
-    def departure(self, aspect: str, what: str, here: object, reference: object, *, declared: bool) -> Departure:
-        """A departure of this arm."""
-        table, against = self.ablation.slug, self.ablation.reference
-        return Departure(table, self.name, against, aspect, what, _words(here), _words(reference), declared)
+    def departures(
+        self, here: Mapping[str, object], reference: Mapping[str, object], declared: Collection[str] = ()
+    ) -> Iterator[Departure]:
+        """Yield a departure for each dotted name, of an aspect and what in it, whose values differ."""
+        for name in dict.fromkeys((*here, *reference)):
+            one, other = here.get(name, ABSENT), reference.get(name, ABSENT)
+            if one != other:
+                place = (self.ablation.slug, self.name, self.ablation.reference)
+                aspect, _, what = name.partition(".")
+                yield Departure(*place, aspect, what or aspect, _words(one), _words(other), declared=name in declared)
 
 
 def comparisons(ablations: Iterable[Ablation]) -> Iterator[Comparison]:
@@ -96,20 +102,12 @@ def comparisons(ablations: Iterable[Ablation]) -> Iterator[Comparison]:
         yield from (Comparison(ablation, name, ablation.arm(name), reference) for name in names)
 
 
-def changes(here: Mapping[str, object], reference: Mapping[str, object]) -> Iterator[tuple[str, object, object]]:
-    """Yield the name and both values of each entry in which two mappings differ."""
-    for name in dict.fromkeys((*here, *reference)):
-        one, other = here.get(name, ABSENT), reference.get(name, ABSENT)
-        if one != other:
-            yield name, one, other
-
-
 def audit_declarations(ablations: Iterable[Ablation], protocol: Protocol) -> list[Departure]:
     """Compare field by field the runs that `protocol` gives each arm and its reference.
 
     A row declares its table's factor, the network without SE that it has no block, a series of seeds its seeds.
     """
-    found = []
+    found: list[Departure] = []
     for pair in comparisons(ablations):
         arms = (pair.arm, pair.reference)
         # `se = false` declares the network without SE as a whole.
@@ -118,8 +116,7 @@ def audit_declarations(ablations: Iterable[Ablation], protocol: Protocol) -> lis
         if pair.arm.first_seed != pair.reference.first_seed:
             declared.add("seed")
         here, reference = (_fields(protocol.run_spec(arm.variant, arm.first_seed), variant_whole=whole) for arm in arms)
-        for path, one, other in changes(here, reference):
-            found.append(pair.departure(*_aspect(path), one, other, declared=path in declared))
+        found += pair.departures(here, reference, declared)
     return found
 
 
@@ -130,13 +127,12 @@ def audit_records(ablations: Iterable[Ablation], outcomes: Outcomes) -> list[Dep
     in common, counted from the start of their series, only those runs are compared: a further seed on another
     machine is no fault.
     """
-    found = []
+    found: list[Departure] = []
     for pair in comparisons(ablations):
         runs = [outcomes.runs.get(arm, ()) for arm in (pair.arm, pair.reference)]
         here, reference = (_values(some) for some in _matched(*runs))
         if here and reference:
-            for path, one, other in changes(here, reference):
-                found.append(pair.departure(*_aspect(path), one, other, declared=False))
+            found += pair.departures(here, reference)
     return found
 
 
@@ -166,12 +162,6 @@ def _fields(spec: RunSpec, *, variant_whole: bool) -> dict[str, object]:
     return flat(fields)
 
 
-def _aspect(path: str) -> tuple[str, str]:
-    """Split a dotted name into the aspect and what in it."""
-    aspect, _, what = path.partition(".")
-    return aspect, what or aspect
-
-
 def _words(value: object) -> str:
     if isinstance(value, tuple) and value and all(isinstance(each, tuple) for each in value):
         return ", ".join(f"{stage} = {each}" for stage, each in value)
@@ -187,14 +177,13 @@ def audit_networks(ablations: Iterable[Ablation], diffs: Mapping[Variant, Networ
     undeclared: one departure for each aspect.
     """
     tables = list(ablations)
-    found = []
+    found: list[Departure] = []
     for pair in comparisons(tables):
-        here, reference = diffs[pair.arm.variant].summary, diffs[pair.reference.variant].summary
-        if here != reference:
-            found.append(pair.departure("modules", "blocks", here, reference, declared=True))
+        here, reference = ({"modules.blocks": diffs[arm.variant].summary} for arm in (pair.arm, pair.reference))
+        found += pair.departures(here, reference, here)
     for ablation in tables:
         names: dict[Variant, str] = {}
-        for name in (*(row.id for row in ablation.rows), PLAIN):
+        for name in ablation.names:
             names.setdefault(ablation.arm(name).variant, name)
         for variant, name in names.items():
             by_aspect: dict[str, list[Difference]] = {}

@@ -172,7 +172,7 @@ def paper_errors(ablations: Sequence[Ablation], scale: float) -> dict[Arm, float
     """The paper's printed errors by arm, effects shrunk by `scale` towards the SE network."""
     printed: dict[Arm, float] = {}
     for ablation in ablations:
-        for name in (*(row.id for row in ablation.rows), "plain"):
+        for name in ablation.names:
             error = ablation.paper_top1(name)
             if error is not None:
                 printed.setdefault(ablation.arm(name), error)
@@ -182,17 +182,9 @@ def paper_errors(ablations: Sequence[Ablation], scale: float) -> dict[Arm, float
 
 def cells(ablations: Sequence[Ablation], seeds: Sequence[int]) -> Iterator[Cell]:
     """The ground truths of the calibration: no effects, the paper's, half of them, and what makes life hard."""
-    paper = paper_errors(ablations, 1.0)
-    half, none = paper_errors(ablations, 0.5), paper_errors(ablations, 0.0)
-
-    def arm(**changes: str) -> Arm:
-        return next(
-            arm
-            for arm in paper
-            if arm.variant.se is not None and all(getattr(arm.variant.se, key) == of for key, of in changes.items())
-        )
-
-    relu, maximum, unsqueezed = arm(gate="relu"), arm(squeeze="max"), arm(squeeze="none")
+    paper, half, none = (paper_errors(ablations, scale) for scale in (1.0, 0.5, 0.0))
+    named = {f"{table.slug}:{row.id}": row.arm for table in ablations for row in table.rows}
+    relu, maximum, unsqueezed = named["gate:relu"], named["squeeze:max"], named["nosqueeze:nosqueeze"]
     short = GroundTruth(none, sd=0.40, phi=4.0, correlation=0.4, shared=0.3)
     truths = {
         "no effects": GroundTruth(none),
@@ -207,13 +199,12 @@ def cells(ablations: Sequence[Ablation], seeds: Sequence[int]) -> Iterator[Cell]
         "no squeeze 3.4 x noise, no effects": GroundTruth(none, unstable={unsqueezed: 3.4}),
     }
     for count in seeds:
-        for name, truth in truths.items():
-            yield Cell(name, truth, (count,) * len(paper))
-        yield Cell("each network 3 x noise in turn, no effects", GroundTruth(none), (count,) * len(paper), in_turn=True)
+        equal = (count,) * len(paper)
+        yield from (Cell(name, truth, equal) for name, truth in truths.items())
+        yield Cell("each network 3 x noise in turn, no effects", GroundTruth(none), equal, in_turn=True)
         new = GroundTruth(paper, taste=0.45, pool=10)
-        yield Cell("new images, paper's effects", new, (count,) * len(paper), Rules(estimand="population"))
-        whole = Rules(family="study")
-        yield Cell("paper's effects, judged by study", GroundTruth(paper), (count,) * len(paper), whole)
+        yield Cell("new images, paper's effects", new, equal, Rules(estimand="population"))
+        yield Cell("paper's effects, judged by study", GroundTruth(paper), equal, Rules(family="study"))
     enough = (ENOUGH,) * len(paper)
     yield Cell("ReLU gate 30 x noise, no effects", GroundTruth(none, unstable={relu: 30.0}), enough)
     yield Cell("no squeeze 30 x noise, no effects", GroundTruth(none, unstable={unsqueezed: 30.0}), enough)
@@ -227,9 +218,9 @@ def edge(ablations: Sequence[Ablation], errors: dict[Arm, float]) -> dict[Arm, f
     moved = dict(errors)
     for ablation in ablations:
         gain = errors[ablation.arm("plain")] - errors[ablation.arm(ablation.reference)]
-        for claim in ablation.claims:
+        for claim in ablation.primary:
             for atom in claim.simple_atoms():
-                if isinstance(atom, Equivalent) and not claim.secondary:
+                if isinstance(atom, Equivalent):
                     for name in set(atom.arms) - {ablation.reference}:
                         moved[ablation.arm(name)] = errors[ablation.arm(ablation.reference)] + gain * Rules().margin_rho
     return moved

@@ -103,7 +103,7 @@ class TableContrasts:
     def printed(self) -> np.ndarray:
         """The paper's top-1 errors in percent at the places of this table's arms; NaN elsewhere."""
         means = np.full(self._arms, np.nan)
-        for name in (*(row.id for row in self.ablation.rows), PLAIN):
+        for name in self.ablation.names:
             place, error = self._place.get(self.ablation.arm(name)), self.ablation.paper_top1(name)
             if place is not None and error is not None:
                 means[place] = error

@@ -35,24 +35,23 @@ class Evidence:
     collapsed: Mapping[Arm, int] = field(default_factory=dict)
     cost: Mapping[Arm, Complexity] = field(default_factory=dict)
     points: int = POINTS
-    lenders: tuple[bool, ...] | None = None
+    lenders: np.ndarray | None = None
     _known: dict[tuple[bytes, float], Difference | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def noise(self) -> Noise | None:
         """The noise model; None where no arm has two seeds."""
-        return fit_noise(self.sample, self.rules, None if self.lenders is None else np.array(self.lenders))
+        return fit_noise(self.sample, self.rules, self.lenders)
 
-    @cached_property
+    @property
     def counts(self) -> np.ndarray:
         """Number of runs of each arm that did not diverge."""
-        return np.array([len(seeds) for seeds in self.sample.seeds])
+        return self.sample.counts
 
     @property
     def pooled(self) -> int:
         """Number of arms that inform the noise pool."""
-        lends = np.ones(len(self.arms), bool) if self.lenders is None else np.array(self.lenders)
-        return int(((self.counts > 1) & lends).sum())
+        return int(((self.counts > 1) & (True if self.lenders is None else self.lenders)).sum())
 
     @property
     def unstable(self) -> list[str]:
@@ -81,16 +80,14 @@ def gather(outcomes: Outcomes, ablations: Sequence[Ablation], rules: Rules, plan
     The noise pool holds the arms that the plan names, and not what else lies in the folder; without a plan, all.
     """
     everyone = list(dict.fromkeys([*arms(ablations), *outcomes.runs]))
-    sample = sample_of(outcomes, everyone, rules.metric) or Sample.empty(len(everyone))
-    costs = {arm: found.total for arm in everyone if (found := survey(outcomes, arm))}
     return Evidence(
         tuple(everyone),
-        sample,
+        sample_of(outcomes, everyone, rules.metric),
         rules,
         diverged={arm: outcomes.diverged(arm) for arm in outcomes.runs},
         collapsed={arm: outcomes.collapsed(arm) for arm in outcomes.runs},
-        cost=costs,
-        lenders=None if plan is None else tuple(plan.count(arm) > 0 for arm in everyone),
+        cost={arm: found.total for arm in everyone if (found := survey(outcomes, arm))},
+        lenders=None if plan is None else np.array([plan.count(arm) > 0 for arm in everyone]),
     )
 
 
@@ -112,8 +109,8 @@ def scores_of(predictions: Predictions, metric: Metric) -> np.ndarray | None:
             return predictions.cross_entropy.astype(np.float64)
 
 
-def sample_of(outcomes: Outcomes, arms: Sequence[Arm], metric: Metric) -> Sample | None:
-    """Per-image scores of all runs of `arms`, in percent (cross-entropy in nats); None if there is none.
+def sample_of(outcomes: Outcomes, arms: Sequence[Arm], metric: Metric) -> Sample:
+    """Per-image scores of all runs of `arms`, in percent (cross-entropy in nats).
 
     Raises:
         UserError: a run is of other test images than its study.
@@ -133,4 +130,4 @@ def sample_of(outcomes: Outcomes, arms: Sequence[Arm], metric: Metric) -> Sample
             if score is not None:
                 found[record.spec.seed] = score
         scores.append(found)
-    return Sample.of(scores) if any(scores) else None
+    return Sample.of(scores)

@@ -31,8 +31,7 @@ class TableJudge:
     Args:
         ablation: the table with its claims.
         evidence: all arms of the study; the noise is pooled over all of them.
-        findings: number of findings of the study, over which `family = "study"` divides alpha.
-        superiors: number of "superior" comparisons in the family, over which exact tests divide what may be reversed.
+        together: the tables whose findings share the level, by default this one; of `family = "study"` all.
         simultaneous: distribution of the largest |t|, by default over this table's contrasts.
     """
 
@@ -40,17 +39,15 @@ class TableJudge:
         self,
         ablation: Ablation,
         evidence: Evidence,
-        findings: int | None = None,
-        superiors: int | None = None,
+        together: Sequence[Ablation] = (),
         simultaneous: MaxT | None = None,
     ) -> None:
         self.ablation, self.evidence, self.rules = ablation, evidence, evidence.rules
         self.contrasts = TableContrasts(ablation, evidence.arms, self.rules)
         self.losses = Losses.of(evidence)
-        self.level = self.rules.alpha_per_look / (
-            findings or sum(not claim.secondary for claim in ablation.claims) or 1
-        )
-        self._superiors = superiors or len(superior_atoms(ablation)) or 1
+        tables = together or [ablation]
+        self.level = self.rules.alpha_per_look / max(1, sum(len(table.primary) for table in tables))
+        self._superiors = max(1, sum(len(superior_atoms(table)) for table in tables))
         self._given = simultaneous
 
     @cached_property
@@ -87,8 +84,7 @@ class TableJudge:
         """What may be looked at together: the gain, differences to the reference, contrasts of atoms in the family."""
         tested = [
             contrast
-            for claim in self.ablation.claims
-            if not claim.secondary
+            for claim in self.ablation.primary
             for atom in claim.simple_atoms()
             if not isinstance(atom, Fewer)
             for contrast in self.contrasts.tested(atom).family
@@ -128,10 +124,11 @@ class TableJudge:
         # Without the margin: where plain has no runs a difference can still be seen, only not be called immaterial.
         arms = sorted({arm for contrast in (tested.shown, *tested.wanted) for arm in contrast.arms})
         shown = evidence.difference(tested.shown)
+        printed = tested.shown.at(self.paper_means)
         blank = AtomVerdict(
             atom,
             "not resolved",
-            paper_value=self._paper_value(tested),
+            paper_value=None if np.isnan(printed) else printed,
             n=tuple(int(evidence.counts[arm]) for arm in arms),
             flags=self._flags(arms),
         )
@@ -189,21 +186,17 @@ class TableJudge:
         """Why these arms' runs cannot give a verdict, or None: too many diverged, none, one, or all the same."""
         evidence, noise = self.evidence, self.evidence.noise
 
-        def of(kind: Reason, which: Sequence[int]) -> Explanation | None:
-            return Explanation(kind, tuple(evidence.arms[arm].slug for arm in which)) if which else None
-
-        return (
-            self._diverging(arms)
-            or of(Reason.NOT_RUN, [arm for arm in arms if evidence.counts[arm] == 0])
-            or of(Reason.ONE_SEED, [arm for arm in arms if evidence.counts[arm] == 1])
-            or of(Reason.SEEDS_WITHOUT_EFFECT, [arm for arm in arms if noise is None or noise.b[arm] == 0])
-        )
-
-    def _diverging(self, arms: Sequence[int]) -> Explanation | None:
-        some = [arm for arm in arms if self.losses.diverging(arm)]
-        counts = tuple((int(self.losses.diverged[arm]), int(self.losses.total[arm])) for arm in some)
-        slugs = tuple(self.evidence.arms[arm].slug for arm in some)
-        return Explanation(Reason.UNSTABLE, slugs, counts) if some else None
+        which = {
+            Reason.UNSTABLE: [arm for arm in arms if self.losses.diverging(arm)],
+            Reason.NOT_RUN: [arm for arm in arms if evidence.counts[arm] == 0],
+            Reason.ONE_SEED: [arm for arm in arms if evidence.counts[arm] == 1],
+            Reason.SEEDS_WITHOUT_EFFECT: [arm for arm in arms if noise is None or noise.b[arm] == 0],
+        }
+        kind = next((kind for kind, some in which.items() if some), None)
+        if kind is None:
+            return None
+        diverged = [(int(self.losses.diverged[arm]), int(self.losses.total[arm])) for arm in which[Reason.UNSTABLE]]
+        return Explanation(kind, tuple(evidence.arms[arm].slug for arm in which[kind]), tuple(diverged))
 
     def sure(self, contrast: Contrast, *, new_images: bool = False) -> int:
         """Sign of a contrast whose simultaneous interval leaves out 0, else 0."""
@@ -295,11 +288,6 @@ class TableJudge:
                 flags.append(Explanation(Reason.UNSTABLE, slug))
         return tuple(flags)
 
-    def _paper_value(self, tested: TestedAtom) -> float | None:
-        """The atom's shown contrast on the paper's printed errors; None where it prints none."""
-        value = tested.shown.at(self.paper_means)
-        return None if np.isnan(value) else value
-
     @cached_property
     def paper_means(self) -> np.ndarray:
         """The paper's top-1 errors at the places of this table's arms; NaN elsewhere."""
@@ -308,7 +296,7 @@ class TableJudge:
 
 def superior_atoms(ablation: Ablation) -> list[Superior]:
     """The "superior" comparisons in a table's family."""
-    atoms = [atom for claim in ablation.claims if not claim.secondary for atom in claim.simple_atoms()]
+    atoms = [atom for claim in ablation.primary for atom in claim.simple_atoms()]
     return [atom for atom in atoms if isinstance(atom, Superior)]
 
 
@@ -336,10 +324,8 @@ def judges_of(ablations: Sequence[Ablation], evidence: Evidence) -> list[TableJu
     """One judge for each table; `family = "study"` gives them one critical value and one level together."""
     if evidence.rules.family == "table" or not ablations:
         return [TableJudge(ablation, evidence) for ablation in ablations]
-    findings = sum(not claim.secondary for ablation in ablations for claim in ablation.claims)
-    superiors = sum(len(superior_atoms(ablation)) for ablation in ablations)
     together = largest_t([TableJudge(ablation, evidence) for ablation in ablations])
-    return [TableJudge(ablation, evidence, findings, superiors, together) for ablation in ablations]
+    return [TableJudge(ablation, evidence, ablations, together) for ablation in ablations]
 
 
 def may_be_best(judge: TableJudge) -> set[str]:

@@ -59,13 +59,13 @@ class Sample:
         """Take per-image scores by seed, one mapping for each arm (an arm may have no run)."""
         ordered = [dict(sorted(arm.items())) for arm in scores]
         runs = [run for arm in ordered for run in arm.values()]
-        x = np.stack(runs).astype(np.float64)
+        x = np.stack(runs).astype(np.float64) if runs else np.zeros((0, 1))
         return cls(tuple(tuple(arm) for arm in ordered), x.mean(axis=1), x @ x.T / x.shape[1], x.shape[1])
 
-    @classmethod
-    def empty(cls, arms: int) -> Sample:
-        """No run of any arm."""
-        return cls(((),) * arms, np.zeros(0), np.zeros((0, 0)), 0)
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Number of runs of each arm."""
+        return np.array([len(seeds) for seeds in self.seeds])
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -152,11 +152,6 @@ class Noise:
         """Correlation of the scores of two arms' runs of one seed, as the two-way residual of the pool shows it."""
         return float(np.clip(1 - self.phi_residual / max(1.0, self.phi), -1, 1)) if self.residual_df else 0.0
 
-    @cached_property
-    def counts(self) -> np.ndarray:
-        """Number of runs of each arm."""
-        return np.array([len(seeds) for seeds in self.sample.seeds])
-
     def common_seeds(self, a: int, b: int) -> list[int]:
         """Seeds that two arms share."""
         return sorted(set(self.sample.seeds[a]) & set(self.sample.seeds[b]))
@@ -202,12 +197,12 @@ class Noise:
         `floor` takes the independent per-image noise alone, below which no variance can lie.
         """
         one_run = self.b if floor else self.variance
-        s = np.diag([one_run[arm] / self.counts[arm] for arm in arms])
+        s = np.diag([one_run[arm] / self.sample.counts[arm] for arm in arms])
         if paired:
             for i, a in enumerate(arms):
                 for j, b in enumerate(arms[:i]):
                     covariance = self.pair(a, b)[1 if floor else 0]
-                    share = len(self.common_seeds(a, b)) / (self.counts[a] * self.counts[b])
+                    share = len(self.common_seeds(a, b)) / (self.sample.counts[a] * self.sample.counts[b])
                     s[i, j] = s[j, i] = share * covariance
         return s
 
@@ -241,7 +236,7 @@ class Noise:
 
     def _satterthwaite(self, arms: Sequence[int], c: np.ndarray) -> float:
         """Degrees of freedom of the unpaired variance; arms that lean on the pool are one part, not several."""
-        parts = c**2 * self.variance[arms] / self.counts[arms]
+        parts = c**2 * self.variance[arms] / self.sample.counts[arms]
         if not parts.any():
             return float("inf")
         leaning = self.pooled[arms]
@@ -253,7 +248,7 @@ class Noise:
         """Variance over images of the contrast of per-image means, by the number of images."""
         weights = np.zeros(len(self.sample.means))
         for arm, weight in zip(arms, c, strict=True):
-            weights[self.sample.rows(arm)] = weight / self.counts[arm]
+            weights[self.sample.rows(arm)] = weight / self.sample.counts[arm]
         n = self.sample.images
         second = weights @ self.sample.products @ weights - (weights @ self.sample.means) ** 2
         return float(max(0.0, second) / (n - 1))
@@ -265,7 +260,7 @@ def fit_noise(sample: Sample, rules: Rules, lenders: np.ndarray | None = None) -
     Arms of one run lend the median B of the others; an arm without a run has NaN. Only the arms that are `lenders`, a
     mask, inform the pool; by default all.
     """
-    d = np.array([max(0, len(seeds) - 1) for seeds in sample.seeds])
+    d = np.maximum(0, sample.counts - 1)
     if not d.any():
         return None
     b = np.full(len(d), np.nan)
@@ -280,7 +275,7 @@ def fit_noise(sample: Sample, rules: Rules, lenders: np.ndarray | None = None) -
     # Runs that differ on no image have no independent part to measure by: they inform nothing but themselves.
     d = np.where(b > 0, d, 0)
     ratio = np.divide(scatter, b, out=np.zeros_like(scatter), where=b > 0)
-    b = np.where([len(seeds) == 1 for seeds in sample.seeds], np.nanmedian(b), b)
+    b = np.where(sample.counts == 1, np.nanmedian(b), b)
     if not d.any():
         return None
     lends = np.where(_outliers(ratio, d), 0, d)

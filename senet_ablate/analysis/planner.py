@@ -22,7 +22,7 @@ from senet_ablate.errors import UserError
 from senet_ablate.results.arms import load_outcomes
 from senet_ablate.results.plan import Selection, claims_digest, planned_seeds, read_plan, write_plan
 from senet_ablate.results.records import StudyPlan
-from senet_ablate.results.store import Study
+from senet_ablate.results.store import studies
 from senet_ablate.results.worklist import Estimate, Pace, Plan, duration, estimate, find_pace, make_plan, wall_time
 from senet_ablate.spec.ablation import SEED_SERIES, Arm
 from senet_ablate.spec.claims import LOOK_SHARE, Rules
@@ -65,32 +65,8 @@ def allocate(
         runs = [(seed, -cost[arm]) for arm, n in seeds.items() for seed in range(start[arm] if start else 0, n)]
         return wall_time((-price for _, price in sorted(runs)), workers)
 
-    if start is not None:
-        return _grow(analysis, cost, spent, budget, dict(start), tell)
-    starts = (
-        {arm: UNSTABLE_START if may_be_unstable(arm) else START for arm in analysis.arms},
-        dict.fromkeys(analysis.arms, START),
-        dict.fromkeys(analysis.arms, SHORT_START),
-    )
-    seeds = next((seeds for seeds in starts if spent(seeds) <= budget), None)
-    if seeds is None:
-        raise UserError(
-            f"the budget reaches for {budget / spent(starts[-1]):.0%} of two seeds of each of {len(analysis.arms)} "
-            "variants; give more, or name fewer tables"
-        )
-    return _grow(analysis, cost, spent, budget, seeds, tell)
-
-
-def _grow(
-    analysis: PowerAnalysis,
-    cost: Mapping[Arm, float],
-    spent: Callable[[Mapping[Arm, int]], float],
-    budget: float,
-    seeds: dict[Arm, int],
-    tell: Callable[[float], None],
-) -> dict[Arm, int]:
-    """Take the step that promises most for its cost, until none fits or promises anything."""
-    while True:
+    seeds = dict(start) if start is not None else _first_seeds(analysis.arms, spent, budget)
+    while True:  # take the step that promises most for its cost, until none fits or promises anything
         before = analysis.expected(seeds)
         best, best_rate = None, 0.0
         for step in _steps(analysis, seeds):
@@ -105,6 +81,22 @@ def _grow(
             return seeds
         seeds = best
         tell(spent(seeds) / budget)
+
+
+def _first_seeds(arms: Sequence[Arm], spent: Callable[[Mapping[Arm, int]], float], budget: float) -> dict[Arm, int]:
+    """The most that a budget begins with."""
+    starts = (
+        {arm: UNSTABLE_START if may_be_unstable(arm) else START for arm in arms},
+        dict.fromkeys(arms, START),
+        dict.fromkeys(arms, SHORT_START),
+    )
+    for seeds in starts:
+        if spent(seeds) <= budget:
+            return seeds
+    raise UserError(
+        f"the budget reaches for {budget / spent(starts[-1]):.0%} of two seeds of each of {len(arms)} variants; give "
+        "more, or name fewer tables"
+    )
 
 
 def _steps(analysis: PowerAnalysis, seeds: Mapping[Arm, int]) -> Iterator[dict[Arm, int]]:
@@ -213,14 +205,15 @@ def preview(
     found = tuple(analysis.claims(seeds))
     remarks = list(_remarks(analysis, assumptions, found, any(ablation.claims for ablation in chosen.ablations)))
     if request.write or request.extend:
-        added = (*old.seeds, old.seeds[-1] | _slugs(seeds)) if request.extend and old else (_slugs(seeds),)
+        counts = {arm.slug: count for arm, count in seeds.items()}
+        before = old if request.extend and old else None
         written = StudyPlan(
-            written=old.written if request.extend and old else datetime.now(UTC).isoformat(timespec="seconds"),
-            claims=old.claims if request.extend and old else claims_digest(chosen.declared),
+            written=before.written if before else datetime.now(UTC).isoformat(timespec="seconds"),
+            claims=before.claims if before else claims_digest(chosen.declared),
             rules=rules,
-            seeds=added,
+            seeds=(*before.seeds, before.seeds[-1] | counts) if before else (counts,),
             basis=f"noise {assumptions.basis}; {_budget(request)}",
-            tables=old.tables if request.extend and old else tuple(ablation.slug for ablation in chosen.ablations),
+            tables=before.tables if before else tuple(ablation.slug for ablation in chosen.ablations),
         )
         write_plan(study, written)
         remarks.append(
@@ -266,23 +259,19 @@ def _rules(changed: Sequence[str], old: StudyPlan | None) -> Rules:
 
 def _records(chosen: Selection, rules: Rules, facts: DataFacts | None) -> Evidence | None:
     """Runs to learn the noise from: the study's own, else those of any study of the same protocol and images."""
-    others = sorted(path.parent for path in chosen.study.root.parent.glob("*/study.json"))
-    for root in (chosen.study.root, *others):
-        study = Study(root)
+    own = chosen.study.root
+    for study in (chosen.study, *studies(own.parent)):
         pin = study.pin()
-        if pin is None or (pin.protocol.network, pin.protocol.data, pin.protocol.recipe) != (
-            chosen.protocol.network,
-            chosen.protocol.data,
-            chosen.protocol.recipe,
-        ):
+        same = ("network", "data", "recipe")
+        if pin is None or any(getattr(pin.protocol, key) != getattr(chosen.protocol, key) for key in same):
             continue
-        of_folder = chosen.protocol.data.dataset == "folder" and root != chosen.study.root
+        of_folder = chosen.protocol.data.dataset == "folder" and study.root != own
         if of_folder and (facts is None or pin.data.fingerprint != facts.fingerprint):
             continue
         try:
             outcomes = load_outcomes(study, pin)
         except UserError:
-            if root == chosen.study.root:
+            if study.root == own:
                 raise
             continue  # a damaged record of another study is that study's to tell
         evidence = gather(outcomes, chosen.declared, rules)
@@ -308,10 +297,6 @@ def _price(request: PlanRequest, pace: Pace | None, plan: Plan, protocol: Protoc
             "1`), or give --runs"
         )
     return {planned.arm: pace.of(planned.complexity, protocol) for planned in plan.arms}, request.budget
-
-
-def _slugs(seeds: dict[Arm, int]) -> dict[str, int]:
-    return {arm.slug: count for arm, count in seeds.items()}
 
 
 def _budget(request: PlanRequest) -> str:

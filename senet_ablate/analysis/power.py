@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -66,6 +67,16 @@ def seeds_needed(
         middle = (low + high) // 2
         low, high = (low, middle) if found(middle) else (middle, high)
     return high
+
+
+def most_seeds(effects: Iterable[tuple[float, Contrast]], one_seed: np.ndarray, level: float, arms: int) -> int | None:
+    """Equal seeds of so many arms that find each of some contrasts with its effect; None where one is not found."""
+    counts = [
+        seeds_needed(contrast.weights, effect, one_seed, level, lambda n: max(1, arms * (n - 1)))
+        for effect, contrast in effects
+    ]
+    known = [count for count in counts if count is not None]
+    return max(known) if len(known) == len(counts) else None
 
 
 NO_TEST_SIZE = (
@@ -148,8 +159,19 @@ class ClaimPower:
     arms: tuple[Arm, ...]
 
 
-_Test = tuple[Ablation, Claim, tuple[Contrast, ...], float, np.ndarray]
-"""A finding as arithmetic: table, claim, contrasts that must be above 0, level of each test, assumed mean errors."""
+class TestedClaim(NamedTuple):
+    """A finding as arithmetic: contrasts that must be above 0, the level of each test, assumed mean errors."""
+
+    ablation: Ablation
+    claim: Claim
+    wanted: tuple[Contrast, ...]
+    level: float
+    means: np.ndarray
+
+    @property
+    def arms(self) -> list[int]:
+        """Places of the arms that it needs."""
+        return sorted({arm for contrast in self.wanted for arm in contrast.arms})
 
 
 class PowerAnalysis:
@@ -174,27 +196,25 @@ class PowerAnalysis:
         self.assumptions, self.rules = assumptions, rules
         self.arms = tuple(arms(ablations))
         self._ablations = tuple(ablations)
-        self._place = {arm: place for place, arm in enumerate(self.arms)}
-        self._tests: list[_Test] = []
-        family = [(ablation, claim) for ablation in ablations for claim in ablation.claims if not claim.secondary]
+        self._tests: list[TestedClaim] = []
+        family = [(ablation, claim) for ablation in ablations for claim in ablation.primary]
         for ablation, claim in family:
             if only is not None and claim.id not in only:
                 continue
             contrasts = TableContrasts(ablation, self.arms, rules)
             measured = [atom for atom in claim.simple_atoms() if not isinstance(atom, (Fewer, NoDifference))]
             wanted = tuple(contrast for atom in measured for contrast in contrasts.tested(atom).wanted)
-            k = sum(not other.secondary for other in ablation.claims)
-            level = rules.alpha_per_look / (len(family) if rules.family != "table" else k)
-            printed = self._printed(ablation, contrasts, gain)
-            if wanted and not np.isnan(printed[sorted({arm for c in wanted for arm in c.arms})]).any():
-                self._tests.append((ablation, claim, wanted, level, printed))
+            level = rules.alpha_per_look / len(ablation.primary if rules.family == "table" else family)
+            test = TestedClaim(ablation, claim, wanted, level, self._printed(ablation, contrasts, gain))
+            if wanted and not np.isnan(test.means[test.arms]).any():
+                self._tests.append(test)
         # All contrasts laid out for one product.
-        tests = [(contrast, level, printed) for *_, wanted, level, printed in self._tests for contrast in wanted]
-        self._weights = np.array([contrast.weights for contrast, _, _ in tests])
-        self._offsets = np.array([contrast.offset for contrast, _, _ in tests])
-        self._effects = np.array([contrast.at(printed) for contrast, _, printed in tests])
-        self._levels = np.array([level for _, level, _ in tests])
-        self._starts = np.cumsum([0, *(len(wanted) for *_, wanted, _, _ in self._tests[:-1])])
+        laid_out = [(contrast, test) for test in self._tests for contrast in test.wanted]
+        self._weights = np.array([contrast.weights for contrast, _ in laid_out])
+        self._offsets = np.array([contrast.offset for contrast, _ in laid_out])
+        self._effects = np.array([contrast.at(test.means) for contrast, test in laid_out])
+        self._levels = np.array([test.level for _, test in laid_out])
+        self._starts = np.cumsum([0, *(len(test.wanted) for test in self._tests[:-1])])
         rng = np.random.default_rng(20170905)
         self._normals = rng.standard_normal((DRAWS, len(self.arms)))
         self._scale = rng.standard_normal((DRAWS, 1))
@@ -239,10 +259,7 @@ class PowerAnalysis:
     @property
     def finding_arms(self) -> list[tuple[Arm, ...]]:
         """The arms that each finding needs."""
-        return [
-            tuple(self.arms[place] for place in sorted({arm for contrast in wanted for arm in contrast.arms}))
-            for _, _, wanted, _, _ in self._tests
-        ]
+        return [tuple(self.arms[place] for place in test.arms) for test in self._tests]
 
     def claims(self, seeds: Mapping[Arm, int]) -> list[ClaimPower]:
         """All findings with the given seeds."""
@@ -252,33 +269,29 @@ class PowerAnalysis:
             (1 - self.assumptions.correlation) * np.eye(len(self.arms)) + self.assumptions.correlation
         )
         found = []
-        for place, (ablation, claim, wanted, level, printed) in enumerate(self._tests):
-            sizes = [detectable(contrast.weights, s, level, df) for contrast in wanted]
-            effects = [contrast.at(printed) for contrast in wanted]
-            hardest = min(range(len(wanted)), key=lambda i: effects[i] / sizes[i])
-            counts = [
-                seeds_needed(contrast.weights, effect, one_seed, level, lambda n: max(1, len(self.arms) * (n - 1)))
-                for contrast, effect in zip(wanted, effects, strict=True)
-            ]
-            needed = None if any(count is None for count in counts) else max(count or 0 for count in counts)
-            sizes_and_powers = sizes[hardest], effects[hardest], float(full[place]), float(half[place])
-            found.append(ClaimPower(ablation, claim, *sizes_and_powers, needed, self.finding_arms[place]))
+        for test, arms_needed, power, power_at_half in zip(self._tests, self.finding_arms, full, half, strict=True):
+            effects = [(contrast.at(test.means), contrast) for contrast in test.wanted]
+            sizes = [(detectable(each.weights, s, test.level, df), effect) for effect, each in effects]
+            smallest, paper = min(sizes, key=lambda pair: pair[1] / pair[0])
+            needed = most_seeds(effects, one_seed, test.level, len(self.arms))
+            powers = float(power), float(power_at_half)
+            found.append(ClaimPower(test.ablation, test.claim, smallest, paper, *powers, needed, arms_needed))
         return found
 
     def detectable_gain(self, seeds: Mapping[Arm, int]) -> float | None:
         """Smallest SE gain in points that is found with 80 % power; None without a finding and the two arms of it."""
-        judged = [table for table in self._ablations if any(not claim.secondary for claim in table.claims)]
-        if not judged or any(self._place.get(judged[0].arm(name)) is None for name in (PLAIN, judged[0].reference)):
+        table = next((table for table in self._ablations if table.primary), None)
+        if table is None or not {table.arm(PLAIN), table.arm(table.reference)} <= set(self.arms):
             return None
-        contrast = TableContrasts(judged[0], self.arms, self.rules).gain
-        k = sum(not claim.secondary for claim in judged[0].claims)
-        return detectable(contrast.weights, self.covariance(seeds), self.rules.alpha_per_look / k, self.df(seeds))
+        gain = TableContrasts(table, self.arms, self.rules).gain
+        level = self.rules.alpha_per_look / len(table.primary)
+        return detectable(gain.weights, self.covariance(seeds), level, self.df(seeds))
 
     @property
     def gain(self) -> float:
         """The assumed SE gain in points."""
-        ablation, _, _, _, printed = self._tests[0]
-        return TableContrasts(ablation, self.arms, self.rules).gain.at(printed)
+        first = self._tests[0]
+        return TableContrasts(first.ablation, self.arms, self.rules).gain.at(first.means)
 
     @property
     def floor(self) -> float:

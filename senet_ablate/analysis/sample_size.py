@@ -11,7 +11,7 @@ import numpy as np
 from senet_ablate.analysis.contrasts import Contrast
 from senet_ablate.analysis.exact import apart, least_runs
 from senet_ablate.analysis.judge import TableJudge
-from senet_ablate.analysis.power import noncentrality, seeds_needed
+from senet_ablate.analysis.power import most_seeds, noncentrality
 from senet_ablate.analysis.verdicts import AtomVerdict, FindingVerdict
 from senet_ablate.spec.claims import Equivalent, Fewer, NoDifference, Superior
 
@@ -78,16 +78,10 @@ def more_seeds(judge: TableJudge, wanted: tuple[Contrast, ...]) -> int | None:
     found = evidence.difference(gain)
     if found is not None and judge.sure(gain) > 0:
         planned = planned * (found.estimate / gain.at(planned))
-    one_seed = noise.one_seed_covariance()
     active = int((evidence.counts > 0).sum())
-    needed = [
-        seeds_needed(contrast.weights, contrast.at(planned), one_seed, judge.level, lambda n: max(1, active * (n - 1)))
-        for contrast in wanted
-    ]
-    if any(count is None for count in needed):
-        return None
-    most = max(count for count in needed if count is not None)
-    return max(1, most - int(evidence.counts[arms].min()))
+    effects = [(contrast.at(planned), contrast) for contrast in wanted]
+    most = most_seeds(effects, noise.one_seed_covariance(), judge.level, active)
+    return None if most is None else max(1, most - int(evidence.counts[arms].min()))
 
 
 def smallest_effect(judge: TableJudge) -> float | None:

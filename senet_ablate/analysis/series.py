@@ -11,8 +11,8 @@ import numpy as np
 from senet_ablate.analysis import distributions
 from senet_ablate.analysis.noise import Difference
 from senet_ablate.analysis.study import Assessment, fieller
-from senet_ablate.analysis.summary import ALPHA, StudyEffect, partial_conjunction, row_effect
-from senet_ablate.analysis.verdicts import Verdict
+from senet_ablate.analysis.summary import ALPHA, StudyEffect, Summary, partial_conjunction, row_effect
+from senet_ablate.analysis.verdicts import Verdict, either_way
 from senet_ablate.errors import UserError
 from senet_ablate.spec.series import Series, SeriesClaim
 
@@ -46,11 +46,13 @@ class Crossing:
 class SeriesResult:
     """The gain of each row in each study that has begun, by row and study, and the findings.
 
-    `incomplete` has the studies whose plan is not done, with their runs and those planned; no finding rests on them.
+    `summary` has one gain of each study. `incomplete` has the studies whose plan is not done, with their runs and those
+    planned; no finding rests on them.
     """
 
     series: Series
     effects: Mapping[str, Mapping[str, StudyEffect]]
+    summary: Summary
     findings: tuple[SeriesFinding, ...]
     level: float
     incomplete: Mapping[str, tuple[int, int]]
@@ -58,7 +60,7 @@ class SeriesResult:
     @property
     def begun(self) -> list[str]:
         """Studies with runs to compare, in the order of the series."""
-        return [each.name for each in self.series.studies if any(each.name in row for row in self.effects.values())]
+        return [each.study for each in self.summary.effects]
 
 
 def judge_series(
@@ -81,21 +83,17 @@ def judge_series(
             found = row_effect(assessment, row, paper) if assessment else None
             if found is not None:
                 effects[row][study.name] = found
-    metrics = {each.metric for row in effects.values() for each in row.values()}
-    if len(metrics) > 1:
-        raise UserError(f"the studies are judged by different metrics: {', '.join(sorted(metrics))}")
-    seen: dict[str, str] = {}
-    for name, assessment in assessments.items():
-        for record in assessment.outcomes.records:
-            if seen.setdefault(record.run_id, name) != name:
-                raise UserError(f"{seen[record.run_id]} and {name} have run {record.run_id} in common")
+    of_study = {name: each for row in reversed(effects.values()) for name, each in row.items()}
+    summary = Summary.of([of_study[study.name] for study in series.studies if study.name in of_study])
+    for (one, other), count in summary.shared.items():
+        raise UserError(f"{one} and {other} have {count} runs in common")
     level = ALPHA / max(1, len(series.claims))
     incomplete = {name: counts for name, assessment in assessments.items() if (counts := _unfinished(assessment))}
     done = {
         row: {name: each for name, each in found.items() if name not in incomplete} for row, found in effects.items()
     }
     findings = tuple(judge_claim(claim, done[claim.row], len(series.studies), level) for claim in series.claims)
-    return SeriesResult(series, effects, findings, level, incomplete)
+    return SeriesResult(series, effects, summary, findings, level, incomplete)
 
 
 def _unfinished(assessment: Assessment) -> tuple[int, int] | None:
@@ -132,10 +130,7 @@ def judge_claim(claim: SeriesClaim, effects: Mapping[str, StudyEffect], studies:
     half = distributions.quantile(level, found.df) * found.se
     t = (found.estimate + claim.margin) / found.se
     p = distributions.tail(t, found.df)
-    verdict = "not resolved"
-    if min(p, 1 - p) <= level:
-        verdict = "reproduced" if p <= level else "contradicted"
-    return SeriesFinding(claim, verdict, found.estimate, found.estimate - half, found.estimate + half, p)
+    return SeriesFinding(claim, either_way(p, level), found.estimate, found.estimate - half, found.estimate + half, p)
 
 
 def combine(gains: Mapping[str, Difference], weights: Mapping[str, float]) -> Difference:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from senet_ablate.analysis.verdicts import Explanation, FindingVerdict, Reason, 
 from senet_ablate.results.arms import Outcomes, load_outcomes
 from senet_ablate.results.plan import default_plan, deviations, read_plan, unplanned
 from senet_ablate.results.records import StudyPin, StudyPlan
-from senet_ablate.results.store import Study
+from senet_ablate.results.store import Study, studies
 from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.claims import LOOK_SHARE, PLAIN, Fewer, Metric, Rules
 
@@ -66,6 +66,17 @@ class Assessment:
         return [table for table in tables if table.slug in self.plan.tables or has_runs(table)]
 
     @property
+    def first(self) -> TableJudge | None:
+        """Of the first table that declares findings: its no SE and reference have the SE gain."""
+        return next((judge for judge in self.judges.values() if judge.ablation.claims), None)
+
+    @property
+    def primary(self) -> list[FindingVerdict]:
+        """The findings with a guaranteed error rate of the tables that the study is about."""
+        found = [finding for ablation in self.about for finding in self.findings[ablation.slug]]
+        return [finding for finding in found if not finding.claim.secondary]
+
+    @property
     def all_findings(self) -> list[FindingVerdict]:
         """The findings of all tables, in their order."""
         return [finding for table in self.findings.values() for finding in table]
@@ -106,20 +117,20 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
         if metric != rules.metric and (evidence := gather(outcomes, ablations, rules.by(metric), plan)).counts.any()
     }
     departures = audit_records(ablations, outcomes)
+
+    def barred(found: Mapping[str, Iterable[FindingVerdict]]) -> dict[str, list[FindingVerdict]]:
+        return {slug: [_barred(finding, departures) for finding in findings] for slug, findings in found.items()}
+
     others = {
-        metric: {
-            judge.ablation.slug: [_barred(finding, departures) for finding in judge.judge()]
-            for judge in judges_of(ablations, evidence)
-        }
+        metric: barred({judge.ablation.slug: judge.judge() for judge in judges_of(ablations, evidence)})
         for metric, evidence in secondary.items()
     }
-    found = {slug: [_barred(finding, departures) for finding in findings] for slug, findings in found.items()}
     return Assessment(
         outcomes,
         plan,
         rules,
         {judge.ablation.slug: judge for judge in latest},
-        found,
+        barred(found),
         others,
         secondary,
         tuple(deviations(plan, outcomes, ablations)),
@@ -130,8 +141,11 @@ def assess(ablations: Sequence[Ablation], study: Study) -> Assessment:
 
 def _shared_with(study: Study, outcomes: Outcomes) -> dict[str, int]:
     """How many of the runs lie in each other study beside this one, too."""
-    others = sorted(path.parent for path in study.root.parent.glob("*/study.json") if path.parent != study.root)
-    counts = {other.name: sum((other / run.run_id).is_dir() for run in outcomes.records) for other in others}
+    counts = {
+        each.name: sum(each.run(run.run_id).path.is_dir() for run in outcomes.records)
+        for each in studies(study.root.parent)
+        if each.root != study.root
+    }
     return {name: count for name, count in counts.items() if count}
 
 
@@ -195,7 +209,7 @@ class GainOverNoise:
 
 def gains_over_noise(assessment: Assessment) -> list[GainOverNoise] | None:
     """By each metric for which the two networks have runs; None where no table declares a finding."""
-    judge = next((judge for judge in assessment.judges.values() if judge.ablation.claims), None)
+    judge = assessment.first
     if judge is None:
         return None
     plain, se = judge.contrasts.arm(PLAIN), judge.contrasts.arm(judge.ablation.reference)

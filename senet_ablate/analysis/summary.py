@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from senet_ablate.analysis.evidence import Evidence
 from senet_ablate.analysis.judge import TableJudge
 from senet_ablate.analysis.noise import Difference
 from senet_ablate.analysis.study import Assessment
-from senet_ablate.analysis.verdicts import Verdict
-from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.analysis.verdicts import Verdict, either_way
+from senet_ablate.errors import UserError, look_up
 from senet_ablate.spec.claims import PLAIN, Fewer, Metric
 from senet_ablate.spec.schema import flat
 
@@ -48,22 +48,18 @@ def partial_conjunction(p_values: Sequence[float], alpha: float = ALPHA) -> int:
 
 @dataclass(frozen=True)
 class StudyEffect:
-    """One comparison in one study: estimate, two-sided interval at `ALPHA`, one-sided p, single seeds, verdict.
+    """One comparison in one study with its one-sided p-value, None where the runs give none, and verdict.
 
-    Interval and p are None where the runs give none; `statement` says what was asked, `paper` what the paper prints.
-    Units are those of `metric`.
+    `statement` says what was asked, `paper` what the paper prints. Units are those of `metric`.
     """
 
     assessment: Assessment
     judge: TableJudge
     contrast: Contrast
     statement: str
-    estimate: float
-    low: float | None
-    high: float | None
+    paper: float | None
     p: float | None
     verdict: Verdict
-    paper: float | None
 
     @property
     def study(self) -> str:
@@ -77,10 +73,28 @@ class StudyEffect:
 
     @property
     def difference(self) -> Difference:
-        """The estimate with its standard error and degrees of freedom; NaN where the runs give none."""
-        found = self.judge.evidence.difference(self.contrast)
-        assert found is not None
-        return found if self.low is not None else replace(found, se=np.nan)
+        """The estimate with its standard error, NaN where a variant has one seed, and degrees of freedom."""
+        return _difference(self.judge, self.contrast)
+
+    @property
+    def estimate(self) -> float:
+        """The difference."""
+        return self.difference.estimate
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the two-sided interval at twice `ALPHA`; None where a variant has one seed."""
+        return self._end(-1)
+
+    @property
+    def high(self) -> float | None:
+        """Its upper end."""
+        return self._end(1)
+
+    def _end(self, side: int) -> float | None:
+        found = self.difference
+        half = distributions.quantile(ALPHA, found.df) * found.se
+        return None if np.isnan(half) else found.estimate + side * half
 
     @property
     def seeds(self) -> dict[int, float]:
@@ -91,6 +105,14 @@ class StudyEffect:
     def n(self) -> list[int]:
         """Runs of each variant."""
         return [int(self.judge.evidence.counts[arm]) for arm in self.contrast.arms]
+
+
+def _difference(judge: TableJudge, contrast: Contrast) -> Difference:
+    evidence = judge.evidence
+    found = evidence.difference(contrast)
+    assert found is not None
+    known = evidence.noise is not None and (evidence.counts[contrast.arms] > 1).all()
+    return found if known else replace(found, se=np.nan)
 
 
 def effect(assessment: Assessment, finding: str | None = None) -> StudyEffect:
@@ -107,11 +129,11 @@ def effect(assessment: Assessment, finding: str | None = None) -> StudyEffect:
         found = [judge for judge in judges if judge.evidence.difference(judge.contrasts.gain) is not None]
         if not found:
             raise UserError(f"study {study!r} has no runs of SE and of no SE to compare")
-        return _gain(assessment, found[0])
+        gain, paper = found[0].contrasts.gain, found[0].contrasts.gain.at(found[0].paper_means)
+        statement = "The SE gain: error without SE less error with SE"
+        return _alone(assessment, found[0], gain, statement, None if np.isnan(paper) else paper)
     known = {each.claim.id: each for each in assessment.all_findings}
-    if finding not in known:
-        raise UserError(f"study {study!r} declares no finding {finding!r}; {did_you_mean(finding, known)}")
-    told = known[finding]
+    told = look_up(known, finding, f"study {study!r} declares no finding")
     judge = assessment.judges[told.ablation.slug]
     atoms = [atom for atom in told.atoms if not isinstance(atom.atom, Fewer) and atom.estimate is not None]
     if not atoms:
@@ -123,8 +145,7 @@ def effect(assessment: Assessment, finding: str | None = None) -> StudyEffect:
         atom.verdict == "reproduced" if isinstance(atom.atom, Fewer) else atom.p is not None for atom in told.atoms
     ]
     p = hardest.p if all(answered) else None
-    shown = (tested.shown, told.claim.statement, *_interval(judge, tested.shown))
-    return StudyEffect(assessment, judge, *shown, p, told.verdict, hardest.paper_value)
+    return StudyEffect(assessment, judge, tested.shown, told.claim.statement, hardest.paper_value, p, told.verdict)
 
 
 def row_effect(assessment: Assessment, row: str, paper: float | None = None) -> StudyEffect | None:
@@ -138,33 +159,13 @@ def row_effect(assessment: Assessment, row: str, paper: float | None = None) -> 
     return None
 
 
-def _gain(assessment: Assessment, judge: TableJudge) -> StudyEffect:
-    paper = judge.contrasts.gain.at(judge.paper_means)
-    statement = "The SE gain: error without SE less error with SE"
-    return _alone(assessment, judge, judge.contrasts.gain, statement, None if np.isnan(paper) else paper)
-
-
 def _alone(
     assessment: Assessment, judge: TableJudge, contrast: Contrast, statement: str, paper: float | None
 ) -> StudyEffect:
     """A difference that no finding of its study is about, with the verdict of its own test."""
-    estimate, low, high = _interval(judge, contrast)
-    found = judge.evidence.difference(contrast)
-    p = None if low is None or found is None else found.p_above()
-    verdict: Verdict = "not resolved"
-    if p is not None and min(p, 1 - p) <= ALPHA:
-        verdict = "reproduced" if p <= ALPHA else "contradicted"
-    return StudyEffect(assessment, judge, contrast, statement, estimate, low, high, p, verdict, paper)
-
-
-def _interval(judge: TableJudge, contrast: Contrast) -> tuple[float, float | None, float | None]:
-    """Estimate and its own interval; no interval from one seed of a variant."""
-    found = judge.evidence.difference(contrast)
-    assert found is not None
-    if judge.evidence.noise is None or (judge.evidence.counts[contrast.arms] < 2).any():
-        return found.estimate, None, None
-    half = distributions.quantile(ALPHA, found.df) * found.se
-    return found.estimate, found.estimate - half, found.estimate + half
+    found = _difference(judge, contrast)
+    p = None if np.isnan(found.se) else found.p_above()
+    return StudyEffect(assessment, judge, contrast, statement, paper, p, either_way(p, ALPHA))
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,19 @@ class Summary:
         return cls(tuple(effects), varied, {pair: count for pair, count in common.items() if count})
 
     @property
+    def field(self) -> str | None:
+        """The protocol field in which the studies differ, if it is one alone."""
+        return next(iter(self.varied)) if len(self.varied) == 1 else None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The value of that field by study; empty unless all are numbers."""
+        values = self.varied[self.field] if self.field else ()
+        named = zip((each.study for each in self.effects), values, strict=False)
+        found = {study: x for study, x in named if isinstance(x, (int, float)) and not isinstance(x, bool)}
+        return found if len(found) == len(self.effects) else {}
+
+    @property
     def holds_in(self) -> int:
         """In how many studies at least the comparison is shown to hold; one without a p-value counts against it."""
         return partial_conjunction([1.0 if each.p is None else each.p for each in self.effects])
@@ -215,9 +229,9 @@ def _varied(assessments: Sequence[Assessment]) -> dict[str, tuple[object, ...]]:
         flat(each.pin.protocol.model_dump(include={"network", "data", "recipe", "precision"})) for each in assessments
     ]
     varied = {
-        field: tuple(protocol[field] for protocol in protocols)
-        for field in protocols[0]
-        if len({str(protocol[field]) for protocol in protocols}) > 1
+        field: tuple(protocol.get(field) for protocol in protocols)
+        for field in dict.fromkeys(chain(*protocols))
+        if len({str(protocol.get(field)) for protocol in protocols}) > 1
     }
     prints = tuple(each.pin.data.fingerprint for each in assessments)
     if len(set(prints)) > 1 and not any(field.startswith("data.") for field in varied):

@@ -26,6 +26,13 @@ FEW_SEEDS_RATE = 0.10
 """Share of them with a false finding in the table of a network of three times the noise, with three seeds each."""
 
 
+def either_way(p: float | None, level: float) -> Verdict:
+    """The verdict of a one-sided p-value where both directions are tested at `level`; None leaves it open."""
+    if p is None or min(p, 1 - p) > level:
+        return "not resolved"
+    return "reproduced" if p <= level else "contradicted"
+
+
 class Reason(enum.Enum):
     """The kinds of reasons that stand behind a verdict."""
 

@@ -164,8 +164,9 @@ def show_status(title: str, states: Mapping[str, Mapping[str, Sequence[str]]]) -
 def show_table(table: Table, study: str) -> None:
     """A filled table, as much of it as fits into 80 columns, and the verdict on each of its findings."""
     from senet_ablate.analysis.verdicts import Reason  # pandas
-    from senet_ablate.report.findings import WORDS, reason_in_words
+    from senet_ablate.report.findings import reason_in_words
     from senet_ablate.report.tables import COMPACT, printed
+    from senet_ablate.report.words import WORDS
 
     show_frame(f"{table.ablation.heading}, study {study}", printed(table, COMPACT), NAME)
     findings = [each for each in table.findings if {reason.kind for reason in each.reasons} != {Reason.NOT_RUN}]

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,8 @@ def init(data: Path, split: float | None, listed: Path | None, weights: Path | N
         parts = draw_test(photos["train"], split, data)
         everything = photos["train"]
         photos = {part: [photo for photo in everything if parts[photo.path] == part] for part in ("train", "test")}
+    _check_counts(photos["train"])
+    if test is None:
         write_atomic(splits, list_text(everything, parts, data))
         say(f"Wrote {splits}: {len(photos['train'])} images for train, {len(photos['test'])} for test, drawn by class.")
     text = _protocol(out.stem, data, found, photos, (splits if split else listed), weights)
@@ -136,6 +139,15 @@ def _show(found: Inspection) -> None:
         for part in (layout.train, layout.test):
             if part is not None and found.count(part, label) == 1:
                 say(f"caution: class {label!r} has a single image in {part or layout.root.name}.")
+
+
+def _check_counts(train: Sequence[Photo]) -> None:
+    for label, count in Counter(photo.label for photo in train).items():
+        if count == 1:
+            raise UserError(
+                f"class {label!r} has a single training image; train and validation need one each: add images of it, "
+                "or remove the class"
+            )
 
 
 def _show_twins(found: Inspection) -> None:

@@ -12,7 +12,7 @@ from senet_ablate.spec.ablation import Ablation, arms
 from senet_ablate.spec.cost import has_closed_form
 from senet_ablate.spec.network import Network, Variant
 from senet_ablate.spec.protocol import Protocol
-from senet_ablate.spec.sources import source_files
+from senet_ablate.spec.sources import UserCode
 
 
 def survey_variants(
@@ -53,7 +53,7 @@ def keep_sources(ablations: Iterable[Ablation], network: Network, study: Path) -
     for name, digest in named:
         if ":" not in name or not digest:
             continue
-        for module, path in source_files(name).items():
+        for module, path in UserCode(name).files.items():
             kept = study / "sources" / digest / f"{module}.py.txt"
             if not kept.exists():
                 write_atomic(kept, read_file(path), inside=study)

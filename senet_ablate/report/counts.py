@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from senet_ablate.results.networks import Survey
-from senet_ablate.spec.ablation import Ablation, Row
+from senet_ablate.spec.ablation import Ablation
 from senet_ablate.spec.cost import PAPER_NETWORK, PAPER_RESOLUTION
 from senet_ablate.spec.geometry import gated_sites
 from senet_ablate.spec.network import Variant, at_stage
@@ -80,27 +80,36 @@ def count_table(
     lines = []
     for ablation in ablations:
         for row in ablation.rows:
-            line = {
-                "table": ablation.table,
-                "slug": ablation.slug,
-                "row": row.id,
-                "label": row.label,
-                **counted[row.variant].model_dump(),
-            }
-            lines.append(line | (_paper_columns(row, counted[row.variant]) if paper_scale else {}))
+            complexity = counted[row.variant]
+            line = _line(ablation.table, ablation.slug, row.id, row.label, complexity)
+            if paper_scale:
+                params_m, gflops = (row.paper.params_m, row.paper.gflops) if row.paper else (None, None)
+                line |= _paper_columns(complexity, row.variant, params_m, gflops)
+            lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _paper_columns(row: Row, complexity: Complexity) -> dict[str, object]:
-    params_m, gflops = (row.paper.params_m, row.paper.gflops) if row.paper else (None, None)
-    ways = [] if params_m is None else [way for way in CONVENTIONS if way.explains(complexity, row.variant, params_m)]
+def _line(table: int | None, slug: str, row: str, label: str, complexity: Complexity) -> dict[str, object]:
+    return {"table": table, "slug": slug, "row": row, "label": label, **complexity.model_dump()}
+
+
+def _paper_columns(
+    complexity: Complexity,
+    variant: Variant,
+    params_m: float | None,
+    gflops: float | None,
+    conventions: Sequence[Convention] = CONVENTIONS,
+    places: int = 2,
+) -> dict[str, object]:
+    """The printed figures, and which of the conventions give them; multiply-adds are rounded to so many places."""
+    ways = [] if params_m is None else [way for way in conventions if way.explains(complexity, variant, params_m)]
     met = [str(way) for way in ways if way in OURS]
     return {
         "paper_params_m": params_m,
         "paper_gflops": gflops,
         "params_met": "; ".join(met),
         "params_explained": "" if met else "; ".join(map(str, ways)),
-        "gflops_met": None if gflops is None else rounds_to(complexity.macs / 1e9, gflops, 2),
+        "gflops_met": None if gflops is None else rounds_to(complexity.macs / 1e9, gflops, places),
     }
 
 
@@ -111,25 +120,9 @@ def network_lines(table: NetworkTable, row: NetworkRow, plain: Survey, se: Surve
     """
     lines = []
     for name, found, printed in ((row.id, plain, row.plain), (f"SE-{row.id}", se, row.se)):
-        total, places = found.total, 3 if printed.gmacs and printed.gmacs < 1 else 2
-        millions = printed.params_m
-        met = [str(way) for way in OURS if millions and way.explains(total, Variant(), millions)]
-        lines.append(
-            {
-                "table": table.table,
-                "slug": table.slug,
-                "row": name,
-                "label": row.label,
-                **total.model_dump(),
-                "sites": len(found.sites),
-                "added_params": found.added.params,
-                "added_macs": found.added.macs,
-                "paper_params_m": millions,
-                "paper_gflops": printed.gmacs,
-                "params_met": "; ".join(met),
-                "params_explained": "",
-                "gflops_met": None if printed.gmacs is None else rounds_to(total.macs / 1e9, printed.gmacs, places),
-                "note": row.note,
-            }
-        )
+        places = 3 if printed.gmacs and printed.gmacs < 1 else 2
+        added = {"sites": len(found.sites), "added_params": found.added.params, "added_macs": found.added.macs}
+        paper = _paper_columns(found.total, Variant(), printed.params_m, printed.gmacs, OURS, places)
+        line = _line(table.table, table.slug, name, row.label, found.total)
+        lines.append(line | added | paper | {"note": row.note})
     return lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from senet_ablate.report.words import span
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.spec.loading import load_protocol, packaged_declarations
 from senet_ablate.spec.protocol import Protocol
@@ -88,35 +89,22 @@ def _fields(paper: Protocol, ours: Protocol) -> list[Line]:
 def _beside_the_protocol(outcomes: Outcomes) -> list[Line]:
     facts, protocol = outcomes.pin.data, outcomes.pin.protocol
     imagenet = (facts.classes, facts.n_train + facts.n_validation) == (IMAGENET_CLASSES, IMAGENET_TRAIN)
-    counts = sorted({len(runs) for runs in outcomes.runs.values()})
-    runs = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else ""
+    counts = {len(runs) for runs in outcomes.runs.values()}
     kinds = sorted({record.provenance.precision for record in outcomes.records})
+    images, classes = f"{IMAGENET_TRAIN:,} to train on", f"{IMAGENET_CLASSES} classes"
+    seen = f"{facts.n_train:,} to train on, {facts.classes} classes"
+    tested = (
+        f"{facts.n_test:,} test images, read once after the last epoch; {facts.n_validation:,} of the training images "
+        "are kept aside for curves and plateaus"
+    )
+    plateaus = "ImageNet's 50,000 validation images, on whose loss the plateaus were seen, too"
+    runs = f"{span(counts)} of each network, their mean and its interval" if counts else "none yet"
+    means = "less the mean of each channel"
     return [
-        Line(
-            "images",
-            f"ImageNet: {IMAGENET_TRAIN:,} to train on, {IMAGENET_CLASSES} classes",
-            f"{protocol.images_name}: {facts.n_train:,} to train on, {facts.classes} classes",
-            imagenet,
-        ),
-        Line(
-            "tested on",
-            "ImageNet's 50,000 validation images, on whose loss the plateaus were seen, too",
-            f"{facts.n_test:,} test images, read once after the last epoch; {facts.n_validation:,} of the training "
-            "images are kept aside for curves and plateaus",
-            same=False,
-        ),
-        Line(
-            "runs",
-            "one of each network",
-            f"{runs} of each network, their mean and its interval" if runs else "none yet",
-            counts == [1],
-        ),
-        Line(
-            "pixels",
-            "less the mean of each channel",
-            "less the mean of each channel, divided by its standard deviation",
-            same=False,
-        ),
+        Line("images", f"ImageNet: {images}, {classes}", f"{protocol.images_name}: {seen}", imagenet),
+        Line("tested on", plateaus, tested, same=False),
+        Line("runs", "one of each network", runs, counts == {1}),
+        Line("pixels", means, f"{means}, divided by its standard deviation", same=False),
         Line("precision", "not printed; fp32 at its time", " and ".join(kinds) or "not run yet", kinds == ["fp32"]),
     ]
 

@@ -16,6 +16,7 @@ from senet_ablate.report.figures.fonts import key_in_words, numbered
 from senet_ablate.report.figures.gates import CLASS_LABELS, heat_frame, plot_heat, plot_lines
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
+from senet_ablate.report.words import MISSING
 from senet_ablate.results import gates
 from senet_ablate.spec.protocol import DataFacts
 
@@ -42,7 +43,6 @@ PRUNE_HEADINGS = {
     "broken": "turned wrong",
     "mended": "turned right",
 }
-MISSING = "–"
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
@@ -89,17 +89,16 @@ def write_excitation(
     names = numbered([*every, *classes, gates.ALL])
     key = key_in_words({name: names[name] for name in heat["class"].unique()})
     limits = (0.0, 1.0) if blocks[0].gate in ("sigmoid", "random", "constant") else None
-    drawn = {"gates": heat, "class_means": lines, "instance_spread": spread}
-    shown = {name: frame.assign(**{"class": frame["class"].map(names)}) for name, frame in drawn.items()}
     written = ReportFolder(folder, folder.parents[2])
     written.write("excitation.md", to_markdown(subject, blocks, numbers, list(classes), pair, key))
     written.write("blocks.csv", csv_text(numbers))
-    for name, draw in (
-        ("gates", partial(plot_heat, shown["gates"], limits=limits)),
-        ("class_means", partial(plot_lines, shown["class_means"], limits=limits, band=False)),
-        ("instance_spread", partial(plot_lines, shown["instance_spread"], limits=limits, band=True)),
+    for name, frame, draw in (
+        ("gates", heat, plot_heat),
+        ("class_means", lines, partial(plot_lines, band=False)),
+        ("instance_spread", spread, partial(plot_lines, band=True)),
     ):
-        written.picture(name, drawn[name], name, draw, into="", float_format="%.10g")
+        shown = frame.assign(**{"class": frame["class"].map(names)})
+        written.picture(name, frame, name, partial(draw, shown, limits=limits), into="", float_format="%.10g")
     return written.files
 
 
@@ -116,12 +115,9 @@ def printed_pruning(table: pd.DataFrame) -> pd.DataFrame:
     """The lines of a pruned network as text."""
     text = table.assign(
         way=[way or MISSING for way in table["way"]],
-        params=[f"{count:,}" for count in table["params"]],
-        top1_err=[f"{err:.2f}" for err in table["top1_err"]],
-        change=[
-            f"{change:+.2f}" if off != "nothing" else ""
-            for off, change in zip(table["off"], table["change"], strict=True)
-        ],
+        params=table["params"].map("{:,}".format),
+        top1_err=table["top1_err"].map("{:.2f}".format),
+        change=table["change"].map("{:+.2f}".format).where(table["off"] != "nothing", ""),
     )
     return text[list(PRUNE_HEADINGS)].rename(columns=PRUNE_HEADINGS).astype(str)
 

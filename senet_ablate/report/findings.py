@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import astuple
 from math import comb
 
 import pandas as pd
@@ -18,13 +19,9 @@ from senet_ablate.analysis.verdicts import (
     FindingVerdict,
     Reason,
 )
-from senet_ablate.report.escape import csv_text
 from senet_ablate.report.render import render
-from senet_ablate.spec.claims import Equivalent, Fewer, Metric, NoDifference, Retains, Superior
-
-MARK = {"reproduced": "✓", "contradicted": "✗", "not resolved": "?"}
-WORDS: dict[str, str] = {"reproduced": "holds here", "contradicted": "fails here", "not resolved": "open"}
-"""A verdict in words: of the setting at hand, not of the paper."""
+from senet_ablate.report.words import MARK, METRICS, WORDS, counted, percent, span
+from senet_ablate.spec.claims import Equivalent, Fewer, Retains, Superior
 
 
 def in_words(finding: FindingVerdict) -> str:
@@ -34,22 +31,22 @@ def in_words(finding: FindingVerdict) -> str:
 
 def why(finding: FindingVerdict) -> str:
     """What stands behind a verdict, as the rest of a sentence."""
-    parts = [
-        _reason(finding),
-        _numbers(finding),
-        _new_images(finding),
-        _needed(finding),
-        _paper(finding),
-        _flags(finding),
-    ]
-    said = "".join(part for part in parts if part)
+    told = "; ".join(part for part in (_parts(finding), reason_in_words(finding)) if part)
+    phrases = _numbers(finding)
+    needed = to_decide(finding)
+    if finding.verdict != "not resolved":
+        phrases.append(f"for new images: {finding.new_images}")
+    elif needed:
+        phrases.append(
+            f"decided by {needed}" if "if all" in needed else f"{needed} would decide the paper's difference"
+        )
+    known = [atom.paper_z for atom in finding.atoms if isinstance(atom.atom, Superior) and atom.paper_z is not None]
+    if any(z < WITHIN_NOISE_Z for z in known):
+        phrases.append("the published difference is itself within run noise")
+    phrases += map(describe, dict.fromkeys(flag for atom in finding.atoms for flag in atom.flags))
+    said = (f" ({told})" if told else "") + "".join(f"; {phrase}" for phrase in phrases)
     family = " Outside the family with guaranteed error rate." if finding.claim.secondary else ""
     return f"{said}.{family}"
-
-
-def percent(share: float) -> str:
-    """A share as it is printed: `95 %`, `98.45 %`."""
-    return f"{100 * share:.4g} %"
 
 
 REASONS = {
@@ -122,11 +119,6 @@ def reason_in_words(verdict: AtomVerdict | FindingVerdict) -> str:
     return "; ".join(describe(reason) for reason in reasons if reason is not None)
 
 
-def _reason(finding: FindingVerdict) -> str:
-    said = "; ".join(part for part in (_parts(finding), reason_in_words(finding)) if part)
-    return f" ({said})" if said else ""
-
-
 def _parts(finding: FindingVerdict) -> str:
     """How many of a conjunction's comparisons hold, fail and are open; empty for a single one or if none is decided."""
     counts: Counter[str] = Counter(atom.verdict for atom in finding.atoms)
@@ -136,7 +128,7 @@ def _parts(finding: FindingVerdict) -> str:
     if counts["reproduced"] == total:
         return f"all {total} comparisons hold"
     told = [
-        f"{counts[verdict]} {one if counts[verdict] == 1 else several}"
+        counted(counts[verdict], one, several)
         for verdict, one, several in (
             ("contradicted", "fails", "fail"),
             ("reproduced", "holds", "hold"),
@@ -155,40 +147,30 @@ def deciding(finding: FindingVerdict) -> AtomVerdict | None:
     return max(said, key=lambda atom: -1.0 if atom.p is None else atom.p, default=None)
 
 
-def _numbers(finding: FindingVerdict) -> str:
+def _numbers(finding: FindingVerdict) -> list[str]:
+    """The numbers that decided; none without runs."""
     atom = deciding(finding)
     if atom is None or atom.estimate is None:
-        return ""
-    counts = f"{min(atom.n)} to {max(atom.n)}" if len(set(atom.n)) > 1 else str(atom.n[0])
-    what = {
-        Superior: "difference",
-        Equivalent: "difference",
-        Retains: "points above the share to keep",
-        NoDifference: "difference",
-    }.get(type(atom.atom), "")
-    quoted = f" ({atom.atom})" if len([a for a in finding.atoms if not isinstance(a.atom, Fewer)]) > 1 else ""
+        return []
+    what = "points above the share to keep" if isinstance(atom.atom, Retains) else "difference"
+    quoted = f" ({atom.atom})" if sum(not isinstance(each.atom, Fewer) for each in finding.atoms) > 1 else ""
     bound = ""
     if atom.bound is not None and atom.bound_confidence is not None:
         bound = f", at least {atom.bound:+.2f} (one-sided {percent(atom.bound_confidence)} bound, which decided)"
     interval = ""
     if atom.low is not None and atom.high is not None:
         interval = f", simultaneous {percent(finding.coverage)} interval {atom.low:+.2f} to {atom.high:+.2f}"
-    text = f"; {what}{quoted} {atom.estimate:+.2f}{bound}{interval}, n = {counts}"
+    told = [f"{what}{quoted} {atom.estimate:+.2f}{bound}{interval}, n = {span(atom.n)}"]
     if isinstance(atom.atom, Superior) and finding.verdict == "not resolved" and atom.confidence is not None:
         sure = atom.confidence
         shown = f"{sure:.2f}" if 0.005 <= sure < 0.995 else "over 0.99" if sure > 0.5 else "under 0.01"
         whose = "claimed" if atom.paper_value is None else "in the paper"
-        text += f"; direction as {whose} with confidence {shown}"
-    shares = [a.rho_star for a in finding.atoms if isinstance(a.atom, Equivalent)]
-    if shares and all(share is not None for share in shares):
-        text += f"; equal to within {max(share for share in shares if share is not None):.0%} of the SE gain"
-    return text
-
-
-def _new_images(finding: FindingVerdict) -> str:
-    if finding.verdict == "not resolved":
-        return ""
-    return f"; for new images: {finding.new_images}"
+        told.append(f"direction as {whose} with confidence {shown}")
+    same = [each.rho_star for each in finding.atoms if isinstance(each.atom, Equivalent)]
+    shares = [share for share in same if share is not None]
+    if shares and len(shares) == len(same):
+        told.append(f"equal to within {max(shares):.0%} of the SE gain")
+    return told
 
 
 def to_decide(finding: FindingVerdict) -> str:
@@ -198,102 +180,62 @@ def to_decide(finding: FindingVerdict) -> str:
     open_atoms = [atom for atom in finding.atoms if atom.verdict == "not resolved"]
     if any(atom.p is None or atom.paper_value is None for atom in open_atoms):
         return ""
-    counts = [atom.more_seeds for atom in open_atoms]
-    if any(count is None for count in counts):
+    if any(atom.more_seeds is None for atom in open_atoms):
         return "no affordable number of seeds"
     most = max(open_atoms, key=lambda atom: atom.more_seeds or 0)
-    if most.if_apart:
-        return f"{_counted(most.more_seeds, 'more seed')} of each, if all runs stay apart as they are"
-    return f"about {_counted(most.more_seeds, 'more seed')} of each"
+    seeds = counted(most.more_seeds or 0, "more seed of each", "more seeds of each")
+    return f"{seeds}, if all runs stay apart as they are" if most.if_apart else f"about {seeds}"
 
 
-def _counted(count: int | None, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def _needed(finding: FindingVerdict) -> str:
-    needed = to_decide(finding)
-    if not needed or "if all" in needed:
-        return f"; decided by {needed}" if needed else ""
-    return f"; {needed} would decide the paper's difference"
-
-
-def _paper(finding: FindingVerdict) -> str:
-    weak = [
-        atom
-        for atom in finding.atoms
-        if isinstance(atom.atom, Superior) and atom.paper_z is not None and atom.paper_z < WITHIN_NOISE_Z
-    ]
-    return "; the published difference is itself within run noise" if weak else ""
-
-
-def _flags(finding: FindingVerdict) -> str:
-    flags = list(dict.fromkeys(flag for atom in finding.atoms for flag in atom.flags))
-    return f"; {'; '.join(map(describe, flags))}" if flags else ""
-
-
-METRIC_NAMES: dict[Metric, str] = {
-    "top1_err": "top-1 error",
-    "top5_err": "top-5 error",
-    "cross_entropy": "cross-entropy",
-}
+SHARE_COLUMNS = ("share_of_gain", "share_low", "share_high", "paper_share")
 
 
 def findings_frame(assessment: Assessment) -> pd.DataFrame:
     """One line per atom with full precision: ids, statement, paper's value and z, estimate, interval, p, verdicts."""
     lines = []
-    for slug, findings in assessment.findings.items():
-        judge = assessment.judges[slug]
-        for finding in findings:
-            others = {f"verdict_{key}": verdict for key, verdict in assessment.by_other_metrics(finding).items()}
-            for atom in finding.atoms:
-                share = None
-                if isinstance(atom.atom, Superior) and atom.estimate is not None:
-                    share = share_of_gain(judge, judge.contrasts.difference(atom.atom.worse, atom.atom.better))
-                lines.append(
-                    {
-                        "table": finding.ablation.table,
-                        "finding": finding.claim.id,
-                        "secondary": finding.claim.secondary,
-                        "statement": finding.claim.statement,
-                        "source": finding.claim.source,
-                        "finding_verdict": finding.verdict,
-                        "finding_parts": _parts(finding),
-                        "finding_reason": reason_in_words(finding),
-                        **others,
-                        "atom": str(atom.atom),
-                        "kind": atom.atom.kind,
-                        "verdict": atom.verdict,
-                        "reason": reason_in_words(atom),
-                        "paper_value": atom.paper_value,
-                        "paper_z": atom.paper_z,
-                        "estimate": atom.estimate,
-                        "ci_low": atom.low,
-                        "ci_high": atom.high,
-                        "bound": atom.bound,
-                        "se": atom.se,
-                        "df": atom.df,
-                        "p_one_sided": atom.p,
-                        "p_adjusted": atom.p_adjusted,
-                        "confidence": atom.confidence,
-                        "level": finding.level,
-                        "holds_for_new_images": atom.new_images,
-                        "rho_star": atom.rho_star,
-                        "more_seeds": atom.more_seeds,
-                        "share_of_gain": share.share if share else None,
-                        "share_low": share.low if share else None,
-                        "share_high": share.high if share else None,
-                        "paper_share": share.paper if share else None,
-                        "n_per_arm": " ".join(map(str, atom.n)),
-                        "flags": "; ".join(map(describe, atom.flags)),
-                    }
-                )
+    for finding in assessment.all_findings:
+        judge = assessment.judges[finding.ablation.slug]
+        others = {f"verdict_{key}": verdict for key, verdict in assessment.by_other_metrics(finding).items()}
+        for atom in finding.atoms:
+            share = None
+            if isinstance(atom.atom, Superior) and atom.estimate is not None:
+                share = share_of_gain(judge, judge.contrasts.difference(atom.atom.worse, atom.atom.better))
+            lines.append(
+                {
+                    "table": finding.ablation.table,
+                    "finding": finding.claim.id,
+                    "secondary": finding.claim.secondary,
+                    "statement": finding.claim.statement,
+                    "source": finding.claim.source,
+                    "finding_verdict": finding.verdict,
+                    "finding_parts": _parts(finding),
+                    "finding_reason": reason_in_words(finding),
+                    **others,
+                    "atom": str(atom.atom),
+                    "kind": atom.atom.kind,
+                    "verdict": atom.verdict,
+                    "reason": reason_in_words(atom),
+                    "paper_value": atom.paper_value,
+                    "paper_z": atom.paper_z,
+                    "estimate": atom.estimate,
+                    "ci_low": atom.low,
+                    "ci_high": atom.high,
+                    "bound": atom.bound,
+                    "se": atom.se,
+                    "df": atom.df,
+                    "p_one_sided": atom.p,
+                    "p_adjusted": atom.p_adjusted,
+                    "confidence": atom.confidence,
+                    "level": finding.level,
+                    "holds_for_new_images": atom.new_images,
+                    "rho_star": atom.rho_star,
+                    "more_seeds": atom.more_seeds,
+                    **dict(zip(SHARE_COLUMNS, astuple(share) if share else (None,) * 4, strict=True)),
+                    "n_per_arm": " ".join(map(str, atom.n)),
+                    "flags": "; ".join(map(describe, atom.flags)),
+                }
+            )
     return pd.DataFrame(lines)
-
-
-def to_csv(assessment: Assessment) -> str:
-    """The frame with ten significant digits, in which processors agree; missing numbers empty."""
-    return csv_text(findings_frame(assessment))
 
 
 def to_markdown(assessment: Assessment) -> str:
@@ -315,12 +257,7 @@ def to_markdown(assessment: Assessment) -> str:
 
 def family(assessment: Assessment) -> list[FindingVerdict]:
     """The findings of the paper's tables that the study is about, else those of its tables of ours."""
-    found = [
-        finding
-        for ablation in assessment.about
-        for finding in assessment.findings[ablation.slug]
-        if not finding.claim.secondary
-    ]
+    found = assessment.primary
     return [finding for finding in found if finding.ablation.table] or found
 
 
@@ -333,10 +270,9 @@ def counts_in_words(assessment: Assessment) -> str:
     """How many findings hold, fail and are open."""
     found = family(assessment)
     counts = Counter(finding.verdict for finding in found)
-    told = f"{counts['reproduced']} {'holds' if counts['reproduced'] == 1 else 'hold'} here, "
-    told += f"{counts['contradicted']} {'fails' if counts['contradicted'] == 1 else 'fail'} here and "
-    told += f"{counts['not resolved']} {'is' if counts['not resolved'] == 1 else 'are'} open at this budget"
-    return f"Of {len(found)} {family_name(assessment)} {told}."
+    holds, fails = counted(counts["reproduced"], "holds", "hold"), counted(counts["contradicted"], "fails", "fail")
+    still_open = counted(counts["not resolved"], "is", "are")
+    return f"Of {len(found)} {family_name(assessment)} {holds} here, {fails} here and {still_open} open at this budget."
 
 
 def promise(assessment: Assessment) -> str:
@@ -377,10 +313,8 @@ def shared_runs(assessment: Assessment) -> list[str]:
     common = [f"{arm.slug} ({len(runs[arm])}) in {uses[arm]}" for arm in runs if uses[arm] > 1]
     told = []
     if common:
-        told.append(
-            f"Tables share runs, so their findings are not independent: of {len(about)} tables, the runs of "
-            f"{', '.join(common)}."
-        )
+        among = f"of {len(about)} tables, the runs of {', '.join(common)}"
+        told.append(f"Tables share runs, so their findings are not independent: {among}.")
     if assessment.shared_with:
         others = ", ".join(f"{count} with {name}" for name, count in assessment.shared_with.items())
         total = len(assessment.outcomes.records)
@@ -389,19 +323,20 @@ def shared_runs(assessment: Assessment) -> list[str]:
 
 
 def _glance(assessment: Assessment) -> pd.DataFrame:
-    lines = []
-    for finding in family(assessment):
-        others = assessment.by_other_metrics(finding).items()
-        line = {
+    return pd.DataFrame(
+        {
             "": MARK[finding.verdict],
             "finding": finding.claim.id,
             "statement": finding.claim.statement,
             "verdict": WORDS[finding.verdict],
-            **{f"by {METRIC_NAMES[metric]}": WORDS[verdict] for metric, verdict in others},
+            **{
+                f"by {METRICS[metric].name}": WORDS[verdict]
+                for metric, verdict in assessment.by_other_metrics(finding).items()
+            },
             "needed, if the paper is right": to_decide(finding),
         }
-        lines.append(line)
-    return pd.DataFrame(lines)
+        for finding in family(assessment)
+    )
 
 
 def power_lines(assessment: Assessment) -> list[str]:
@@ -410,7 +345,7 @@ def power_lines(assessment: Assessment) -> list[str]:
     if found is None:
         return ["No table declares a finding."]
     return [
-        f"By {METRIC_NAMES[each.metric]} the SE gain is {each.gain:+.3g}, the standard deviation of a difference of "
+        f"By {METRICS[each.metric].name} the SE gain is {each.gain:+.3g}, the standard deviation of a difference of "
         f"two runs {each.sd_of_difference:.3g}: gain over noise {each.ratio:+.2f}, over-dispersion {each.phi:.1f}."
         for each in found
     ] or ["No two networks have runs to compare."]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from senet_ablate.analysis.study import Assessment, assess
-from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.errors import UserError, look_up
 from senet_ablate.report.findings import findings_frame
 from senet_ablate.report.tables import build_table
 from senet_ablate.results.plan import declared_tables
@@ -54,10 +54,8 @@ class StudyFrames:
         Raises:
             UserError: the study has no such table.
         """
-        judges = self.assessment.judges
-        if slug not in judges:
-            raise UserError(f"no table {slug!r} in study {self.study.name!r}; {did_you_mean(slug, judges)}")
-        return build_table(judges[slug].ablation, self.assessment).frame
+        judge = look_up(self.assessment.judges, slug, f"study {self.study.name!r} has no table")
+        return build_table(judge.ablation, self.assessment).frame
 
     def findings(self) -> pd.DataFrame:
         """A line per comparison of each finding: estimate, simultaneous interval, p-value, verdict."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from senet_ablate.report.findings import WORDS
 from senet_ablate.report.tables import Table
+from senet_ablate.report.words import WORDS
 from senet_ablate.spec.claims import Superior
 
 KEPT = {

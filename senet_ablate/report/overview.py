@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections import Counter
 
 from senet_ablate.analysis.study import Assessment
-from senet_ablate.report.findings import WORDS, deciding
-from senet_ablate.report.tables import MISSING
-from senet_ablate.results.arms import Outcomes
+from senet_ablate.report.findings import deciding
+from senet_ablate.report.words import MISSING, WORDS, span
 from senet_ablate.spec.claims import PLAIN
 
 
 def overview_markdown(assessment: Assessment) -> str:
     """The line under its headings, as a Markdown table. `senet-ablate report --fill` puts those of several together."""
     protocol, outcomes = assessment.pin.protocol, assessment.outcomes
-    verdicts = Counter(
-        WORDS[finding.verdict]
-        for ablation in assessment.about
-        for finding in assessment.findings[ablation.slug]
-        if not finding.claim.secondary and (deciding(finding) or finding.verdict != "not resolved")
-    )
+    told = [each for each in assessment.primary if deciding(each) or each.verdict != "not resolved"]
+    verdicts = Counter(WORDS[finding.verdict] for finding in told)
     cells = {
         "study": f"`{outcomes.study.name}`",
         "data": f"{protocol.images_name}, {protocol.data.resolution} px",
         "network": protocol.network.in_words(),
         "epochs": f"{protocol.recipe.epochs}",
         "variants": f"{len(outcomes.runs)}",
-        "seeds": _seeds(outcomes),
+        "seeds": span([len(records) for records in outcomes.runs.values()] or [0]),
         "no SE, %": _plain_error(assessment),
         "SE gain, points": _gain(assessment),
         **{verdict: f"{verdicts[verdict]}" for verdict in WORDS.values()},
@@ -35,25 +30,19 @@ def overview_markdown(assessment: Assessment) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def _seeds(outcomes: Outcomes) -> str:
-    """Runs of each variant: their number, or the least and the most."""
-    counts = {len(records) for records in outcomes.runs.values()} or {0}
-    return str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-
-
 def _plain_error(assessment: Assessment) -> str:
     """Mean error of the network without SE."""
-    judge = next((judge for judge in assessment.judges.values() if judge.ablation.claims), None)
+    judge = assessment.first
     found = judge.evidence.difference(judge.contrasts.mean(PLAIN)) if judge else None
     return MISSING if found is None else f"{found.estimate:.2f}"
 
 
 def _gain(assessment: Assessment) -> str:
     """Error without SE less error with the paper's block, and half of its 95 % interval."""
-    judge = next((judge for judge in assessment.judges.values() if judge.ablation.claims), None)
+    judge = assessment.first
     gain = judge.evidence.difference(judge.contrasts.gain) if judge else None
-    unit = " nats" if assessment.rules.metric == "cross_entropy" else ""
     if judge is None or gain is None:
         return MISSING
     sure = judge.half_width(judge.contrasts.gain) is not None
+    unit = " nats" if assessment.rules.metric == "cross_entropy" else ""
     return f"{gain.estimate:+.2f}{f' ± {gain.half_width:.2f}' if sure else ''}{unit}"

@@ -31,9 +31,10 @@ from senet_ablate.report.figures.fonts import key_in_words, numbered
 from senet_ablate.report.figures.forest import equivalence_margin
 from senet_ablate.report.figures.gates import plot_heat
 from senet_ablate.report.figures.style import COLUMN, PAGE, save
-from senet_ablate.report.findings import MARK, WORDS, in_words, to_decide
+from senet_ablate.report.findings import in_words, to_decide
 from senet_ablate.report.folder import Picture
-from senet_ablate.report.tables import Table, optimisations_in_words, printed, to_csv, to_latex, to_markdown
+from senet_ablate.report.tables import Table, optimisations_in_words, printed, to_latex, to_markdown
+from senet_ablate.report.words import MARK, METRICS, MISSING, WORDS
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.records import CURVE_FILE, RunRecord, curve_csv, read_curve
 from senet_ablate.results.store import read_latency
@@ -76,7 +77,7 @@ def content(
         "pictures": pictures,
         "forest_note": _forest_note(assessment, filled),
         "notes": outcomes.study.notes(),
-        "other_metrics": [findings.METRIC_NAMES[metric] for metric in assessment.others],
+        "other_metrics": [METRICS[metric].name for metric in assessment.others],
         "glance": [tell(finding) for finding in family],
         "tables": [_table(table, pictures, columns, tell) for table in filled],
         "latency_note": f"Times: {latency.setting}; in brackets the least and the largest round."
@@ -96,7 +97,6 @@ def content(
 
 
 def _subtitle(outcomes: Outcomes) -> str:
-    """What was run, in a sentence."""
     records, protocol = outcomes.records, outcomes.pin.protocol
     hardware = sorted({record.provenance.hardware for record in records})
     hours = sum(record.provenance.wall_s for record in records) / 3600
@@ -107,9 +107,7 @@ def _subtitle(outcomes: Outcomes) -> str:
 
 
 def _forest_note(assessment: Assessment, filled: Sequence[Table]) -> str:
-    """How to read the forest plot."""
-    margins = [equivalence_margin(assessment.judges[table.ablation.slug]) for table in filled]
-    banded = any(margin is not None for margin in margins)
+    banded = any(equivalence_margin(assessment.judges[table.ablation.slug]) is not None for table in filled)
     same = "the band is where two variants count as the same" if banded else "no band: no SE gain to take a share of"
     return (
         "Each comparison with its simultaneous interval. Right of 0 the first variant has the higher error; the "
@@ -140,16 +138,12 @@ def _table(
     """A filled table with its cells as text, its pictures, findings and remarks."""
     ablation, text = table.ablation, printed(table)
     best = table.frame["may_be_best"].tolist()
-    files = {"md": to_markdown(table), "csv": to_csv(table), "tex": to_latex(table, columns)}
+    files = {"md": to_markdown(table), "csv": csv_text(table.frame), "tex": to_latex(table, columns)}
     return {
-        "anchor": ablation.slug,
-        "name": ablation.name,
-        "heading": ablation.heading,
-        "question": ablation.question,
-        "source": ablation.source,
+        "ablation": ablation,
         "columns": list(text.columns),
         "rows": [
-            {"cells": cells, "best": good, "anchor": _anchor(row.arm)}
+            {"cells": cells, "best": good, "anchor": f"arm-{row.arm.slug}"}
             for cells, good, row in zip(text.to_numpy().tolist(), best, ablation.rows, strict=True)
         ],
         "plot": pictures[ablation.name],
@@ -181,7 +175,7 @@ def _gates(here: Path) -> list[dict[str, Any]]:
                 "name": home.name,
                 "folder": quote(home.relative_to(here).as_posix()),
                 "columns": [name.replace("_", " ") for name in frame.columns],
-                "rows": frame.replace("nan", "–").to_numpy().tolist(),
+                "rows": frame.replace("nan", MISSING).to_numpy().tolist(),
                 "picture": picture,
                 "more": more,
             }
@@ -200,22 +194,17 @@ def _heat_map(number: int, heat: Path, inside: Path, alt: str) -> Picture:
 
 
 def _audit_note(audit: Sequence[Departure]) -> str:
-    """How many differences there are, and what they mean."""
-    others = [departure for departure in audit if not departure.declared]
-    if not others:
-        return f"{len(audit)} differences between a variant and its reference, each declared by its row; no other."
-    grave = sum(departure.grave for departure in others)
-    return (
-        f"{len(audit) - len(others)} differences are declared by their rows, {len(others)} are not; {grave} of these "
-        "bar a verdict."
-    )
+    declared, grave = (sum(getattr(each, what) for each in audit) for what in ("declared", "grave"))
+    if declared == len(audit):
+        return f"{declared} differences between a variant and its reference, each declared by its row; no other."
+    others = len(audit) - declared
+    return f"{declared} differences are declared by their rows, {others} are not; {grave} of these bar a verdict."
 
 
 def _arm(outcomes: Outcomes, arm: Arm, rows: Sequence[str], here: Path) -> dict[str, Any]:
-    """A variant with its cost, specification and runs."""
     size = survey(outcomes, arm)
     return {
-        "anchor": _anchor(arm),
+        "anchor": f"arm-{arm.slug}",
         "slug": arm.slug,
         "rows": rows,
         "cost": f"{size.total.params:,} parameters, {size.total.macs:,} multiply-adds of one image." if size else "",
@@ -227,15 +216,13 @@ def _arm(outcomes: Outcomes, arm: Arm, rows: Sequence[str], here: Path) -> dict[
 def _run(record: RunRecord, folder: Path, here: Path) -> dict[str, Any]:
     made, metrics = record.provenance, record.metrics
     return {
-        "seed": record.spec.seed,
-        "run_id": record.run_id,
-        "record": record.model_dump_json(indent=1),
+        "record": record,
         "curve": curve_csv(read_curve(folder / CURVE_FILE)),
         "link": quote(Path(os.path.relpath(folder.resolve(), here.resolve())).as_posix()),
         "cells": [
             record.status,
-            f"{metrics.top1_err:.2f}" if metrics else "–",
-            f"{metrics.cross_entropy:.4f}" if metrics else "–",
+            f"{metrics.top1_err:.2f}" if metrics else MISSING,
+            f"{metrics.cross_entropy:.4f}" if metrics else MISSING,
             str(record.spec.recipe.epochs),
             f"{made.wall_s:.0f}",
             made.started,
@@ -243,10 +230,6 @@ def _run(record: RunRecord, folder: Path, here: Path) -> dict[str, Any]:
             made.precision,
             optimisations_in_words(record),
             made.version,
-            f"{made.commit[:10]}{' with changes' if made.dirty else ''}" if made.commit else "–",
+            f"{made.commit[:10]}{' with changes' if made.dirty else ''}" if made.commit else MISSING,
         ],
     }
-
-
-def _anchor(arm: Arm) -> str:
-    return f"arm-{arm.slug}"

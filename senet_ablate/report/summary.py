@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -10,28 +11,26 @@ import pandas as pd
 from senet_ablate.analysis.summary import ALPHA, StudyEffect, Summary
 from senet_ablate.errors import UserError
 from senet_ablate.report.escape import csv_text
-from senet_ablate.report.figures.forest import difference_of, forest_in_words, forest_of, plot_forest
+from senet_ablate.report.figures.forest import COLUMNS, forest_in_words, forest_of, plot_forest
 from senet_ablate.report.figures.trend import plot_trend
-from senet_ablate.report.findings import WORDS, percent
 from senet_ablate.report.folder import ReportFolder
 from senet_ablate.report.render import render
-from senet_ablate.report.tables import MISSING
+from senet_ablate.report.words import METRICS, MISSING, WORDS, percent, seeds_text, span
 
 
-def protocol_fields(each: StudyEffect) -> dict[str, object]:
+def study_line(each: StudyEffect) -> dict[str, object]:
     """What a study was about, for a file."""
     protocol = each.assessment.pin.protocol
-    network, data = protocol.network, protocol.data
     return {
         "dataset": protocol.images_name,
-        "resolution": data.resolution,
-        "backbone": network.backbone,
-        "width": network.width,
+        "resolution": protocol.data.resolution,
+        "backbone": protocol.network.backbone,
+        "width": protocol.network.width,
         "epochs": protocol.recipe.epochs,
     }
 
 
-def measured(each: StudyEffect) -> dict[str, object]:
+def effect_line(each: StudyEffect) -> dict[str, object]:
     """What came out in a study, for a file."""
     return {
         "n_per_variant": " ".join(map(str, each.n)),
@@ -41,7 +40,7 @@ def measured(each: StudyEffect) -> dict[str, object]:
         "p_one_sided": each.p,
         "verdict": each.verdict,
         "paper": each.paper,
-        "seeds": _seeds(each),
+        "seeds": seeds_text(each.seeds.values()),
     }
 
 
@@ -49,9 +48,9 @@ def summary_frame(summary: Summary) -> pd.DataFrame:
     """A line per study: what it is, the fields in which the studies differ, estimate, interval, p, verdict, seeds."""
     lines = [
         {"study": each.study}
-        | protocol_fields(each)
+        | study_line(each)
         | {f"varied.{field}": values[place] for field, values in summary.varied.items()}
-        | measured(each)
+        | effect_line(each)
         for place, each in enumerate(summary.effects)
     ]
     return pd.DataFrame(lines).astype(dict.fromkeys(("estimate", "low", "high", "p_one_sided", "paper"), float))
@@ -61,11 +60,10 @@ def printed_line(each: StudyEffect) -> dict[str, str]:
     """A study as text, for people."""
     protocol = each.assessment.pin.protocol
     return {
-        "study": each.study,
         "data": f"{protocol.images_name}, {protocol.data.resolution} px",
         "network": protocol.network.in_words(),
         "epochs": str(protocol.recipe.epochs),
-        "n": _range(each),
+        "n": span(each.n),
         "difference": f"{each.estimate:+.2f}",
         f"{percent(1 - 2 * ALPHA)} interval": MISSING if each.low is None else f"{each.low:+.2f} to {each.high:+.2f}",
         "p": MISSING if each.p is None else f"{each.p:.3f}" if each.p >= 0.001 else "< 0.001",
@@ -75,21 +73,11 @@ def printed_line(each: StudyEffect) -> dict[str, str]:
 
 def printed_summary(summary: Summary) -> pd.DataFrame:
     """The same as text, for people: a line per study."""
-    field = only_field(summary)
-    lines = [printed_line(each) for each in summary.effects]
+    field = summary.field
+    lines = [{"study": each.study} | printed_line(each) for each in summary.effects]
     if field and field not in ("recipe.epochs", "data.resolution", "network.width"):
         lines = [line | {field: str(value)} for line, value in zip(lines, summary.varied[field], strict=True)]
     return pd.DataFrame(lines)
-
-
-def _range(each: StudyEffect) -> str:
-    least, most = min(each.n), max(each.n)
-    return str(least) if least == most else f"{least} to {most}"
-
-
-def only_field(summary: Summary) -> str | None:
-    """The protocol field in which the studies differ, if it is one alone."""
-    return next(iter(summary.varied)) if len(summary.varied) == 1 else None
 
 
 def conclusion(summary: Summary) -> str:
@@ -116,36 +104,8 @@ def remarks(summary: Summary) -> list[str]:
 
 def forest_line(each: StudyEffect, name: str, comparison: str = "", group: str = "") -> dict[str, object]:
     """One study in `COLUMNS` of the forest plot."""
-    return {
-        "group": group,
-        "name": name,
-        "comparison": comparison,
-        "estimate": each.estimate,
-        "low": each.low,
-        "high": each.high,
-        "seeds": _seeds(each),
-        "margin": None,
-        "paper": each.paper,
-        "verdict": each.verdict,
-        "n": _range(each),
-    }
-
-
-def _seeds(each: StudyEffect) -> str:
-    return " ".join(f"{value:.6g}" for value in each.seeds.values())
-
-
-def forest_of_studies(summary: Summary) -> pd.DataFrame:
-    """A row per study for the forest plot, by the value of the field in which they differ if it is one alone."""
-    field = only_field(summary)
-    values = summary.varied[field] if field else ("",) * len(summary.effects)
-    lines = [
-        forest_line(
-            each, each.study, f"({field.rpartition('.')[2]} {value})" if field and field != "data.images" else ""
-        )
-        for each, value in zip(summary.effects, values, strict=True)
-    ]
-    return forest_of(lines)
+    said = {key: text for key, text in effect_line(each).items() if key in COLUMNS}
+    return said | {"group": group, "name": name, "comparison": comparison, "margin": None, "n": span(each.n)}
 
 
 def write_summary(summary: Summary, home: Path) -> list[Path]:
@@ -154,31 +114,56 @@ def write_summary(summary: Summary, home: Path) -> list[Path]:
     Raises:
         UserError: the folder is a study's report.
     """
-    if (home / "REPORT.md").exists():
-        raise UserError(f"{home} is the report of a study; say another --name")
-    folder = ReportFolder(home)
-    axis = difference_of(summary.effects[0].metric)
-    forest = forest_of_studies(summary)
-    folder.picture("forest", forest, forest_in_words(forest), partial(plot_forest, forest, axis))
-    field = only_field(summary)
-    values = [value for value in summary.varied.get(field or "", ()) if isinstance(value, (int, float))]
-    if len(values) == len(summary.effects) and not any(isinstance(value, bool) for value in values):
-        trend = forest.assign(value=values)
-        alt = f"The comparison of each study against {field}."
-        folder.picture("trend", trend, alt, partial(plot_trend, trend, str(field), axis))
+    field = summary.field
+    values = summary.varied[field] if field and field != "data.images" else ()
+    beside = [f"({str(field).rpartition('.')[2]} {value})" for value in values] or [""] * len(summary.effects)
+    lines = [forest_line(each, each.study, text) for each, text in zip(summary.effects, beside, strict=True)]
     content = {
         "statement": summary.effects[0].statement,
         "conclusion": conclusion(summary),
         "text": printed_summary(summary),
         "remarks": remarks(summary),
-        "pictures": folder.pictures,
         "field": field,
     }
-    data = csv_text(summary_frame(summary))
-    folder.write("tables/summary.csv", data)
-    markdown = render("summary.md.j2", **content)
-    folder.write("tables/summary.md", markdown)
-    folder.write(
-        "index.html", render("summary.html.j2", **content, files={"summary.md": markdown, "summary.csv": data})
-    )
+    files = {"summary.md": render("summary.md.j2", **content), "summary.csv": csv_text(summary_frame(summary))}
+    forest = forest_of(lines)
+    trend = forest.assign(value=list(summary.numbers.values())) if summary.numbers else pd.DataFrame()
+    alt = f"The comparison of each study against {field}."
+    axes = (str(field), METRICS[summary.effects[0].metric].difference)
+    return write_page(home, "summary.html.j2", content, files, forest, trend, alt, axes)
+
+
+def write_page(
+    home: Path,
+    template: str,
+    content: Mapping[str, object],
+    files: Mapping[str, str],
+    forest: pd.DataFrame,
+    trend: pd.DataFrame,
+    alt: str,
+    axes: tuple[str, str],
+) -> list[Path]:
+    """Write the page of several studies, the files that it carries and its figures into a folder of their own.
+
+    Args:
+        home: the folder.
+        template: of the page.
+        content: of the page, besides files and figures.
+        files: by name.
+        forest: what the forest plot draws.
+        trend: what is drawn against the field in which the studies differ; without lines, nothing is.
+        alt: that figure in words.
+        axes: names of the field and of the difference.
+
+    Raises:
+        UserError: the folder is a study's report.
+    """
+    if (home / "REPORT.md").exists():
+        raise UserError(f"{home} is the report of a study; say another --name")
+    folder = ReportFolder(home)
+    folder.picture("forest", forest, forest_in_words(forest), partial(plot_forest, forest, axes[1]))
+    folder.picture("trend", trend, alt, partial(plot_trend, trend, *axes))
+    for name, text in files.items():
+        folder.write(f"tables/{name}", text)
+    folder.write("index.html", render(template, **content, pictures=folder.pictures, files=files))
     return folder.files

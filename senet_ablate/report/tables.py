@@ -17,10 +17,11 @@ from senet_ablate.analysis.sample_size import smallest_effect
 from senet_ablate.analysis.study import Assessment
 from senet_ablate.analysis.summary import seed_values
 from senet_ablate.analysis.verdicts import FindingVerdict
-from senet_ablate.errors import UserError, did_you_mean
-from senet_ablate.report.escape import csv_text, visible
-from senet_ablate.report.findings import METRIC_NAMES, in_words, percent
+from senet_ablate.errors import look_up
+from senet_ablate.report.escape import visible
+from senet_ablate.report.findings import in_words
 from senet_ablate.report.render import render
+from senet_ablate.report.words import METRICS, MISSING, counted, percent
 from senet_ablate.results.arms import Outcomes
 from senet_ablate.results.records import Latency, RunRecord, StudyPin
 from senet_ablate.results.store import read_latency
@@ -28,9 +29,6 @@ from senet_ablate.results.worklist import row_states
 from senet_ablate.spec.ablation import Ablation, Row, arms
 from senet_ablate.spec.claims import PLAIN, Metric
 from senet_ablate.spec.protocol import Complexity
-
-MISSING = "–"
-UNITS_OF: dict[Metric, str] = {"top1_err": "%", "top5_err": "%", "cross_entropy": "nats"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,7 @@ def build_table(ablation: Ablation, assessment: Assessment) -> Table:
         metrics = [record.metrics for record in good if record.metrics]
         top1 = [each.top1_err for each in metrics]
         top5 = [each.top5_err for each in metrics if each.top5_err is not None]
-        size = survey(outcomes, row.arm)
-        paper = row.paper
+        size, paper = survey(outcomes, row.arm), row.paper
         lines.append(
             {
                 "table": ablation.table,
@@ -152,7 +149,7 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
         f"interval. The difference is to {ablation.row(ablation.reference).label}, with the half-width of its "
         f"simultaneous {percent(assessment.judges[ablation.slug].coverage)} interval. ✓ marks the rows that are not "
         "significantly different from the best.",
-        *noise_remarks(assessment, assessment.judges[ablation.slug]),
+        *_noise_remarks(assessment, assessment.judges[ablation.slug]),
     ]
     for what, values in (
         ("precision", {record.provenance.precision for record in records}),
@@ -169,18 +166,18 @@ def _remarks(ablation: Ablation, assessment: Assessment) -> list[str]:
     return [*remarks, f"Times: {latency.setting}."] if latency else remarks
 
 
-def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
+def _noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
     """What a reader must know before believing a table: noise, what this n resolves, interim analyses, the plan."""
     evidence, noise = judge.evidence, judge.evidence.noise
     plan = assessment.plan
     which = f"Plan {plan.digest}" if plan.written else "No plan file"
-    told = f"{which}, interim analysis {len(plan.seeds)} of {assessment.rules.looks}"
     deviating = "; ".join(assessment.deviations) or "none"
+    planned = (
+        f"{which}, interim analysis {len(plan.seeds)} of {assessment.rules.looks}. Deviations from the plan: "
+        f"{deviating}."
+    )
     if noise is None:
-        return [
-            "No variant has two seeds, so nothing can be decided and no interval is given.",
-            f"{told}. Deviations from the plan: {deviating}.",
-        ]
+        return ["No variant has two seeds, so nothing can be decided and no interval is given.", planned]
     kind = " (runs differ in real quality: short-training noise)" if noise.short_training else ""
     unstable = ", ".join(evidence.unstable) or "none"
     sd = noise.typical_sd
@@ -194,7 +191,7 @@ def noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
         printed = judge.ablation.paper_top1(PLAIN), judge.ablation.paper_top1(judge.ablation.reference)
         gain = f" (the paper's SE gain is {printed[0] - printed[1]:.2f})" if printed[0] and printed[1] else ""
         remarks.append(f"Minimum detectable effect (80 % power): {smallest:.2f} points{gain}.")
-    return [*remarks, f"{told}. Deviations from the plan: {deviating}."]
+    return [*remarks, planned]
 
 
 def optimisations_in_words(record: RunRecord) -> str:
@@ -206,7 +203,7 @@ def optimisations_in_words(record: RunRecord) -> str:
 def _hardware(record: RunRecord) -> str:
     made = record.provenance
     if made.device == "cpu":
-        return f"{made.cpu}, {made.threads} {'thread' if made.threads == 1 else 'threads'} per run, {made.precision}"
+        return f"{made.cpu}, {counted(made.threads, 'thread', 'threads')} per run, {made.precision}"
     return f"{made.hardware}, {made.precision}"
 
 
@@ -222,14 +219,9 @@ def _error(mean: float | None, half: float | None, metric: Metric) -> str:
     """A mean with half of its interval; with both ends, cut off, where it would leave the range of the metric."""
     if mean is None or half is None or pd.isna(half):
         return _number(mean)
-    low, high, top = mean - half, mean + half, most(metric)
+    low, high, top = mean - half, mean + half, METRICS[metric].most
     within = round(low, 2) >= 0 and round(high, 2) <= top
     return _number(mean, half) if within else f"{mean:.2f} ({max(0.0, low):.2f}–{min(top, high):.2f})"
-
-
-def most(metric: Metric) -> float:
-    """The largest value that a metric can have."""
-    return 100.0 if UNITS_OF[metric] == "%" else float("inf")
 
 
 HEADINGS = {
@@ -258,12 +250,6 @@ COMPACT = ("variant", "n", "err", "best", "diff", "params", "paper_diff")
 
 WORDS = ("variant", "note")
 """Columns that are no numbers."""
-
-ERROR_HEADINGS: dict[Metric, str] = {
-    "top1_err": "top-1 err. %",
-    "top5_err": "top-5 err. %",
-    "cross_entropy": "cross-entropy",
-}
 
 
 def printed(table: Table, columns: Collection[str] = COLUMNS) -> pd.DataFrame:
@@ -307,7 +293,7 @@ def printed(table: Table, columns: Collection[str] = COLUMNS) -> pd.DataFrame:
     shown = [
         name for name in COLUMNS if name in columns and (name in always or not text[name].isin(["", MISSING]).all())
     ]
-    headings = HEADINGS | {"err": ERROR_HEADINGS[table.metric]} | ({"macs": "MACs G"} if large else {})
+    headings = HEADINGS | {"err": METRICS[table.metric].heading} | ({"macs": "MACs G"} if large else {})
     return text[shown].rename(columns=headings)
 
 
@@ -318,8 +304,7 @@ def check_columns(names: Sequence[str]) -> tuple[str, ...]:
         UserError: there is no such column.
     """
     for name in names:
-        if name not in COLUMNS:
-            raise UserError(f"--columns: no column {name!r}; {did_you_mean(name, COLUMNS)}")
+        look_up(HEADINGS, name, "--columns: no column")
     return ("variant", *names)
 
 
@@ -380,7 +365,7 @@ def to_latex(table: Table, columns: Collection[str] = COLUMNS) -> str:
     ablation = table.ablation
     after = f", after Table {ablation.table} of the paper" if ablation.table else ""
     reference = ablation.row(ablation.reference).label
-    meaning = f"{METRIC_NAMES[table.metric]} (mean over n seeds and half-width of its 95 % interval)"
+    meaning = f"{METRICS[table.metric].name} (mean over n seeds and half-width of its 95 % interval)"
     caption = f"{ablation.title}{after}: {meaning}; differences to {reference}, on {table.pin.protocol.name}."
     body = text.to_latex(
         index=False,
@@ -391,8 +376,3 @@ def to_latex(table: Table, columns: Collection[str] = COLUMNS) -> str:
         position="t",
     )
     return "".join(f"% {visible(' '.join(remark.split()))}\n" for remark in table.remarks) + body
-
-
-def to_csv(table: Table) -> str:
-    """The frame with ten significant digits, in which processors agree; missing numbers empty."""
-    return csv_text(table.frame)

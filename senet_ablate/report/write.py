@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from senet_ablate.analysis.study import Assessment
-from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.errors import UserError, look_up
 from senet_ablate.files import read_file
 from senet_ablate.report import findings
 from senet_ablate.report.escape import csv_text, markdown
 from senet_ablate.report.figures.curves import curves_frame, plot_curves
-from senet_ablate.report.figures.forest import difference_of, forest_frame, forest_in_words, plot_forest
+from senet_ablate.report.figures.forest import forest_frame, forest_in_words, plot_forest
 from senet_ablate.report.figures.pareto import pareto_frame, plot_pareto
 from senet_ablate.report.figures.table import plot_table, table_frame
 from senet_ablate.report.folder import ReportFolder
@@ -28,10 +28,10 @@ from senet_ablate.report.tables import (
     build_table,
     cost_markdown,
     table_in_words,
-    to_csv,
     to_latex,
     to_markdown,
 )
+from senet_ablate.report.words import METRICS
 from senet_ablate.spec.loading import ATTENTION
 
 
@@ -63,7 +63,7 @@ def write_report(
     tables = [build_table(ablation, assessment) for ablation in ablations]
     metric = assessment.rules.metric
     compared = forest_frame(assessment, ablations)
-    picture("forest", compared, forest_in_words(compared), partial(plot_forest, compared, difference_of(metric)))
+    picture("forest", compared, forest_in_words(compared), partial(plot_forest, compared, METRICS[metric].difference))
     for table in tables:
         name = table.ablation.name
         picture(name, table_frame(table), table_in_words(table), partial(plot_table, table))
@@ -71,7 +71,7 @@ def write_report(
         alt = f"Learning curves of {table.ablation.heading}."
         picture(f"{name}_curves", curves, alt, partial(plot_curves, curves))
         write(f"tables/{name}.md", to_markdown(table))
-        write(f"tables/{name}.csv", to_csv(table))
+        write(f"tables/{name}.csv", csv_text(table.frame))
         write(f"tables/{name}.tex", to_latex(table, columns))
         if table.ablation.slug == ATTENTION:
             write("leaderboard.csv", csv_text(leaderboard(table, study.name)))
@@ -81,7 +81,7 @@ def write_report(
     write("tables/overview.md", overview_markdown(assessment))
     write("tables/cost.md", cost_markdown(ablations, assessment.outcomes))
     write("tables/findings.md", findings.to_markdown(assessment))
-    write("tables/findings.csv", findings.to_csv(assessment))
+    write("tables/findings.csv", csv_text(findings.findings_frame(assessment)))
     page = content(assessment, tables, folder.pictures, folder.home, columns)
     for name in ("index.html", "REPORT.md"):  # the same records give the same bytes
         write(name, render(f"{name}.j2", page=page))
@@ -102,9 +102,8 @@ def fill(text: str, reports: Path, study: str) -> str:
     written |= {file.stem: file for file in (reports / study / "tables").glob("*.md")}
 
     def first_part(name: str) -> str:
-        if name not in written:
-            raise UserError(f"a block wants {name!r}; {did_you_mean(name, written)}")
-        content = markdown(read_file(written[name], inside=reports).decode())
+        path = look_up(written, name, "a block wants")
+        content = markdown(read_file(path, inside=reports).decode())
         return content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
 
     def block(match: re.Match[str]) -> str:

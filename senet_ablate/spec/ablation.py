@@ -12,7 +12,7 @@ from senet_ablate.spec.claims import PLAIN, Atom, Claim, NoDifference, Retains
 from senet_ablate.spec.cost import has_closed_form
 from senet_ablate.spec.geometry import gated_sites
 from senet_ablate.spec.network import Network, Placement, SEConfig, Settings, Variant, differences
-from senet_ablate.spec.schema import Spec
+from senet_ablate.spec.schema import Slug, Spec, refuse_twice
 
 Factor = Literal["se.squeeze", "se.gate", "se.reduction", "block", "placement.stages", "placement.position"]
 """What rows differ in; with `block` each has a block of its own at the place that it declares."""
@@ -57,7 +57,7 @@ class PaperFigures(Spec):
 class Row(Spec):
     """One row of a table: its name, its variant, and the paper's figures."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    id: Slug
     """Its name in claims and options."""
     label: str
     """Its name in reports."""
@@ -112,7 +112,7 @@ class Ablation(Spec):
 
     table: Annotated[int, Field(ge=1)] | None = None
     """Its number in the paper; a table of ours has none."""
-    slug: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    slug: Slug
     """Its name in commands. The file is called `tableN_SLUG.toml`, or `SLUG.toml` without a number."""
     title: str
     """Its heading."""
@@ -138,8 +138,7 @@ class Ablation(Spec):
         ids = [row.id for row in self.rows]
         if len(ids) < 2:
             raise ValueError(f"rows: {len(ids)} given; a table compares at least two")
-        if len(set(ids)) < len(ids):
-            raise ValueError(f"two rows have the same id among {', '.join(ids)}")
+        refuse_twice(ids, "rows")
         if self.reference not in ids:
             raise ValueError(f"reference = {self.reference!r} is no row; {did_you_mean(self.reference, ids)}")
         seen: dict[Arm, str] = {}
@@ -164,14 +163,11 @@ class Ablation(Spec):
 
     @model_validator(mode="after")
     def _claims_are_about_rows(self) -> Self:
-        names = [*(row.id for row in self.rows), PLAIN]
-        ids = [claim.id for claim in self.claims]
-        if len(set(ids)) < len(ids):
-            raise ValueError(f"two claims have the same id among {', '.join(ids)}")
+        refuse_twice([claim.id for claim in self.claims], "claims")
         for claim in self.claims:
             for name in claim.arms:
-                if name not in names:
-                    raise ValueError(f"claim {claim.id!r} names {name!r}, no row; {did_you_mean(name, names)}")
+                if name not in self.names:
+                    raise ValueError(f"claim {claim.id!r} names {name!r}, no row; {did_you_mean(name, self.names)}")
             for atom in claim.simple_atoms():
                 self._check_atom(claim.id, atom)
         return self
@@ -189,6 +185,16 @@ class Ablation(Spec):
             raise ValueError(
                 f"claim {claim!r}, {atom}: the gain is measured between plain and {self.reference}; name a third"
             )
+
+    @property
+    def names(self) -> list[str]:
+        """What claims may name: its rows, and the network without SE."""
+        return list(dict.fromkeys([*(row.id for row in self.rows), PLAIN]))
+
+    @property
+    def primary(self) -> list[Claim]:
+        """The claims whose error rate is guaranteed."""
+        return [claim for claim in self.claims if not claim.secondary]
 
     def row(self, row_id: str) -> Row:
         """The row with this id."""

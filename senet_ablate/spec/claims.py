@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from senet_ablate.spec.schema import Digested
+from senet_ablate.spec.schema import Digested, Slug
 
 Metric = Literal["top1_err", "top5_err", "cross_entropy"]
 
@@ -152,7 +152,7 @@ Atom = Superior | Equivalent | Retains | Fewer | NoDifference
 class Claim(Digested):
     """One published finding: it holds if all its comparisons hold."""
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    id: Slug
     """Its name in reports."""
     statement: str
     """The finding as a sentence."""

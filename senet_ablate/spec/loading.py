@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.errors import UserError, did_you_mean, look_up
 from senet_ablate.spec.ablation import Ablation, Row
 from senet_ablate.spec.claims import PLAIN, Claim, Superior
 from senet_ablate.spec.network import Variant
@@ -128,10 +128,11 @@ def load_ablations(directory: Path, slugs: Sequence[str] = ()) -> list[Ablation]
         UserError: a file has a mistake, two tables collide, or a slug is unknown.
     """
     ablations = {ablation.slug: ablation for ablation in all_ablations(directory)}
-    for slug in slugs:
-        if slug not in ablations:
-            raise UserError(f"no table {slug!r}; {did_you_mean(slug, ablations)}")
-    wanted = set(slugs) or {slug for slug, ablation in ablations.items() if ablation.table} or set(ablations)
+    wanted = (
+        {look_up(ablations, slug, "no table").slug for slug in slugs}
+        or {slug for slug, ablation in ablations.items() if ablation.table}
+        or set(ablations)
+    )
     return [ablation for slug, ablation in ablations.items() if slug in wanted]
 
 
@@ -145,13 +146,11 @@ def keep_rows(chosen: list[Ablation], rows: Sequence[str]) -> list[Ablation]:
     for row_id in rows:
         if row_id not in known:
             raise UserError(f"no row {row_id!r} in {', '.join(a.slug for a in chosen)}; {did_you_mean(row_id, known)}")
-    if rows:
-        kept = [[row for row in a.rows if row.id in (*rows, a.reference)] for a in chosen]
-        # model_copy skips validation: a table reduced to its reference is still worth training.
-        chosen = [
-            a.model_copy(update={"rows": tuple(some), "claims": ()}) for a, some in zip(chosen, kept, strict=True)
-        ]
-    return chosen
+    if not rows:
+        return chosen
+    kept = [tuple(row for row in a.rows if row.id in (*rows, a.reference)) for a in chosen]
+    # model_copy skips validation: a table reduced to its reference is still worth training.
+    return [a.model_copy(update={"rows": some, "claims": ()}) for a, some in zip(chosen, kept, strict=True)]
 
 
 def load_protocol(directory: Path, name: str, overrides: Sequence[str] = ()) -> Protocol:

@@ -161,8 +161,8 @@ class Variant(Spec):
     def _one_block_in_one_place(self) -> Self:
         if self.se is not None and self.block is not None:
             raise ValueError("se and block are two blocks; choose one")
-        if self.settings and self.block is None:
-            raise ValueError("settings belong to a block; set block, or give those of SE in se")
+        if self.block is None:
+            self.refuse_unused(["settings"], "without block")
         if self.is_plain and self.placement != Placement():
             raise ValueError("a network without SE has no placement; remove the placement or set se")
         return self
@@ -264,31 +264,29 @@ class Network(Spec):
         return value
 
     @model_validator(mode="after")
-    def _keys_have_a_meaning(self) -> Self:
-        fields = type(self).model_fields
-        table_1 = is_ours(self.backbone) and len(BACKBONES[self.backbone].depths) == 4
-        ours_alone = {"width"} | ({"stem", "stride_in", "stem_pool", "groups", "base_width"} if table_1 else set())
-        others = {"arguments", "units", "places", "unit_stages", "pretrained"}
-        unused = others if is_ours(self.backbone) else {"width"}
-        unused |= {"stem", "stride_in", "stem_pool", "groups", "base_width"} - ours_alone
-        for key in sorted(unused - ({"stride_in"} if table_1 else set())):
-            if getattr(self, key) != fields[key].default:
-                raise ValueError(f"{key} has no meaning with backbone = {self.backbone!r}; leave it out")
+    def _keys_fit_the_backbone(self) -> Self:
+        known = BACKBONES.get(self.backbone)
+        unused = {"width"} if known is None else {"arguments", "places", "pretrained", "unit_stages", "units"}
+        if known is None or len(known.depths) != 4:  # not of Table 1
+            unused |= {"base_width", "groups", "stem", "stem_pool", "stride_in"}
+        elif known.kind == "basic":
+            unused |= {"base_width", "groups"}
+            if self.stride_in != "3x3":
+                raise ValueError(f'{self.backbone} has basic blocks, without a 1x1 convolution: set stride_in = "3x3"')
+        self.refuse_unused(sorted(unused), f"with backbone = {self.backbone!r}")
+        if self.stem == "small":
+            self.refuse_unused(["stem_pool"], "with stem = 'small'")
         if bool(self.units) != bool(self.places):
             raise ValueError(
                 "units and places belong together: which modules are units, and where in them a block goes"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _weights_are_published(self) -> Self:
         if self.pretrained is True and library(self.backbone) not in ("torchvision", "timm"):
             raise ValueError("pretrained = true is for networks of torchvision and timm; name a file of weights")
         return self
 
     def in_words(self, *, whole: bool = False) -> str:
         """What can be said of this network, `resnet14, width 16`; `whole` adds stem and stride of Table 1's kind."""
-        known = BACKBONES[self.backbone] if is_ours(self.backbone) else None
+        known = BACKBONES.get(self.backbone)
         words = [self.backbone, *([f"width {self.width}"] if known else [])]
         if whole and known and len(known.depths) == 4:
             words += [f"{self.stem} stem", f"stride in the {self.stride_in}"]
@@ -305,21 +303,6 @@ class Network(Spec):
 
     def __hash__(self) -> int:
         return hash(tuple(self.identity.__dict__.values()))
-
-    @model_validator(mode="after")
-    def _stride_has_a_place(self) -> Self:
-        if is_ours(self.backbone) and BACKBONES[self.backbone].kind == "basic":
-            if self.stride_in != "3x3":
-                raise ValueError(f'{self.backbone} has basic blocks, without a 1x1 convolution: set stride_in = "3x3"')
-            if (self.groups, self.base_width) != (1, 64):
-                raise ValueError(f"{self.backbone} has basic blocks; groups and base_width belong to bottlenecks")
-        return self
-
-    @model_validator(mode="after")
-    def _pooling_has_a_stem(self) -> Self:
-        if self.stem == "small" and self.stem_pool != "padded":
-            raise ValueError(f'stem = "small" has no pooling; leave stem_pool = "{self.stem_pool}" out')
-        return self
 
     @field_validator("units")
     @classmethod

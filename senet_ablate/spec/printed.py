@@ -8,9 +8,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.errors import look_up
 from senet_ablate.spec.network import Network
-from senet_ablate.spec.schema import Spec, read_toml, validate
+from senet_ablate.spec.schema import Slug, Spec, read_toml, validate
 from senet_ablate.spec.sources import with_source
 
 
@@ -26,7 +26,7 @@ class Printed(Spec):
 class NetworkRow(Spec):
     """One network of a printed table, at the side of its images, without SE (`plain`) and with it (`se`)."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    id: Slug
     label: str
     network: Network
     resolution: Annotated[int, Field(ge=4, le=4096)] = 224
@@ -56,17 +56,12 @@ def load_network_tables(directory: Path, slugs: Sequence[str]) -> list[NetworkTa
     Raises:
         UserError: there is no such table, or its file has a mistake.
     """
-    known = network_tables(directory)
-    for slug in slugs:
-        if slug not in known:
-            raise UserError(f"no table {slug!r}; {did_you_mean(slug, known)}")
-    tables = [validate(NetworkTable, read_toml(known[slug]), str(known[slug])) for slug in slugs]
-    return [
-        table.model_copy(
-            update={"rows": tuple(row.model_copy(update={"network": with_source(row.network)}) for row in table.rows)}
-        )
-        for table in tables
-    ]
+    tables = []
+    for path in [look_up(network_tables(directory), slug, "no table") for slug in slugs]:
+        table = validate(NetworkTable, read_toml(path), str(path))
+        rows = [row.model_copy(update={"network": with_source(row.network)}) for row in table.rows]
+        tables.append(table.model_copy(update={"rows": tuple(rows)}))
+    return tables
 
 
 def network_tables(directory: Path) -> dict[str, Path]:

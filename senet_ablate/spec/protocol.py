@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from senet_ablate.errors import UserError
 from senet_ablate.spec.network import Network, Variant
-from senet_ablate.spec.schema import Spec
+from senet_ablate.spec.schema import FileName, Spec
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -51,13 +51,6 @@ class DataConfig(Spec):
     `part` (`train` or `test`) and `class`. Its path is relative to the working directory, else to the folder. Without
     it the folder has `train/` and `test/` or `val/`."""
 
-    @field_validator("splits")
-    @classmethod
-    def _list_has_a_folder(cls, value: str, info: ValidationInfo) -> str:
-        if value and info.data.get("dataset") != "folder":
-            raise ValueError('lists files of a folder: set dataset = "folder", or leave it out')
-        return value
-
     @field_validator("resize")
     @classmethod
     def _crop_fits(cls, value: int, info: ValidationInfo) -> int:
@@ -65,6 +58,12 @@ class DataConfig(Spec):
         if 0 < value < resolution:
             raise ValueError(f"smaller than resolution = {resolution}, the crop; use at least that or leave it out")
         return 0 if value == resolution else value  # one spelling
+
+    @model_validator(mode="after")
+    def _list_has_a_folder(self) -> Self:
+        if self.dataset != "folder":
+            self.refuse_unused(["splits"], f"with dataset = {self.dataset!r}")
+        return self
 
     @property
     def short_side(self) -> int:
@@ -92,16 +91,12 @@ class Augmentation(Spec):
     default, all shares are equally likely; 0.2 leaves most images nearly as they are."""
 
     @model_validator(mode="after")
-    def _each_name_once(self) -> Self:
+    def _keys_fit_each_other(self) -> Self:
         for key in ("policies", "mix"):
             if len(set(getattr(self, key))) < len(getattr(self, key)):
                 raise ValueError(f"{key} = {list(getattr(self, key))}: name each once")
-        if self.mix_alpha != 1 and not self.mix:
-            raise ValueError('mix_alpha has no meaning without mix: set mix = ["mixup"], or leave it out')
-        return self
-
-    @model_validator(mode="after")
-    def _one_crop(self) -> Self:
+        if not self.mix:
+            self.refuse_unused(["mix_alpha"], "without mix")
         if self.resized_crop and self.crop_padding:
             raise ValueError("resized_crop and crop_padding are two ways to crop; choose one")
         return self
@@ -125,10 +120,12 @@ class Schedule(Spec):
 
     @model_validator(mode="after")
     def _keys_belong_to_the_kind(self) -> Self:
-        used = {"cosine": (), "step": ("milestones", "factor"), "plateau": ("factor", "patience", "drops")}[self.kind]
-        for key in ("milestones", "factor", "patience", "drops"):
-            if key not in used and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key} has no meaning with kind = {self.kind!r}; leave it out")
+        others = {
+            "cosine": ["milestones", "factor", "patience", "drops"],
+            "step": ["patience", "drops"],
+            "plateau": ["milestones"],
+        }
+        self.refuse_unused(others[self.kind], f"with kind = {self.kind!r}")
         if self.kind == "step" and not self.milestones:
             raise ValueError("milestones are missing: kind = 'step' needs the epochs at which the rate falls")
         if list(self.milestones) != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
@@ -164,19 +161,13 @@ class Recipe(Spec):
     """Random changes of a training image."""
 
     @model_validator(mode="after")
-    def _momentum_has_a_meaning(self) -> Self:
-        if self.optimizer == "adamw" and (self.momentum != 0.9 or self.nesterov):
-            raise ValueError("momentum and nesterov have no meaning with optimizer = 'adamw'; leave them out")
-        return self
-
-    @model_validator(mode="after")
-    def _schedule_fits(self) -> Self:
+    def _keys_fit_each_other(self) -> Self:
+        if self.optimizer == "adamw":
+            self.refuse_unused(["momentum", "nesterov"], "with optimizer = 'adamw'")
         schedule = self.schedule
-        for key, last in (
-            ("warmup_epochs", schedule.warmup_epochs),
-            ("milestones", max(schedule.milestones, default=0)),
-        ):
-            if last >= self.epochs:
+        last = {"warmup_epochs": schedule.warmup_epochs, "milestones": max(schedule.milestones, default=0)}
+        for key, epoch in last.items():
+            if epoch >= self.epochs:
                 value = getattr(schedule, key)
                 raise ValueError(f"schedule.{key} = {value} does not end before epochs = {self.epochs}")
         return self
@@ -207,7 +198,7 @@ class RunSpec(Spec):
 class Protocol(Spec):
     """What all variants of a table share: network, data, recipe and precision."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    name: FileName
     """The file's own name without `.toml`."""
     description: str
     """A sentence, shown by `senet-ablate list`."""

@@ -10,12 +10,15 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.files import decode, read_file
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
 class Spec(BaseModel):
@@ -24,6 +27,16 @@ class Spec(BaseModel):
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants"
     )
+
+    def refuse_unused(self, keys: Iterable[str], beside: str) -> None:
+        """Refuse keys that have no meaning beside the value of another; for validators.
+
+        Raises:
+            ValueError: one has not its default.
+        """
+        for key in keys:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} has no meaning {beside}; leave it out")
 
 
 class Digested(Spec):
@@ -124,6 +137,16 @@ def validate(model: type[SpecT], raw: Mapping[str, Any], place: str) -> SpecT:
     except ValidationError as error:
         details = [detail for detail in error.errors() if not _follows(detail, error.errors())]
         raise UserError("\n".join(_explain(model, raw, place, detail) for detail in details)) from None
+
+
+def refuse_twice(names: Sequence[str], what: str) -> None:
+    """Refuse a list that names something twice; for validators.
+
+    Raises:
+        ValueError: it does.
+    """
+    if len(set(names)) < len(names):
+        raise ValueError(f"two {what} have the same id among {', '.join(names)}")
 
 
 def _follows(detail: Any, details: Iterable[Any]) -> bool:

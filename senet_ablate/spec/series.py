@@ -8,15 +8,15 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.errors import UserError, did_you_mean, look_up
 from senet_ablate.spec.printed import load_network_tables
-from senet_ablate.spec.schema import Spec, read_toml, validate
+from senet_ablate.spec.schema import FileName, Slug, Spec, read_toml, refuse_twice, validate
 
 
 class SeriesStudy(Spec):
     """One study of a series."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    name: FileName
     """Its folder in results/."""
     label: str
     """Its name in print."""
@@ -33,7 +33,7 @@ class SeriesClaim(Spec):
     larger than in those `below`, where an empty list stands for 0, or is smaller by less than `margin`.
     """
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    id: Slug
     statement: str
     row: str
     at_least: Annotated[int, Field(ge=1)] | None = None
@@ -45,8 +45,8 @@ class SeriesClaim(Spec):
     def _one_kind(self) -> Self:
         if (self.at_least is None) == (not self.above and not self.below):
             raise ValueError("say either at_least = 3, or above = […] and below = […]")
-        if self.at_least is not None and self.margin:
-            raise ValueError("margin belongs to above and below")
+        if self.at_least is not None:
+            self.refuse_unused(["margin"], "with at_least")
         if twice := sorted(set(self.above) & set(self.below)):
             raise ValueError(f"{', '.join(twice)}: both above and below")
         return self
@@ -55,7 +55,7 @@ class SeriesClaim(Spec):
 class Series(Spec):
     """Studies, rows and findings, declared before the studies are run."""
 
-    slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    slug: Slug
     """Its name in commands, and of its file."""
     title: str
     question: str
@@ -69,9 +69,8 @@ class Series(Spec):
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         studies = [study.name for study in self.studies]
-        for what, names in (("study", studies), ("claim", [claim.id for claim in self.claims])):
-            if len(set(names)) < len(names):
-                raise ValueError(f"a {what} is named twice among {', '.join(names)}")
+        refuse_twice(studies, "studies")
+        refuse_twice([claim.id for claim in self.claims], "claims")
         for claim in self.claims:
             for name in (*claim.above, *claim.below):
                 if name not in studies:
@@ -92,11 +91,10 @@ def load_series(directory: Path, name: str) -> Series:
         UserError: there is no such series, or its file has a mistake.
     """
     known = {path.stem: path for path in sorted((directory / "series").glob("*.toml"))}
-    if name not in known:
-        raise UserError(f"no series {name!r}; {did_you_mean(name, known)}")
-    series = validate(Series, read_toml(known[name]), str(known[name]))
+    path = look_up(known, name, "no series")
+    series = validate(Series, read_toml(path), str(path))
     if series.slug != name:
-        raise UserError(f"{known[name]}: slug = {series.slug!r} should be the file's own name, {name!r}")
+        raise UserError(f"{path}: slug = {series.slug!r} should be the file's own name, {name!r}")
     return series
 
 
@@ -112,7 +110,6 @@ def printed_gains(directory: Path, studies: Iterable[SeriesStudy]) -> dict[str, 
             continue
         slug, _, row_id = study.printed.partition(":")
         rows = {row.id: row for row in load_network_tables(directory, [slug])[0].rows}
-        if row_id not in rows:
-            raise UserError(f"study {study.name!r}: printed = {study.printed!r}: {did_you_mean(row_id, rows)}")
-        gains[study.name] = rows[row_id].plain.top1_err - rows[row_id].se.top1_err
+        row = look_up(rows, row_id, f"study {study.name!r}, printed: no network")
+        gains[study.name] = row.plain.top1_err - row.se.top1_err
     return gains

@@ -39,14 +39,6 @@ def _search_path() -> list[str]:
     return [here, *(place for place in sys.path if place not in ("", here))]
 
 
-def _split(name: str) -> tuple[str, str]:
-    module, _, attribute = name.partition(":")
-    parts = (*module.split("."), *attribute.split("."))
-    if not module or not attribute or not all(part.isidentifier() for part in parts):
-        raise UserError(f"{name!r}: your own code is named package.module:name, for example my_blocks:MyBlock")
-    return module, attribute
-
-
 def _root(name: str, top: str) -> Path:
     """The folder that holds the top-level package or module."""
     found = PathFinder.find_spec(top, _search_path()) or importlib.util.find_spec(top)
@@ -76,54 +68,50 @@ class _OwnModules(ModuleFinder):
         return super().find_module(name, path, parent)
 
 
-def _installed(name: str) -> str | None:
-    """The distribution that a name comes from and its version; None for files that no package manager put there."""
-    top = _split(name)[0].partition(".")[0]
-    if not INSTALLED & set(_root(name, top).parts):
-        return None
-    known = packages_distributions().get(top)
-    return f"{known[0]}=={version(known[0])}" if known else None
+class UserCode:
+    """The code that `package.module:name` names, found from its text alone, which is not run.
 
-
-def source_files(name: str) -> dict[str, Path]:
-    """The files that `name` needs, by module, from their text alone; none of an installed package.
+    Attributes:
+        module: to import.
+        attribute: in the module.
+        installed: the distribution and its version; empty for files that no package manager put there.
+        files: those that the module needs, by module; none of an installed package.
 
     Raises:
         UserError: there is no such module, or its text is no Python.
     """
-    module, _ = _split(name)
-    top = module.partition(".")[0]
-    root = _root(name, top)
-    if _installed(name) is not None:
-        return {}
-    finder = _OwnModules(root, top if INSTALLED & set(root.parts) else None)
-    try:
-        finder.import_hook(module)
-    except ImportError as error:
-        raise UserError(f"{name!r}: there is no module {module!r} in {root}: {error}") from None
-    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{name!r}: {module} is no Python: {error}") from None
-    except AttributeError:  # ModuleFinder knows no namespace packages
-        raise UserError(f"{name!r}: a folder of {module} has no __init__.py; add an empty one") from None
-    found = {each: Path(value.__file__) for each, value in finder.modules.items() if value.__file__}  # type: ignore[attr-defined]
-    return {each: path for each, path in found.items() if path.suffix == ".py"}
 
+    def __init__(self, name: str) -> None:
+        self.module, _, self.attribute = name.partition(":")
+        if not all(part.isidentifier() for part in (*self.module.split("."), *self.attribute.split("."))):
+            raise UserError(f"{name!r}: your own code is named package.module:name, for example my_blocks:MyBlock")
+        top = self.module.partition(".")[0]
+        root = _root(name, top)
+        among_installed = bool(INSTALLED & set(root.parts))
+        known = packages_distributions().get(top) if among_installed else None
+        self.installed = f"{known[0]}=={version(known[0])}" if known else ""
+        self.files = {} if known else self._find(name, _OwnModules(root, top if among_installed else None))
 
-def source_digest(name: str) -> str:
-    """Digest of the code behind `name`.
+    def _find(self, name: str, finder: ModuleFinder) -> dict[str, Path]:
+        try:
+            finder.import_hook(self.module)
+        except ImportError as error:
+            raise UserError(f"{name!r}: there is no module {self.module!r} in {finder.path[0]}: {error}") from None
+        except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+            raise UserError(f"{name!r}: {self.module} is no Python: {error}") from None
+        except AttributeError:  # ModuleFinder knows no namespace packages
+            raise UserError(f"{name!r}: a folder of {self.module} has no __init__.py; add an empty one") from None
+        found = {each: Path(value.__file__) for each, value in finder.modules.items() if value.__file__}  # type: ignore[attr-defined]
+        return {each: path for each, path in found.items() if path.suffix == ".py"}
 
-    Raises:
-        UserError: as `source_files`.
-    """
-    return _digest(source_files(name), _installed(name) or "")
-
-
-def _digest(files: Mapping[str, Path], installed: str) -> str:
-    digest = hashlib.blake2b(installed.encode(), digest_size=6)
-    for module, path in sorted(files.items()):
-        text = path.read_bytes()
-        digest.update(f"{module}\0{len(text)}\0".encode() + text)
-    return digest.hexdigest()
+    @property
+    def digest(self) -> str:
+        """Of the texts of the files, or of the installed version."""
+        digest = hashlib.blake2b(self.installed.encode(), digest_size=6)
+        for module, path in sorted(self.files.items()):
+            text = path.read_bytes()
+            digest.update(f"{module}\0{len(text)}\0".encode() + text)
+        return digest.hexdigest()
 
 
 def check_source(name: str, planned: str) -> None:
@@ -132,13 +120,12 @@ def check_source(name: str, planned: str) -> None:
     Raises:
         UserError: the files changed since.
     """
-    files, installed = source_files(name), _installed(name)
-    now = _digest(files, installed or "")
-    if now != planned.partition("-")[0]:
-        where = installed or f"one of {', '.join(map(str, files.values()))}"
+    code = UserCode(name)
+    if code.digest != planned.partition("-")[0]:
+        where = code.installed or f"one of {', '.join(map(str, code.files.values()))}"
         raise UserError(
-            f"{name!r}: its code changed since the run was planned ({planned or 'unknown'}, now {now}), in {where}; "
-            "start the command again for runs of their own (of a network: with another --study)"
+            f"{name!r}: its code changed since the run was planned ({planned or 'unknown'}, now {code.digest}), in "
+            f"{where}; start the command again for runs of their own (of a network: with another --study)"
         )
 
 
@@ -175,9 +162,8 @@ def import_object(name: str) -> Any:
     Raises:
         UserError: it cannot be imported, or is not there.
     """
-    module, attribute = _split(name)
-    files = source_files(name)
-    digest = _digest(files, "")
+    code = UserCode(name)
+    module, files, digest = code.module, code.files, code.digest
     if files and getattr(sys.modules.get(module), "__source_digest__", digest) != digest:
         for each in files:
             sys.modules.pop(each, None)
@@ -191,9 +177,9 @@ def import_object(name: str) -> Any:
         sys.meta_path.remove(finder)
     if files:
         found.__source_digest__ = digest
-    for part in attribute.split("."):
+    for part in code.attribute.split("."):
         if not hasattr(found, part):
-            raise UserError(f"{name!r}: {module} has no {attribute!r}")
+            raise UserError(f"{name!r}: {module} has no {code.attribute!r}")
         found = getattr(found, part)
     return found
 
@@ -205,10 +191,10 @@ def with_source(spec: SpecT) -> SpecT:
     """A network or variant with the digest of the user's code that it names, so that other code is another one.
 
     Raises:
-        UserError: as `source_files`.
+        UserError: as `UserCode`.
     """
     name = spec.block if isinstance(spec, Variant) else spec.backbone
-    digests = [source_digest(name)] if name is not None and is_users(name) else []
+    digests = [UserCode(name).digest] if name is not None and is_users(name) else []
     if isinstance(spec, Network) and isinstance(spec.pretrained, str):
         digests.append(weights_digest(spec))
     return spec.model_copy(update={"source": "-".join(digests)}) if any(digests) and not spec.source else spec

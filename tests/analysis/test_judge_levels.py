@@ -43,7 +43,8 @@ def test_a_finding_is_reproduced_from_its_share_of_alpha_on(count, findings, rul
     ablation = table(A_WORSE, *others, secondary=[better("a", "plain"), same("ref", "b")])
     bar = stats.t.isf(level, DF) * se_by_hand(1, -1)
     for by, expected in ((1.001 * bar, "reproduced"), (0.999 * bar, "not resolved")):
-        judge = TableJudge(ablation, study(ablation, moved("a", by, FAINT), **rules), findings)
+        together = [table(*[A_WORSE] * findings)] if findings else []
+        judge = TableJudge(ablation, study(ablation, moved("a", by, FAINT), **rules), together)
         finding = judge.judge()[0]
         assert finding.level == pytest.approx(level)
         assert finding.verdict == expected

@@ -26,7 +26,7 @@ def test_every_arm_is_fitted_as_loops_over_runs_and_images_say(layout, seed):
     assert noise.pooled.tolist() == hand.leaning
     assert noise.phi == pytest.approx(hand.phi)
     assert noise.pooled_df == sum(len(arm) - 1 for arm in runs)
-    assert noise.counts.tolist() == [len(arm) for arm in runs]
+    assert noise.sample.counts.tolist() == [len(arm) for arm in runs]
 
 
 def test_b_of_two_runs_is_half_the_share_of_images_on_which_they_differ_by_the_number_of_images():
@@ -111,7 +111,7 @@ def test_the_only_arm_with_two_runs_goes_by_its_own_scatter_but_not_under_the_fl
 
 def test_without_any_arm_of_two_runs_there_is_no_noise_model():
     assert fit_noise(Sample.of([{0: np.arange(4.0)}, {0: np.ones(4)}]), Rules()) is None
-    assert fit_noise(Sample.empty(3), Rules()) is None
+    assert fit_noise(Sample.of([{}, {}, {}]), Rules()) is None
 
 
 def test_runs_without_any_scatter_fall_to_the_floor():

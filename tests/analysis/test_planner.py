@@ -12,7 +12,6 @@ from planned import Call, nothing_written, powers, said, the_plan, told
 from studies import ABLATIONS
 
 from senet_ablate.analysis.planner import PlanPreview, PlanRequest, preview
-from senet_ablate.errors import UserError
 from senet_ablate.results.plan import Selection
 from senet_ablate.results.store import Study
 from senet_ablate.spec.claims import Rules
@@ -154,15 +153,6 @@ def laid_out(tmp_path: Path, wish: PlanRequest, results: Path | None = None) -> 
     return preview(chosen, wish, (1, 10), lambda share: None)
 
 
-def test_progress_is_told_while_seeds_are_chosen(tmp_path: Path) -> None:
-    tables = load_ablations(ABLATIONS, ["squeeze"])
-    chosen = Selection(tables, tables, PROTOCOL, Study(tmp_path / "results" / "tiny"))
-    shares: list[float] = []
-    preview(chosen, PlanRequest(runs=12), (1, 10), shares.append)
-    assert shares == sorted(shares)
-    assert shares[-1] == 1.0
-
-
 def test_a_plan_has_runs_cost_and_prospects_of_the_same_seeds(tmp_path: Path) -> None:
     found = laid_out(tmp_path, PlanRequest(runs=14, error=20.0, gain=2.0))
     assert found.plan.runs == 14
@@ -176,12 +166,6 @@ def test_a_plan_has_runs_cost_and_prospects_of_the_same_seeds(tmp_path: Path) ->
 def test_a_hopeless_finding_takes_more_than_any_number_of_seeds(tmp_path: Path) -> None:
     found = laid_out(tmp_path, PlanRequest(seeds=3, gain=0.01))
     assert {found.takes(prospect) for prospect in found.claims} == {"> 1,000 seeds"}
-
-
-def test_a_failed_wish_raises_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="two budgets"):
-        laid_out(tmp_path, PlanRequest(runs=14, budget=60.0, write=True))
-    assert not (tmp_path / "results").exists()
 
 
 def test_plans_of_equal_wishes_are_equal(tmp_path: Path) -> None:

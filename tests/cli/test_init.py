@@ -147,6 +147,14 @@ def test_what_cannot_be_done_is_refused(arguments: list[str], words: list[str], 
     assert not Path("mine.toml").exists()
 
 
+def test_a_class_with_one_training_image_is_refused_as_by_run(init: Init, tmp_path: Path) -> None:
+    image_folder(tmp_path / "images", per_class=(1, 2))
+    result = init("--data", "images")
+    assert result.exit_code == 2
+    assert "has a single training image; train and validation need one each" in result.output
+    assert not list(tmp_path.glob("*.toml"))
+
+
 def test_weights_from_a_file_begin_a_pretrained_network(init: Init, tmp_path: Path) -> None:
     root = image_folder(tmp_path / "images", side=64)
     state = torchvision.models.resnet18().state_dict()

@@ -18,7 +18,7 @@ from senet_ablate.report.figures.forest import COLUMNS, forest_frame, plot_fores
 from senet_ablate.report.figures.pareto import front, pareto_frame, plot_pareto
 from senet_ablate.report.figures.style import COLUMN, PAGE, WILD, axis_range, save, spread_out
 from senet_ablate.report.figures.table import plot_table
-from senet_ablate.report.findings import WORDS
+from senet_ablate.report.words import WORDS
 from senet_ablate.results.records import Latency, Timing
 from senet_ablate.results.store import Study, write_latency
 from senet_ablate.spec.claims import Claim

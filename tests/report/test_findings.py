@@ -15,7 +15,8 @@ from helpers import ABLATION, PLAIN, R4, R16, make_record, markdown_cells, write
 from studies import ABLATIONS, ALIKE, CLAIMED, CLEAR, better, claim, claimed, fill, paper_study, paper_tables, put_plan
 
 from senet_ablate.analysis.study import Assessment, assess
-from senet_ablate.report.findings import findings_frame, to_csv, to_markdown
+from senet_ablate.report.escape import csv_text
+from senet_ablate.report.findings import findings_frame, to_markdown
 from senet_ablate.report.write import write_report
 from senet_ablate.results.store import Study
 from senet_ablate.spec.claims import Fewer, Rules
@@ -45,8 +46,8 @@ def declared_claims() -> list[dict[str, Any]]:
     return found
 
 
-def parsed(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
+def parsed(assessment: Assessment) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(csv_text(findings_frame(assessment)))))
 
 
 def glance(page: str) -> dict[str, dict[str, str]]:
@@ -88,7 +89,7 @@ def test_each_finding_has_one_sentence_under_its_table_the_secondary_ones_too(pa
 
 
 def test_the_csv_has_one_line_per_pair_of_arms(papers: Assessment) -> None:
-    lines = parsed(to_csv(papers))
+    lines = parsed(papers)
     for entry in declared_claims():
         own = [line for line in lines if line["finding"] == entry["id"]]
         assert len(own) == entry["count"]
@@ -107,7 +108,7 @@ def test_published_noise_is_told_of_exactly_the_findings_that_rest_on_it(papers:
 
 
 def test_the_papers_values_are_its_differences_in_run_standard_deviations(papers: Assessment) -> None:
-    lines = {line["atom"]: line for line in parsed(to_csv(papers)) if line["finding"] in ("10a", "12b", "15a")}
+    lines = {line["atom"]: line for line in parsed(papers) if line["finding"] in ("10a", "12b", "15a")}
     assert float(lines["r2 better than original"]["paper_value"]) == pytest.approx(1.01)
     assert float(lines["plain better than relu"]["paper_z"]) == pytest.approx(0.17 / 0.17)
     # Plain less the inner block, less half of the gain.
@@ -115,17 +116,17 @@ def test_the_papers_values_are_its_differences_in_run_standard_deviations(papers
 
 
 def test_a_difference_is_told_as_a_share_of_the_gain_beside_the_papers(papers: Assessment) -> None:
-    line = next(line for line in parsed(to_csv(papers)) if line["finding"] == "11a")
+    line = next(line for line in parsed(papers) if line["finding"] == "11a")
     # All effects are ten times the paper's, so the shares are the paper's.
     assert float(line["share_of_gain"]) == pytest.approx(float(line["paper_share"]), rel=1e-5)
     assert float(line["paper_share"]) == pytest.approx(0.29 / 1.02, rel=1e-5)
     assert float(line["share_low"]) < 0.29 / 1.02 < float(line["share_high"])
-    same = next(line for line in parsed(to_csv(papers)) if line["kind"] == "equivalent")
+    same = next(line for line in parsed(papers) if line["kind"] == "equivalent")
     assert same["share_of_gain"] == ""
 
 
 def test_an_exact_count_has_a_verdict_and_no_statistics(papers: Assessment) -> None:
-    counted = [line for line in parsed(to_csv(papers)) if line["kind"] == "fewer"]
+    counted = [line for line in parsed(papers) if line["kind"] == "fewer"]
     assert [line["finding"] for line in counted] == ["15a", "16a"]
     for line in counted:
         assert line["verdict"] == "reproduced"
@@ -136,7 +137,7 @@ def test_an_exact_count_has_a_verdict_and_no_statistics(papers: Assessment) -> N
 
 
 def test_the_csvs_numbers_agree_with_each_other(papers: Assessment) -> None:
-    measured = [line for line in parsed(to_csv(papers)) if line["p_one_sided"]]
+    measured = [line for line in parsed(papers) if line["p_one_sided"]]
     assert measured
     for line in measured:
         numbers = {name: float(line[name]) for name in ("estimate", "ci_low", "ci_high", "p_one_sided", "confidence")}
@@ -184,14 +185,14 @@ def test_verdicts_by_other_metrics_stand_beside_those_by_the_primary(study: Stud
     assert cells["verdict"] == "open"
     assert cells["by top-5 error"] == "holds here"
     assert cells["by cross-entropy"] == "open"
-    line = parsed(to_csv(assessment))[0]
+    line = parsed(assessment)[0]
     assert (line["finding_verdict"], line["verdict_top5_err"]) == ("not resolved", "reproduced")
     assert "- By top-5 error the SE gain is +40, " in to_markdown(assessment)
 
 
 def test_cells_of_what_is_missing_are_empty(study: Study) -> None:
     fill(study, {R16: CLEAR[R16], PLAIN: (50.0,)})
-    lines = {line["finding"]: line for line in parsed(to_csv(assess([MIXED], study)))}
+    lines = {line["finding"]: line for line in parsed(assess([MIXED], study))}
     assert len(lines) == 4
     numbers = ("estimate", "ci_low", "ci_high", "se", "df", "p_one_sided", "p_adjusted", "confidence", "rho_star")
     assert {name: lines["open"][name] for name in numbers} == dict.fromkeys(numbers, "")
@@ -206,13 +207,13 @@ def test_a_study_without_runs_has_a_page_and_a_csv_without_numbers(study: Study)
     page = to_markdown(assessment)
     assert "0 hold here, 0 fail here and 3 are open" in page
     assert "No two networks have runs to compare." in page
-    assert {line["estimate"] for line in parsed(to_csv(assessment))} == {""}
+    assert {line["estimate"] for line in parsed(assessment)} == {""}
 
 
 def test_csv_has_the_specified_columns_with_six_digits(study: Study) -> None:
     fill(study, CLEAR)
     assessment = assess([CLAIMED], study)
-    frame, lines = findings_frame(assessment), parsed(to_csv(assessment))
+    frame, lines = findings_frame(assessment), parsed(assessment)
     # Section 4, "Output per claim".
     assert {
         "finding", "kind", "statement", "paper_value", "paper_z", "estimate", "ci_low", "ci_high", "se", "df",
@@ -256,7 +257,7 @@ def test_a_study_as_planned_says_so_and_other_machines_are_told(study: Study) ->
 def test_the_same_records_give_the_same_bytes(study: Study) -> None:
     fill(study, ALIKE)
     one, two = (assess([CLAIMED], Study(study.root)) for _ in range(2))
-    assert to_csv(one) == to_csv(two)
+    assert csv_text(findings_frame(one)) == csv_text(findings_frame(two))
     assert to_markdown(one) == to_markdown(two)
 
 
@@ -273,7 +274,7 @@ def test_a_report_on_some_tables_still_has_the_findings_of_the_whole_study(study
     write_report(assessment, tmp_path / "reports", ["squeeze"])
     place = tmp_path / "reports" / "first" / "tables"
     assert (place / "findings.md").read_text(encoding="utf-8") == to_markdown(assessment)
-    assert (place / "findings.csv").read_text(encoding="utf-8") == to_csv(assessment)
+    assert (place / "findings.csv").read_text(encoding="utf-8") == csv_text(findings_frame(assessment))
     assert (place / "table11_squeeze.md").exists()
     assert not (place / "table10_ratio.md").exists()
 

@@ -20,11 +20,12 @@ from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
 from senet_ablate.files import write_atomic
 from senet_ablate.models.build import build_network
+from senet_ablate.report.escape import csv_text
 from senet_ablate.report.figures.pareto import pareto_frame
 from senet_ablate.report.figures.table import table_frame
-from senet_ablate.report.findings import WORDS
 from senet_ablate.report.leaderboard import leaderboard
-from senet_ablate.report.tables import build_table, check_columns, printed, to_csv, to_latex, to_markdown
+from senet_ablate.report.tables import build_table, check_columns, printed, to_latex, to_markdown
+from senet_ablate.report.words import WORDS
 from senet_ablate.results.records import Failure, Progress
 from senet_ablate.results.store import Study
 from senet_ablate.spec.claims import Claim, Superior
@@ -274,7 +275,7 @@ def test_csv_read_back_is_the_frame_to_ten_digits(full: Study) -> None:
     write_record(full, make_record(PLAIN, 3, None))
     frame = table(full).frame
     numbers = [name for name in frame.columns if name not in ("row", "label", "note")]
-    text = io.StringIO(to_csv(table(full)))
+    text = io.StringIO(csv_text(table(full).frame))
     back = pd.read_csv(text, keep_default_na=False, na_values={name: [""] for name in numbers})
     pd.testing.assert_frame_equal(back[numbers].astype(float), frame[numbers].astype(float), rtol=1e-9)
     for name in ("row", "label", "note"):

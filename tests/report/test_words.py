@@ -9,7 +9,8 @@ from helpers import ABLATION
 from studies import better, claim, same
 
 from senet_ablate.analysis.verdicts import AtomVerdict, Explanation, FindingVerdict, Reason, Verdict
-from senet_ablate.report.findings import MARK, WORDS, deciding, in_words, why
+from senet_ablate.report.findings import deciding, in_words, why
+from senet_ablate.report.words import MARK, WORDS
 from senet_ablate.spec.claims import Atom, Fewer, Retains
 
 GAIN, SAME = better("r16", "plain"), same("r4", "r16")
@@ -178,15 +179,6 @@ def test_a_secondary_finding_is_marked_as_outside_the_family() -> None:
         ". Outside the family with guaranteed error rate."
     )
     assert "family" not in in_words(finding("reproduced", atom()))
-
-
-@pytest.mark.parametrize("what", [GAIN, SAME, Retains(kind="retains", arm="r4")])
-@pytest.mark.parametrize("seeds", [None, 5])
-def test_an_open_finding_is_never_called_no_difference(what: Atom, seeds: int | None) -> None:
-    is_open = atom(what, "not resolved", p=0.5, estimate=0.0, low=-2.0, high=2.0, more_seeds=seeds, rho_star=1.9)
-    text = in_words(finding("not resolved", is_open, reason=Explanation(Reason.WITHIN_NOISE)))
-    assert "no difference" not in text
-    assert "**open**" in text
 
 
 def test_each_verdict_has_a_mark_of_its_own_and_why_is_the_rest_of_the_sentence() -> None:

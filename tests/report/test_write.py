@@ -9,7 +9,8 @@ from helpers import ABLATION, FACTS, PROTOCOL, R4, make_record, markdown_cells, 
 
 from senet_ablate.analysis.study import assess
 from senet_ablate.errors import UserError
-from senet_ablate.report.tables import cost_markdown, to_csv, to_latex, to_markdown
+from senet_ablate.report.escape import csv_text
+from senet_ablate.report.tables import cost_markdown, to_latex, to_markdown
 from senet_ablate.report.write import fill, write_report
 from senet_ablate.results.store import Study
 
@@ -38,7 +39,7 @@ def test_report_writes_tables_figures_and_page_the_same_bytes_each_time(full: St
     assert by_suffix[".png"].startswith(b"\x89PNG\r\n")
     assert b"<svg" in by_suffix[".svg"]
     assert by_suffix[".md"].decode() == to_markdown(table(full))
-    assert by_suffix[".csv"].decode() == to_csv(table(full))
+    assert by_suffix[".csv"].decode() == csv_text(table(full).frame)
     assert by_suffix[".tex"].decode() == to_latex(table(full))
 
 

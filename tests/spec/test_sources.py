@@ -13,7 +13,7 @@ import torch
 from senet_ablate.errors import UserError
 from senet_ablate.models.build import build_network
 from senet_ablate.spec.network import Network, Variant
-from senet_ablate.spec.sources import check_source, import_object, source_digest, source_files, with_source
+from senet_ablate.spec.sources import UserCode, check_source, import_object, with_source
 
 BLOCK = """
 from pathlib import Path
@@ -61,7 +61,7 @@ def block_of(package: Path) -> str:
 
 
 def test_the_digest_covers_what_the_module_imports_of_its_own_folder_and_no_more(package: Path) -> None:
-    files = source_files(block_of(package))
+    files = UserCode(block_of(package)).files
     names = ("__init__.py", "blocks.py", "parts/__init__.py", "parts/gate.py")
     assert {path.resolve() for path in files.values()} == {package / name for name in names}
     assert set(files) == {f"{package.name}{part}" for part in ("", ".blocks", ".parts", ".parts.gate")}
@@ -69,9 +69,9 @@ def test_the_digest_covers_what_the_module_imports_of_its_own_folder_and_no_more
 
 def test_nothing_is_executed_to_find_or_to_digest(package: Path) -> None:
     before = set(sys.modules)
-    assert source_digest(block_of(package))
-    assert with_source(Variant(block=block_of(package))).source == source_digest(block_of(package))
-    check_source(block_of(package), source_digest(block_of(package)))
+    assert UserCode(block_of(package)).digest
+    assert with_source(Variant(block=block_of(package))).source == UserCode(block_of(package)).digest
+    check_source(block_of(package), UserCode(block_of(package)).digest)
     assert not Path("executed").exists()
     assert not {name for name in set(sys.modules) - before if name.startswith(package.name)}
     assert import_object(block_of(package)).__name__ == "Half"
@@ -90,10 +90,10 @@ def test_another_text_is_another_digest_another_variant_and_another_run(package:
 
 
 def test_what_the_module_does_not_import_changes_nothing(package: Path) -> None:
-    before = source_digest(block_of(package))
+    before = UserCode(block_of(package)).digest
     (package / "unused.py").write_text("x = 1\n")
     (package / "notes.txt").write_text("x")
-    assert source_digest(block_of(package)) == before
+    assert UserCode(block_of(package)).digest == before
 
 
 def test_a_change_since_the_plan_is_refused_by_name_before_it_is_imported(package: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_planned_block_is_built_with_its_settings(package: Path) -> None:
 def test_installed_packages_are_known_by_name_and_version(name: str) -> None:
     package = name.partition(".")[0]
     known = hashlib.blake2b(f"{package}=={importlib.metadata.version(package)}".encode(), digest_size=6).hexdigest()
-    assert source_files(name) == {}
+    assert UserCode(name).files == {}
     assert with_source(Variant(block=name)) == Variant(block=name, source=known)
 
 
@@ -143,7 +143,7 @@ def test_a_single_file_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "one_file.py").write_text("import helper_of_one\n\nclass Block:\n    pass\n")
     (tmp_path / "helper_of_one.py").write_text("x = 1\n")
-    assert set(source_files("one_file:Block")) == {"one_file", "helper_of_one"}
+    assert set(UserCode("one_file:Block").files) == {"one_file", "helper_of_one"}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_single_file_is_found_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_code_that_is_not_there_or_is_none_is_told(package: Path, name: str, words: str) -> None:
     (package / "broken.py").write_text("def f(:\n")
     with pytest.raises(UserError, match=words):
-        source_digest(name.format(package=package.name))
+        UserCode(name.format(package=package.name))
 
 
 @pytest.mark.parametrize(

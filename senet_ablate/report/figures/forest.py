@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,9 +17,8 @@ from senet_ablate.analysis.summary import seed_values
 from senet_ablate.report.figures.style import (
     BAND,
     PAGE,
-    PAPER,
-    SEEDS,
     axis_range,
+    draw_interval,
     mark_beyond,
     narrow,
     paper_key,
@@ -28,10 +26,9 @@ from senet_ablate.report.figures.style import (
     settled,
     style,
 )
-from senet_ablate.report.findings import METRIC_NAMES, WORDS
-from senet_ablate.report.tables import UNITS_OF
+from senet_ablate.report.words import WORDS, seeds_text, span
 from senet_ablate.spec.ablation import Ablation
-from senet_ablate.spec.claims import PLAIN, Atom, Equivalent, Fewer, Metric, Retains, Superior
+from senet_ablate.spec.claims import PLAIN, Atom, Equivalent, Fewer, Retains, Superior
 
 COLUMNS = (
     "group", "name", "comparison", "estimate", "low", "high", "seeds", "margin", "paper", "verdict", "n",
@@ -40,8 +37,7 @@ NUMBERS = ("estimate", "low", "high", "margin", "paper")
 """Of a frame to draw: `seeds` are the values of single seed pairs, separated by spaces; `margin` is half the band."""
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """How a verdict is drawn: the marker of the estimate, and whether it is filled."""
 
     marker: str
@@ -79,11 +75,11 @@ def forest_frame(assessment: Assessment, ablations: list[Ablation]) -> pd.DataFr
                         "estimate": atom.estimate,
                         "low": atom.low,
                         "high": atom.high,
-                        "seeds": " ".join(f"{value:.6g}" for value in pairs.values()),
+                        "seeds": seeds_text(pairs.values()),
                         "margin": margin if banded else None,
                         "paper": atom.paper_value,
                         "verdict": atom.verdict,
-                        "n": f"{min(atom.n)}–{max(atom.n)}" if len(set(atom.n)) > 1 else str(atom.n[0]),
+                        "n": span(atom.n, "–"),
                     }
                 )
     return forest_of(lines)
@@ -92,12 +88,6 @@ def forest_frame(assessment: Assessment, ablations: list[Ablation]) -> pd.DataFr
 def forest_of(lines: Sequence[Mapping[str, object]]) -> pd.DataFrame:
     """Lines in `COLUMNS` as a frame to draw."""
     return settled(pd.DataFrame(lines, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float)))
-
-
-def difference_of(metric: Metric) -> str:
-    """What the axis of a difference says."""
-    unit = UNITS_OF[metric]
-    return f"difference of {METRIC_NAMES[metric]}, {'points' if unit == '%' else unit}"
 
 
 def equivalence_margin(judge: TableJudge) -> float | None:
@@ -128,11 +118,11 @@ def plot_forest(frame: pd.DataFrame, xlabel: str, width: float = PAGE) -> Figure
     The scale is that of the usual intervals; what lies off it is marked at the edge with its value.
     """
     again = frame.duplicated(["group", "name"]) & (frame["comparison"] != "")
-    groups = frame.assign(name=frame["name"].where(~again, "")).groupby("group", sort=False)
+    named = frame.assign(name=frame["name"].where(~again, ""))
     places: list[tuple[float, dict[Any, Any]]] = []
     headings: list[tuple[float, str]] = []
     y = 0.0
-    for heading, comparisons in groups:
+    for heading, comparisons in named.groupby("group", sort=False):
         if heading:
             headings.append((y, str(heading)))
             y += 1
@@ -179,14 +169,7 @@ def plot_forest(frame: pd.DataFrame, xlabel: str, width: float = PAGE) -> Figure
 def _draw(axes: Axes, place: float, line: Mapping[Any, Any]) -> None:
     if not pd.isna(line["margin"]):
         axes.fill_betweenx([place - 0.5, place + 0.5], -line["margin"], line["margin"], **BAND, zorder=0)
-    low, high = axes.get_xlim()
-    if not pd.isna(line["low"]):
-        ends = [max(low, line["low"]), min(high, line["high"])]
-        axes.plot(ends, [place, place], color="black", linewidth=1, zorder=2)
-    pairs = [value for value in map(float, str(line["seeds"]).split()) if low <= value <= high]
-    axes.scatter(pairs, [place + 0.27] * len(pairs), **SEEDS, zorder=1)  # else the interval hides them
-    if not pd.isna(line["paper"]):
-        axes.scatter([line["paper"]], [place], **PAPER, zorder=3)
+    draw_interval(axes, place, line, 0.27)  # the seeds beside the interval, which would hide them
     mark = MARKS[line["verdict"]]
     face = "black" if mark.filled else "white"
     if not mark_beyond(axes, line["estimate"], place, "{:+.1f}"):

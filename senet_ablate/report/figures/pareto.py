@@ -10,10 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from senet_ablate.report.figures.style import COLOURS, PAGE, axis_range, narrow, settled, style
-from senet_ablate.report.figures.table import UNITS
-from senet_ablate.report.findings import METRIC_NAMES
-from senet_ablate.report.tables import UNITS_OF, Table, most
+from senet_ablate.report.figures.style import COLOURS, PAGE, axis_range, narrow, scaled, settled, style
+from senet_ablate.report.tables import Table
+from senet_ablate.report.words import METRICS
 from senet_ablate.spec.claims import Metric
 
 COSTS = {"one_image_ms": "latency of one image, ms", "params": "parameters", "macs": "multiply-adds of one image"}
@@ -36,7 +35,7 @@ def pareto_frame(tables: Sequence[Table]) -> pd.DataFrame:
                     "n": frame["n"],
                     "error": mean,
                     "low": (mean - half).clip(lower=0.0),
-                    "high": (mean + half).clip(upper=most(table.metric)),
+                    "high": (mean + half).clip(upper=METRICS[table.metric].most),
                     **{name: frame[name] for name in ("one_image_ms", "one_image_ms_low", "one_image_ms_high")},
                     **{name: frame[name] for name in ("params", "macs")},
                 }
@@ -82,23 +81,21 @@ def plot_pareto(frame: pd.DataFrame, metric: Metric = "top1_err", width: float =
 
 
 def _scaled(frame: pd.DataFrame, cost: str) -> tuple[float, str]:
-    if cost == "one_image_ms":
-        return 1.0, ""
-    return next(pair for pair in UNITS if frame[cost].max() >= pair[0] or pair[0] == 1)
+    return (1.0, COSTS[cost]) if cost == "one_image_ms" else scaled(COSTS[cost], frame[cost].max())
 
 
 def _draw(axes: Axes, frame: pd.DataFrame, cost: str, metric: Metric) -> None:
-    scale, unit = _scaled(frame, cost)
+    scale, label = _scaled(frame, cost)
     x, y = frame[cost].astype(float) / scale, frame["error"]
     axes.set_gid(cost)
-    axes.set(xlabel=f"{COSTS[cost]}{', ' * bool(unit)}{unit}", ylabel=f"{METRIC_NAMES[metric]}, {UNITS_OF[metric]}")
+    axes.set(xlabel=label, ylabel=METRICS[metric].axis)
     axes.grid(visible=True)
     if frame.empty:
         axes.text(0.5, 0.5, "no finished run yet", transform=axes.transAxes, ha="center", color="0.4")
         axes.set(xticks=[], yticks=[])
         return
     low, high = frame["low"].fillna(y), frame["high"].fillna(y)
-    axes.set_ylim(axis_range(low.tolist(), high.tolist(), floor=0.0, top=most(metric)))
+    axes.set_ylim(axis_range(low.tolist(), high.tolist(), floor=0.0, top=METRICS[metric].most))
     if cost == "one_image_ms":
         left, right = frame["one_image_ms_low"].astype(float), frame["one_image_ms_high"].astype(float)
         axes.hlines(y, left, right, color="0.7", linewidth=0.7, zorder=1)

@@ -6,7 +6,7 @@ Nothing of a user's `matplotlibrc` enters, so the same records give the same byt
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -121,6 +121,30 @@ def axis_range(
     least, most = float(ends.min()), float(ends.max())
     margin = 0.06 * (most - least) or 0.5
     return max(floor, least - margin), min(top, most + margin)
+
+
+def draw_interval(axes: Axes, y: float, line: Mapping[Any, Any], below: float, cap: str = "projecting") -> None:
+    """Draw the interval of a line at height y, its single seeds so far `below` it, and the paper's value if it has one.
+
+    What leaves the axis is cut off.
+    """
+    low, high = axes.get_xlim()
+    if not pd.isna(line["low"]):
+        ends = [max(low, line["low"]), min(high, line["high"])]
+        axes.plot(ends, [y, y], color="black", linewidth=1, solid_capstyle=cap)
+    seeds = [value for value in map(float, line["seeds"].split()) if low <= value <= high]
+    axes.scatter(seeds, [y + below] * len(seeds), **SEEDS)
+    if not pd.isna(line["paper"]):
+        axes.scatter([line["paper"]], [y], **PAPER, zorder=3)
+
+
+UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+
+
+def scaled(name: str, largest: float) -> tuple[float, str]:
+    """The unit in which costs up to `largest` are drawn, and what their axis says."""
+    scale, unit = next(pair for pair in UNITS if largest >= pair[0] or pair[0] == 1)
+    return scale, f"{name}, {unit}" if unit else name
 
 
 def mark_beyond(axes: Axes, x: float, y: float, form: str = "{:.1f}", lift: float = 0) -> bool:

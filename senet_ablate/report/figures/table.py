@@ -10,21 +10,20 @@ from matplotlib.ticker import MaxNLocator
 
 from senet_ablate.report.figures.style import (
     PAGE,
-    PAPER,
-    SEEDS,
     axis_range,
+    draw_interval,
     mark_beyond,
     narrow,
     paper_key,
+    scaled,
     seed_key,
     settled,
     style,
 )
-from senet_ablate.report.findings import METRIC_NAMES
-from senet_ablate.report.tables import UNITS_OF, Table, most
+from senet_ablate.report.tables import Table
+from senet_ablate.report.words import METRICS, seeds_text
 
 COSTS = {"added_params": "params", "added_macs": "MACs"}
-UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
 
 def table_frame(table: Table) -> pd.DataFrame:
@@ -43,8 +42,8 @@ def table_frame(table: Table) -> pd.DataFrame:
                 "n": rows["n"],
                 "error": error,
                 "low": (error - half).clip(lower=0.0),
-                "high": (error + half).clip(upper=most(table.metric)),
-                "seeds": [" ".join(f"{value:.6g}" for value in table.seeds[row]) for row in rows["row"]],
+                "high": (error + half).clip(upper=METRICS[table.metric].most),
+                "seeds": [seeds_text(table.seeds[row]) for row in rows["row"]],
                 "paper": reference + rows["paper_diff_to_reference"].astype(float),
                 **{cost: rows[cost] for cost in COSTS},
             }
@@ -85,9 +84,9 @@ def _draw_errors(axes: Axes, table: Table, frame: pd.DataFrame) -> None:
     spread = known.assign(low=known["low"].fillna(known["error"]), high=known["high"].fillna(known["error"]))
     others = known["paper"].dropna().tolist()
     axes.set_xlim(
-        axis_range(spread["low"].tolist(), spread["high"].tolist(), *others, floor=0.0, top=most(table.metric))
+        axis_range(spread["low"].tolist(), spread["high"].tolist(), *others, floor=0.0, top=METRICS[table.metric].most)
     )
-    axes.set(ylim=(len(frame) - 0.4, -0.6), xlabel=f"{METRIC_NAMES[table.metric]}, {UNITS_OF[table.metric]}")
+    axes.set(ylim=(len(frame) - 0.4, -0.6), xlabel=METRICS[table.metric].axis)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_yticks(range(len(frame)), frame["label"].tolist())
     axes.tick_params(axis="y", length=0)
@@ -102,23 +101,18 @@ def _draw_errors(axes: Axes, table: Table, frame: pd.DataFrame) -> None:
             axes.text(0.5, place, "no finished run yet", transform=axes.get_yaxis_transform(), ha="center",
                       va="center", color="0.4", fontsize=7)  # fmt: skip
             continue
-        if not pd.isna(line["low"]):
-            ends = [max(low, line["low"]), min(high, line["high"])]
-            axes.plot(ends, [place, place], color="black", linewidth=1, solid_capstyle="butt")
-        seeds = [value for value in map(float, line["seeds"].split()) if low <= value <= high]
-        axes.scatter(seeds, [place + 0.2] * len(seeds), **SEEDS)
-        if not pd.isna(line["paper"]) and line["row"] != table.ablation.reference:
-            axes.scatter([line["paper"]], [place], **PAPER, zorder=3)
+        paper = None if line["row"] == table.ablation.reference else line["paper"]
+        draw_interval(axes, place, line | {"paper": paper}, 0.2, "butt")
         if not mark_beyond(axes, line["error"], place, lift=6):
             axes.plot(line["error"], place, "o", color="black", markersize=4.5, zorder=4)
 
 
 def _draw_cost(axes: Axes, costs: pd.Series[float], quantity: str) -> None:
     known = costs.dropna()  # the cost of a network that cannot be built here is unknown
-    scale, unit = next(pair for pair in UNITS if known.abs().max() >= pair[0] or pair[0] == 1)
+    scale, label = scaled(f"added\n{quantity}", known.abs().max())
     axes.hlines(known.index, 0, known / scale, color="0.6", linewidth=1)
     axes.plot(known / scale, known.index, "s", color="black", markersize=3.5, clip_on=False)
-    axes.set(xlabel=f"added\n{quantity}{', ' * bool(unit)}{unit}", xlim=(0, 1.08 * known.max() / scale))
+    axes.set(xlabel=label, xlim=(0, 1.08 * known.max() / scale))
     axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.tick_params(axis="y", length=0, labelleft=False)
     axes.spines["left"].set_visible(False)
