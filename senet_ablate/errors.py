@@ -18,6 +18,11 @@ class UserError(Exception):
     """
 
 
+def not_installed(extra: str) -> str:
+    """The end of a message on a library of pyproject.toml's extra of that name."""
+    return f"not installed; in the clone of senet-ablate: pip install '.[{extra}]'"
+
+
 def reason(error: Exception) -> str:
     """Why a file cannot be read, in one line; never a library's advice to load whatever is in it."""
     text = str(error).strip() or type(error).__name__

@@ -45,14 +45,14 @@ class Departure:
     declared: bool
 
     @property
-    def grave(self) -> bool:
+    def serious(self) -> bool:
         """Whether it changes what is learnt without being declared, so that no verdict may rest on the two arms."""
         return not self.declared and self.aspect not in CAUTIONS
 
     @property
-    def standing(self) -> str:
+    def status(self) -> str:
         """What it means for the comparison, in a word."""
-        return "declared" if self.declared else "undeclared" if self.grave else "caution"
+        return "declared" if self.declared else "undeclared" if self.serious else "caution"
 
     @property
     def field(self) -> str:
@@ -61,8 +61,8 @@ class Departure:
 
     @property
     def in_words(self) -> str:
-        """Arm, standing, field and values; what is too long for a terminal's line goes on in indented lines."""
-        heading = f"{self.table}:{self.row} against {self.against}, {self.standing}: {self.field}:"
+        """Arm, status, field and values; what is too long for a terminal's line goes on in indented lines."""
+        heading = f"{self.table}:{self.row} against {self.against}, {self.status}: {self.field}:"
         here, reference = self.here, f"reference {self.reference}"
         line = f"{heading} {here}; {reference}"
         if len(line) <= WIDTH:

@@ -26,7 +26,7 @@ class Separation:
 
     @property
     def orders(self) -> int:
-        """In how many ways the runs of both could be shared out, all as probable if the arms made no difference."""
+        """In how many ways the runs of both could be distributed, all as probable if the arms made no difference."""
         return comb(sum(self.runs), self.runs[0])
 
     def p(self, *, above: bool) -> float:

@@ -217,7 +217,7 @@ def preview(
         )
         write_plan(study, written)
         remarks.append(
-            f"Wrote {study.root / 'plan.json'} ({written.digest}); `run` follows it, `report` tells deviations."
+            f"Wrote {study.root / 'plan.json'} ({written.digest}); `run` follows it, `report` lists deviations."
         )
     elif old is None:
         remarks.append("No plan file yet; --write makes this the plan.")
@@ -301,9 +301,9 @@ def _price(request: PlanRequest, pace: Pace | None, plan: Plan, protocol: Protoc
 
 def _budget(request: PlanRequest) -> str:
     if request.runs is not None:
-        return f"{request.runs} runs shared out"
+        return f"{request.runs} runs distributed over the variants"
     if request.budget is not None:
-        return f"{duration(request.budget)} shared out"
+        return f"{duration(request.budget)} distributed over the variants"
     return "seeds as they were given"
 
 

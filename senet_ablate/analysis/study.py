@@ -151,16 +151,16 @@ def _shared_with(study: Study, outcomes: Outcomes) -> dict[str, int]:
 
 def _barred(finding: FindingVerdict, departures: Sequence[Departure]) -> FindingVerdict:
     """No verdict where an arm of the finding differs from its reference in what its row does not declare."""
-    grave = [
+    serious = [
         departure
         for departure in departures
-        if departure.grave
+        if departure.serious
         and departure.table == finding.ablation.slug
         and (departure.row in finding.claim.arms or finding.ablation.arm(departure.row) == finding.ablation.arm(PLAIN))
     ]
-    if not grave:
+    if not serious:
         return finding
-    reason = Explanation(Reason.UNDECLARED_DIFFERENCE, undeclared=tuple(dict.fromkeys(grave)))
+    reason = Explanation(Reason.UNDECLARED_DIFFERENCE, undeclared=tuple(dict.fromkeys(serious)))
     atoms = tuple(
         atom if isinstance(atom.atom, Fewer) else replace(atom, verdict="not resolved", reason=reason, p=None)
         for atom in finding.atoms

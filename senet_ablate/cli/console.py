@@ -124,7 +124,7 @@ def headline(preview: PlanPreview, budgeted: bool) -> str:
     full, half = (sum(getattr(each, name) for each in preview.claims) for name in ("power", "power_at_half"))
     what = "this budget" if budgeted else "these seeds"
     return (
-        f"With {what} expect {full:.1f} of {len(preview.claims)} claims decided if the paper's effects are true, "
+        f"With {what} expect {full:.1f} of {len(preview.claims)} findings decided if the paper's effects are true, "
         f"{half:.1f} if half of them are."
     )
 
@@ -134,7 +134,7 @@ def show_power(preview: PlanPreview) -> None:
     from senet_ablate.analysis.planner import OUT_OF_REACH
 
     claims = sorted(preview.claims, key=lambda claim: claim.power)
-    kinds = {"claim": TEXT} | dict.fromkeys(("MDE", "paper", "power", "at half", "80 % takes"), NUMBER)
+    kinds = {"finding": TEXT} | dict.fromkeys(("MDE", "paper", "power", "at half", "seeds for 80 %"), NUMBER)
     far = [claim for claim in claims if claim.power < OUT_OF_REACH]
     for name, sign, group in (("out of", "under", far), ("within", "at least", claims[len(far) :])):
         rows = []

@@ -127,7 +127,7 @@ def find_arms(names: Sequence[str], tables: Sequence[Ablation]) -> dict[Arm, str
             alike = [other for other in known if (":" in other) == (":" in name)]
             raise UserError(f"no row (table:row) or variant {name!r}; {did_you_mean(name, alike)}")
         if known[name][0].variant.is_plain:
-            raise UserError(f"{name}: the variant without SE has no block to look into; name another")
+            raise UserError(f"{name}: the variant without SE has no block; name another")
     return dict(known[name] for name in names)
 
 

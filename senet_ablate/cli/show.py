@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from senet_ablate.cli import options as opt
-from senet_ablate.cli.completion import complete_runs
+from senet_ablate.cli.completion import complete_runs, complete_studies
 from senet_ablate.cli.console import NAME, TEXT, say, show_grid
 from senet_ablate.errors import UserError, did_you_mean
 from senet_ablate.results.records import RunRecord
@@ -16,7 +16,13 @@ from senet_ablate.results.worklist import duration
 
 
 @click.command()
-@opt.options(click.argument("name", metavar="RUN", type=opt.text, shell_complete=complete_runs), opt.STUDY, opt.RESULTS)
+@opt.options(
+    click.argument("name", metavar="RUN", type=opt.text, shell_complete=complete_runs),
+    click.option(
+        "--study", type=opt.text, shell_complete=complete_studies, help="Look in this study only.  [default: in all]"
+    ),
+    opt.RESULTS,
+)
 def show(name: str, study: str | None, results: Path) -> None:
     """Show one run: its settings and result, or how far it is, or why it failed.
 
@@ -59,7 +65,7 @@ def find_run(name: str, known: list[Study], results: Path) -> RunFolder:
     if len(found) > 1:
         several = ", ".join(f"{folder.path.parent.name}/{folder.path.name}" for folder in found[:10])
         more = f" and {len(found) - 10} more" if len(found) > 10 else ""
-        raise UserError(f"{name!r} could be {several}{more}; say more of its name, or which --study")
+        raise UserError(f"{name!r} could be {several}{more}; give more of its name, or --study")
     return found[0]
 
 

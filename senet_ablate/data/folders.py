@@ -235,7 +235,7 @@ def _skipped(listing: Listing, bad: Mapping[int, str]) -> tuple[str, ...]:
 def check_files(folder: Folder, cache: Path, announce: Callable[[str], None]) -> tuple[Folder, str]:
     """Drop files that cannot be decoded, for a folder that is streamed: else a run would meet them after hours.
 
-    Looked at once per machine; what was found is kept under `cache`, test images that are in train, too, among it.
+    Read once per machine; what was found is kept under `cache`, test images that are in train, too, among it.
 
     Returns:
         The folder as it is used, and its fingerprint: names, labels and sizes of these files, and samples of each.

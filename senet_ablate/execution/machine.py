@@ -117,7 +117,7 @@ def find_machine(device: str) -> Machine:
 
 @dataclass(frozen=True)
 class Resources:
-    """How a machine is shared out: one environment per worker (one for all on a cluster), and what each run gets."""
+    """How a machine is divided: one environment per worker (one for all on a cluster), and what each run gets."""
 
     device: DeviceKind
     environments: tuple[Mapping[str, str], ...]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from senet_ablate.errors import UserError
+from senet_ablate.errors import UserError, not_installed
 from senet_ablate.execution import executor
 from senet_ablate.execution.cluster import NodeOptions, do, users_own
 from senet_ablate.execution.executor import Executor, failed
@@ -37,7 +37,7 @@ def ray_executor(options: RayOptions, resources: Resources, jobs: int | None, sa
     try:
         import ray  # noqa: F401
     except ImportError:
-        raise UserError("--executor ray: Ray is not installed; pip install 'senet-ablate[ray]'") from None
+        raise UserError("--executor ray: Ray is " + not_installed("ray")) from None
     return Executor(lambda requests: RayQueue(options, resources, say), jobs)
 
 

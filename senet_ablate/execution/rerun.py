@@ -105,7 +105,7 @@ def train_again(record: RunRecord, folder: RunFolder, data_path: Path | None, ma
     return state, (
         f"{differing} of {len(here.wrong)} test outcomes differ from the recorded ones, and losses by up to {gap:.2g} "
         f"(recorded on {then.hardware}, torch {then.libraries.get('torch')}, commit {(then.commit or 'unknown')[:7]}; "
-        "only equal processors, libraries and code train alike to the last bit); these weights are used but not kept"
+        "only equal processors, libraries and code reproduce a run bit for bit); these weights are used but not kept"
     )
 
 
@@ -128,6 +128,6 @@ def find_images(
     counts = torch.bincount(split.labels, minlength=data.facts.classes)
     each = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     words = (
-        f"Looked at on the {len(split):,} {part} images of {data.facts.classes:,} classes, {each} of each, in float32."
+        f"Evaluated on the {len(split):,} {part} images of {data.facts.classes:,} classes, {each} of each, in float32."
     )
     return Images(loader, data.facts, words)

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from senet_ablate.errors import UserError
+from senet_ablate.errors import UserError, not_installed
 from senet_ablate.execution import executor
 from senet_ablate.execution.cluster import NodeOptions, do
 from senet_ablate.execution.executor import TRIES, Executor, checkpoint_mark, failed
@@ -105,7 +105,7 @@ def slurm_executor(
     try:
         import submitit  # noqa: F401
     except ImportError:
-        raise UserError("--executor slurm: submitit is not installed; pip install 'senet-ablate[slurm]'") from None
+        raise UserError("--executor slurm: submitit is " + not_installed("slurm")) from None
     for command in ("sbatch", "srun", "squeue", "scancel"):
         if shutil.which(command) is None:
             raise UserError(f"--executor slurm: no {command} on this machine; call this where jobs are submitted")

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from senet_ablate.errors import UserError, did_you_mean
+from senet_ablate.errors import UserError, did_you_mean, not_installed
 from senet_ablate.models.inception import SmallInception
 from senet_ablate.models.pretrained import ends
 from senet_ablate.models.resnet import PreActResNet, ResNet
@@ -73,9 +73,7 @@ def _theirs(network: Network, *, in_channels: int, classes: int) -> nn.Module:
     try:
         module = importlib.import_module(MODULES[name])
     except ImportError:
-        raise UserError(
-            f"network.backbone = {network.backbone!r}: {name} is not installed; pip install 'senet-ablate[nets]'"
-        ) from None
+        raise UserError(f"network.backbone = {network.backbone!r}: {name} is " + not_installed("nets")) from None
     try:
         return MAKERS[name](module, network.backbone.partition(":")[2], in_channels, classes, arguments)
     except (TypeError, ValueError, RuntimeError, KeyError) as error:

@@ -97,9 +97,9 @@ def _beside_the_protocol(outcomes: Outcomes) -> list[Line]:
         f"{facts.n_test:,} test images, read once after the last epoch; {facts.n_validation:,} of the training images "
         "are kept aside for curves and plateaus"
     )
-    plateaus = "ImageNet's 50,000 validation images, on whose loss the plateaus were seen, too"
+    plateaus = "ImageNet's 50,000 validation images, also used for the plateau schedule"
     runs = f"{span(counts)} of each network, their mean and its interval" if counts else "none yet"
-    means = "less the mean of each channel"
+    means = "minus the mean of each channel"
     return [
         Line("images", f"ImageNet: {images}, {classes}", f"{protocol.images_name}: {seen}", imagenet),
         Line("tested on", plateaus, tested, same=False),

@@ -55,7 +55,7 @@ REASONS = {
     Reason.IMMATERIAL: "immaterial: the difference is less than {margin}",
     Reason.TOO_DIFFERENT: "too different: by more than {margin}",
     Reason.LOSES_GAIN: "keeps less than {share} of the gain",
-    Reason.FALSE_ALARM: "a false alarm: these runs vary more than told",
+    Reason.FALSE_ALARM: "a false alarm: these runs vary more than estimated",
     Reason.WITHIN_NOISE: "within the noise",
     Reason.WIDE_INTERVAL: "the interval is wider than {margin}",
     Reason.NO_GAIN: "no SE gain to measure against",
@@ -181,7 +181,7 @@ def to_decide(finding: FindingVerdict) -> str:
     if any(atom.p is None or atom.paper_value is None for atom in open_atoms):
         return ""
     if any(atom.more_seeds is None for atom in open_atoms):
-        return "no affordable number of seeds"
+        return "more seeds than are practical"
     most = max(open_atoms, key=lambda atom: atom.more_seeds or 0)
     seeds = counted(most.more_seeds or 0, "more seed of each", "more seeds of each")
     return f"{seeds}, if all runs stay apart as they are" if most.if_apart else f"about {seeds}"
@@ -291,7 +291,7 @@ def promise(assessment: Assessment) -> str:
             f"deviation raises the share in its table to about {FEW_SEEDS_RATE:.0%}."
         )
     if assessment.others:
-        told += " Verdicts by another metric carry that rate once more."
+        told += " Verdicts by another metric add the same error rate again."
     return f'{told} What is open is not "no difference".'
 
 

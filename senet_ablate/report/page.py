@@ -80,9 +80,9 @@ def content(
         "other_metrics": [METRICS[metric].name for metric in assessment.others],
         "glance": [tell(finding) for finding in family],
         "tables": [_table(table, pictures, columns, tell) for table in filled],
-        "latency_note": f"Times: {latency.setting}; in brackets the least and the largest round."
+        "latency_note": f"Times: {latency.setting}; in brackets the fastest and the slowest round."
         if latency
-        else "Times are not measured yet: `senet-ablate latency` does it, on your own device.",
+        else "Times are not measured yet; `senet-ablate latency` measures them, on your own device.",
         "gates": _gates(here),
         "power": findings.power_lines(assessment),
         "setting": compare_setting(outcomes),
@@ -194,11 +194,11 @@ def _heat_map(number: int, heat: Path, inside: Path, alt: str) -> Picture:
 
 
 def _audit_note(audit: Sequence[Departure]) -> str:
-    declared, grave = (sum(getattr(each, what) for each in audit) for what in ("declared", "grave"))
+    declared, serious = (sum(getattr(each, what) for each in audit) for what in ("declared", "serious"))
     if declared == len(audit):
         return f"{declared} differences between a variant and its reference, each declared by its row; no other."
     others = len(audit) - declared
-    return f"{declared} differences are declared by their rows, {others} are not; {grave} of these bar a verdict."
+    return f"{declared} differences are declared by their rows, {others} are not; {serious} of these bar a verdict."
 
 
 def _arm(outcomes: Outcomes, arm: Arm, rows: Sequence[str], here: Path) -> dict[str, Any]:

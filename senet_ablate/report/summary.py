@@ -159,7 +159,7 @@ def write_page(
         UserError: the folder is a study's report.
     """
     if (home / "REPORT.md").exists():
-        raise UserError(f"{home} is the report of a study; say another --name")
+        raise UserError(f"{home} is the report of a study; choose another --name")
     folder = ReportFolder(home)
     folder.picture("forest", forest, forest_in_words(forest), partial(plot_forest, forest, axes[1]))
     folder.picture("trend", trend, alt, partial(plot_trend, trend, *axes))

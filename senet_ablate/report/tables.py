@@ -197,7 +197,7 @@ def _noise_remarks(assessment: Assessment, judge: TableJudge) -> list[str]:
 def optimisations_in_words(record: RunRecord) -> str:
     """The optimisations that a run had in use."""
     used = record.provenance.levers
-    return "not noted" if used is None else " and ".join(used) or "none"
+    return "not recorded" if used is None else " and ".join(used) or "none"
 
 
 def _hardware(record: RunRecord) -> str:

@@ -102,7 +102,7 @@ def fill(text: str, reports: Path, study: str) -> str:
     written |= {file.stem: file for file in (reports / study / "tables").glob("*.md")}
 
     def first_part(name: str) -> str:
-        path = look_up(written, name, "a block wants")
+        path = look_up(written, name, "a generated block names")
         content = markdown(read_file(path, inside=reports).decode())
         return content[content.index("|") :].partition("\n## ")[0].rstrip("\n")
 

@@ -118,7 +118,7 @@ ABSENT = "absent"
 def facts(record: RunRecord) -> dict[str, object]:
     """How a run came to be, by aspect; its network change and its seed are what arms are for, and left out."""
     spec, origin = record.spec.model_dump(exclude={"variant", "seed"}), record.provenance
-    levers = "not noted" if origin.levers is None else ", ".join(origin.levers) or "none"
+    levers = "not recorded" if origin.levers is None else ", ".join(origin.levers) or "none"
     commit = f"{origin.commit[:10]}{' with changes' if origin.dirty else ''}" if origin.commit else "unknown"
     return flat(
         {

@@ -71,7 +71,7 @@ class Provenance(Spec):
     devices: Count
     threads: Count
     precision: Literal["fp32", "bf16"]
-    levers: tuple[str, ...] | None = None  # of speed; not noted before they could be left out
+    levers: tuple[str, ...] | None = None  # of speed; not recorded before they could be left out
     pipeline: Literal["resident", "streamed"]
     started: str
     wall_s: Annotated[float, Field(ge=0, le=1e10)]  # three centuries

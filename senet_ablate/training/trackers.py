@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from senet_ablate.errors import UserError
+from senet_ablate.errors import UserError, not_installed
 from senet_ablate.files import refuse_links
 from senet_ablate.results.records import CurvePoint, RunRecord
 from senet_ablate.training.request import RunRequest, TrackerKind
@@ -81,7 +81,7 @@ def check_trackers(kinds: Sequence[TrackerKind]) -> None:
     """
     for kind in kinds:
         if importlib.util.find_spec(kind) is None:
-            raise UserError(f"--track {kind}: not installed; pip install 'senet-ablate[{kind}]'")
+            raise UserError(f"--track {kind}: " + not_installed(kind))
 
 
 class Trackers:

@@ -88,7 +88,7 @@ def test_no_network_differs_from_the_one_without_se_but_in_its_blocks(name: str)
 def test_nothing_forbids_a_verdict_on_the_committed_study() -> None:
     study = Study(ROOT / "results" / "digits-reference")
     departures = audit_records(all_tables(), load_outcomes(study, study.pin()))
-    assert [d.in_words for d in departures if d.grave] == []
+    assert [d.in_words for d in departures if d.serious] == []
 
 
 def test_each_arm_is_held_against_the_reference_and_so_is_the_network_without_se() -> None:
@@ -113,7 +113,7 @@ def test_what_a_row_declares_is_listed_as_declared() -> None:
         ("original", "variant", "block", "plain", "se-r16"),
         ("by-stage", "variant", "se.reduction", "2 = 4, 3 = 8, 4 = 16, 5 = 32", "16"),
     ]
-    assert all(d.declared and not d.grave and (d.table, d.against) == ("ratio", "r16") for d in departures)
+    assert all(d.declared and not d.serious and (d.table, d.against) == ("ratio", "r16") for d in departures)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_protocol_that_serves_one_arm_otherwise_is_found(
     monkeypatch.setattr(Protocol, "run_spec", unfair)
     departures = audit_declarations([ABLATION], PROTOCOL)
     assert found(departures) == {(arm, *expected)}
-    assert all(d.grave for d in departures if not d.declared)
+    assert all(d.serious for d in departures if not d.declared)
 
 
 def put(module: str, attribute: str, value: Any) -> Callable[[nn.Module], None]:
@@ -223,7 +223,7 @@ def undeclared(departures: Iterable[Departure]) -> dict[str, str]:
     """The first field of each aspect in which row r4, and no other, differs from the network without SE."""
     lines = [d for d in departures if not d.declared]
     assert {d.row for d in lines} <= {"r4"}
-    assert all(d.grave for d in lines)
+    assert all(d.serious for d in lines)
     return {d.aspect: d.what.split(" and ")[0] for d in lines}
 
 
@@ -370,7 +370,7 @@ def ran(*records: RunRecord) -> Outcomes:
 
 
 @pytest.mark.parametrize(
-    ("change", "expected", "grave"),
+    ("change", "expected", "serious"),
     [
         ({"protocol": PROTOCOL.model_copy(update={"precision": "auto"})}, ("precision", "asked", "auto", "fp32"), True),
         ({"fingerprint": "beef"}, ("data", "fingerprint", "beef", "f00d"), True),
@@ -390,12 +390,12 @@ def ran(*records: RunRecord) -> Outcomes:
 )
 @pytest.mark.parametrize("top1_err", [10.0, None], ids=["ok", "diverged"])
 def test_runs_that_came_to_be_otherwise_are_found(
-    change: dict[str, Any], expected: tuple[str, ...], grave: bool, top1_err: float | None
+    change: dict[str, Any], expected: tuple[str, ...], serious: bool, top1_err: float | None
 ) -> None:
     departures = audit_records([ABLATION], ran(make_record(R16), make_record(R4, 0, top1_err, **change)))
     also = {("r4", "hardware", "name", change["device"], "A processor")} if "device" in change else set()
     assert found(departures) == {("r4", *expected), *also}
-    assert {(d.declared, d.grave) for d in departures} == {(False, grave)}
+    assert {(d.declared, d.serious) for d in departures} == {(False, serious)}
 
 
 def test_arms_may_be_spread_over_machines_if_each_is() -> None:
@@ -420,7 +420,7 @@ def test_only_common_seeds_are_compared_where_there_are_any() -> None:
     assert (departure.row, departure.what) == ("again", "threads")
 
 
-def test_lines_tell_arm_standing_field_and_both_values_within_a_terminal() -> None:
+def test_lines_tell_arm_status_field_and_both_values_within_a_terminal() -> None:
     card = "A card with a long name, as makers of cards like to give them, and more of it"
     records = ran(make_record(R16), make_record(R4, precision="bf16", cpu=card).model_copy(update={"n_test": 3}))
     departures = audit_declarations([ABLATION], PROTOCOL)[:1] + audit_records([ABLATION], records)

@@ -52,7 +52,7 @@ def test_a_plan_tells_what_it_can_decide_before_anything_runs(call: Call) -> Non
     assert f"standard error of about {7 / math.sqrt(768):.2f} points" in text
     expected = sum(float(cells["power"]) for cells in found.values())
     first = re.match(
-        r"With these seeds expect (\S+) of 2 claims decided if the paper's effects are true, (\S+) if half", text
+        r"With these seeds expect (\S+) of 2 findings decided if the paper's effects are true, (\S+) if half", text
     )
     assert first is not None, "the first line says what to expect"
     assert float(first[1]) == pytest.approx(expected, abs=0.06)

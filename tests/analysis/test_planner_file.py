@@ -35,7 +35,7 @@ def test_a_written_plan_says_when_by_what_and_how_many(call: Call) -> None:
     assert plan.rules == Rules()
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", plan.written)
     assert "from formulas" in plan.basis
-    assert "20 runs shared out" in plan.basis
+    assert "20 runs distributed" in plan.basis
     assert f"Wrote results/digits/plan.json ({plan.digest})" in said(result)
     assert [path.name for path in Path.cwd().rglob("*") if path.is_file()] == ["plan.json"]
 

@@ -203,7 +203,7 @@ BEGIN, END = "<!-- generated: table -->\n", "<!-- /generated -->\n"
         (f"{BEGIN}mine\n{BEGIN}{END}", "2 lines <!-- generated: NAME --> and 1 lines"),
         (f"{BEGIN}{END}{END}", "and 2 lines <!-- /generated -->"),
         (f"<!-- generated: table --> {END}", "on a line of its own"),
-        (f"<!-- generated: ../secret -->\n{END}", "a block wants '../secret'; allowed: first/table, table"),
+        (f"<!-- generated: ../secret -->\n{END}", "a generated block names '../secret'; allowed: first/table, table"),
     ],
 )
 def test_a_block_that_is_none_is_told_and_nothing_is_lost(tmp_path: Path, text: str, words: str) -> None:

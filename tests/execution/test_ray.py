@@ -20,7 +20,7 @@ def test_without_ray_the_message_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     result = CliRunner().invoke(main, ["run", "ratio", "--executor", "ray"])
     assert result.exit_code == 2
-    assert "pip install 'senet-ablate[ray]'" in result.stderr
+    assert "pip install '.[ray]'" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -76,7 +76,7 @@ class Nodes:
 
 @pytest.fixture
 def nodes(tmp_path):
-    pytest.importorskip("ray", reason="pip install 'senet-ablate[ray]'")
+    pytest.importorskip("ray", reason="pip install '.[ray]'")
     started = Nodes(tmp_path.name)
     yield started
     started.stop()
@@ -114,7 +114,7 @@ def test_ctrl_c_ends_the_tasks_and_the_same_command_goes_on_in_a_cluster_of_its_
 @pytest.mark.cluster
 def test_a_worker_finds_its_environment_when_it_starts(tmp_path):
     """glibc reads its settings before Python does anything."""
-    pytest.importorskip("ray", reason="pip install 'senet-ablate[ray]'")
+    pytest.importorskip("ray", reason="pip install '.[ray]'")
     script = tmp_path / "look.py"
     script.write_text(LOOK)
     told = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, cwd=tmp_path)

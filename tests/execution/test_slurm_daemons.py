@@ -109,7 +109,7 @@ def task_of(job):
 
 @pytest.fixture
 def daemons():
-    pytest.importorskip("submitit", reason="pip install 'senet-ablate[slurm]'")
+    pytest.importorskip("submitit", reason="pip install '.[slurm]'")
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     missing = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if shutil.which(name, path=path) is None]
     if missing:

@@ -323,7 +323,9 @@ def test_a_name_that_a_library_does_not_have_is_refused_with_the_nearest(backbon
 
 def test_a_library_that_is_not_installed_is_named_with_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pytorchcv.model_provider", None)
-    with pytest.raises(UserError, match=r"pytorchcv is not installed; pip install 'senet-ablate\[nets\]'"):
+    with pytest.raises(
+        UserError, match=r"pytorchcv is not installed; in the clone of senet-ablate: pip install '.\[nets\]'"
+    ):
         build_backbone(Network(backbone="pytorchcv:bninception"), **TASK)
 
 

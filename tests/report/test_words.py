@@ -74,7 +74,7 @@ def test_a_decided_finding_needs_neither_confidence_nor_more_seeds() -> None:
 
 def test_what_no_number_of_seeds_would_decide_is_told_as_such() -> None:
     is_open = atom(verdict="not resolved", p=0.4, more_seeds=None)
-    assert "; no affordable number of seeds would decide the paper's difference" in in_words(
+    assert "; more seeds than are practical would decide the paper's difference" in in_words(
         finding("not resolved", is_open)
     )
 

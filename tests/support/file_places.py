@@ -271,7 +271,9 @@ def answer_filled(text: str) -> str | None:
         tables = folder / "first" / "tables"
         tables.mkdir(parents=True)
         (tables / "table.md").write_text("# Table\n\n| a |\n|---|\n\n## More\n")
-        return named(refusal(lambda: fill(text, folder, "first"), "") or None, "<!-- generated", "a block wants")
+        return named(
+            refusal(lambda: fill(text, folder, "first"), "") or None, "<!-- generated", "a generated block names"
+        )
 
 
 STUDY_FILES = tuple(sorted(OF_A_STUDY))

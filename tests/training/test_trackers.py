@@ -104,7 +104,9 @@ def test_a_tracker_that_fails_is_told_nothing_more_and_the_run_goes_on(
 def test_a_tracker_that_is_not_installed_is_refused_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     check_trackers(["tensorboard"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"--track wandb: not installed; pip install 'senet-ablate\[wandb\]'"):
+    with pytest.raises(
+        UserError, match=r"--track wandb: not installed; in the clone of senet-ablate: pip install '.\[wandb\]'"
+    ):
         check_trackers(["wandb"])
 
 
