@@ -213,7 +213,7 @@ def test_images_without_contrast_are_refused(tmp_path: Path, monkeypatch: pytest
     fake_fashion(tmp_path, monkeypatch)
     path = tmp_path / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:16] + bytes(30 * 28 * 28))
-    with pytest.raises(UserError, match="no images"):
+    with pytest.raises(UserError, match="these are not images"):
         load_data(config("fashion-mnist"), tmp_path)
 
 

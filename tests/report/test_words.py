@@ -83,7 +83,7 @@ def test_the_seeds_needed_are_those_of_the_atom_that_needs_most() -> None:
     atoms = [atom(verdict="not resolved", p=0.2, more_seeds=count) for count in (4, 17, 9)]
     assert "about 17 more seeds" in in_words(finding("not resolved", *atoms))
     hopeless = atom(verdict="not resolved", p=0.2, more_seeds=None)
-    assert "no affordable number" in in_words(finding("not resolved", *atoms, hopeless))
+    assert "more seeds than are practical" in in_words(finding("not resolved", *atoms, hopeless))
 
 
 def test_seeds_needed_by_atoms_that_hold_do_not_matter() -> None:
