@@ -15,6 +15,7 @@ from pathlib import Path
 from lives import Life, Stable, is_stopped, marked, send
 
 from senet_ablate.errors import UserError
+from senet_ablate.files import read_file
 from senet_ablate.results.records import StudyPlan
 from senet_ablate.results.store import Study
 
@@ -52,7 +53,7 @@ class Arena:
                 pin = study.pin()
                 there = pin is not None and pin.plan is not None
             else:
-                StudyPlan.model_validate_json((study.root / "plan.json").read_bytes())
+                StudyPlan.model_validate_json(read_file(study.root / "plan.json"))  # else a pipe would be waited for
                 there = True
         except (OSError, ValueError, UserError):
             there = False

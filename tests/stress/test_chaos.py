@@ -151,6 +151,7 @@ def test_what_is_done_to_a_plan_is_told_or_needs_nothing_done_and_loses_nothing(
     assert faults.FAULTS[kind](arena)
     told = "\n".join(verify(two).problems)
     assert not told or aftermath.PLAN_TOLD.search(told) or aftermath.STRANGE.findall(told) == [str(arena.strange[-1])]
+    assert not (told and arena.plan_elsewhere("study.json")), "a pipe in its place is neither whole nor waited for"
     path = two.root / "plan.json"
     if told:
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
