@@ -65,18 +65,18 @@ def findings_frame(result: SeriesResult) -> pd.DataFrame:
 
 
 def printed_finding(result: SeriesResult, finding: SeriesFinding) -> dict[str, str]:
-    """One finding as text: what was declared, what was seen, the verdict."""
+    """One finding as text: what was declared, the result, the verdict."""
     if finding.claim.at_least is not None:
         shown = f"at least {finding.shown}" if finding.shown else "none"
-        seen = f"shown in {shown} of {len(result.series.studies)} studies"
+        found = f"shown in {shown} of {len(result.series.studies)} studies"
     elif finding.estimate is None:
-        seen = "a study of it is not complete"
+        found = "a study of it is not complete"
     elif finding.low is None:
-        seen = f"{finding.estimate:+.2f} points; no interval from one seed"
+        found = f"{finding.estimate:+.2f} points; no interval from one seed"
     else:
-        seen = f"{finding.estimate:+.2f} points ({finding.low:+.2f} to {finding.high:+.2f})"
-        seen += f", margin {finding.claim.margin:g}" if finding.claim.margin else ""
-    return {"finding": finding.claim.statement, "seen": seen, "verdict": WORDS[finding.verdict]}
+        found = f"{finding.estimate:+.2f} points ({finding.low:+.2f} to {finding.high:+.2f})"
+        found += f", margin {finding.claim.margin:g}" if finding.claim.margin else ""
+    return {"finding": finding.claim.statement, "result": found, "verdict": WORDS[finding.verdict]}
 
 
 def printed_findings(result: SeriesResult) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import matplotlib as mpl
@@ -11,12 +12,13 @@ from helpers import ABLATION, PLAIN, R4, R16, make_record, table, write_record
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy.optimize import minimize
 
 from senet_ablate.analysis.study import assess
 from senet_ablate.report.figures.forest import COLUMNS, forest_frame, plot_forest
 from senet_ablate.report.figures.pareto import front, pareto_frame, plot_pareto
-from senet_ablate.report.figures.style import COLUMN, PAGE, WILD, axis_range, save, spread_out
+from senet_ablate.report.figures.style import COLUMN, PAGE, WILD, axis_range, draw_interval, save, spread_out
 from senet_ablate.report.figures.table import plot_table
 from senet_ablate.report.words import WORDS
 from senet_ablate.results.records import Latency, Timing
@@ -157,6 +159,21 @@ def test_the_forest_has_a_row_for_each_comparison_with_its_seed_pairs_interval_a
         (labels,) = (child.get_yticklabels() for child in axes.child_axes)
         words = [WORDS[verdict] for verdict in frame["verdict"]]
         assert [label.get_text().rpartition("  ")[2] for label in labels] == words
+
+
+def test_a_seed_off_the_scale_is_an_arrow_at_its_edge() -> None:
+    axes = Figure().subplots()
+    axes.set_xlim(-1, 2)
+    line = {"low": -0.5, "high": 5.0, "seeds": "0.5 2 4 -3 -1.5", "paper": math.nan}
+    draw_interval(axes, 0.0, line, 0.25)
+    inside, left, right = (points.get_offsets().tolist() for points in axes.collections)
+    assert (inside, left, right) == ([[0.5, 0.25], [2, 0.25]], [[-1, 0.25]], [[2, 0.25]])
+    (interval,) = axes.lines
+    assert list(interval.get_xdata()) == [-0.5, 2]
+    axes.clear()
+    axes.set_xlim(-1, 2)
+    draw_interval(axes, 0.0, line | {"seeds": ""}, 0.25)
+    assert [len(points.get_offsets()) for points in axes.collections] == [0]
 
 
 def test_a_users_matplotlibrc_changes_no_byte(full: Study) -> None:

@@ -126,14 +126,18 @@ def axis_range(
 def draw_interval(axes: Axes, y: float, line: Mapping[Any, Any], below: float, cap: str = "projecting") -> None:
     """Draw the interval of a line at height y, its single seeds so far `below` it, and the paper's value if it has one.
 
-    What leaves the axis is cut off.
+    An interval ends at the edge of the scale; an arrow at the edge stands for seeds beyond it.
     """
     low, high = axes.get_xlim()
     if not pd.isna(line["low"]):
         ends = [max(low, line["low"]), min(high, line["high"])]
         axes.plot(ends, [y, y], color="black", linewidth=1, solid_capstyle=cap)
-    seeds = [value for value in map(float, line["seeds"].split()) if low <= value <= high]
-    axes.scatter(seeds, [y + below] * len(seeds), **SEEDS)
+    seeds = [float(value) for value in line["seeds"].split()]
+    inside = [value for value in seeds if low <= value <= high]
+    axes.scatter(inside, [y + below] * len(inside), **SEEDS)
+    for edge, sign, beyond in ((low, "<", min(seeds, default=low) < low), (high, ">", max(seeds, default=high) > high)):
+        if beyond:
+            axes.scatter([edge], [y + below], clip_on=False, **SEEDS | {"marker": sign})
     if not pd.isna(line["paper"]):
         axes.scatter([line["paper"]], [y], **PAPER, zorder=3)
 
