@@ -46,7 +46,10 @@ class Arena:
         return [path for path in found if (path / "record.json").exists() == finished]
 
     def plan_elsewhere(self, name: str) -> bool:
-        """Whether the plan is whole in the other of its two files, or no run was begun: who loses both has lost it."""
+        """Whether the plan is whole in the other of its two files, or no run was begun and no driver is about to begin one.
+
+        Who loses both has lost it.
+        """
         study = Study(self.study)
         try:
             if name == "plan.json":
@@ -57,7 +60,7 @@ class Arena:
                 there = True
         except (OSError, ValueError, UserError):
             there = False
-        return there or not study.begun()
+        return there or not (study.begun() or self.stable.living())
 
     def later(self, seconds: float, undo: Callable[[], object]) -> None:
         """Undo something after a while."""
