@@ -137,13 +137,13 @@ def assume(
         raise UserError(NO_TEST_SIZE)
     said = f"from formulas, for an error of {error:g} % on {count:,} test images"
     if not err:
-        said += " (a guess: say --error)" if guess else " (the error of guessing; set another with --error)"
+        said += " (a guess; set another with --error)" if guess else " (the error of guessing; set another with --error)"
     return Assumptions(assumed_sd(error, count, classes, protocol.recipe.epochs), 0.0, count, said)
 
 
 @dataclass(frozen=True)
 class ClaimPower:
-    """One finding before the runs: minimum detectable effect, power (the chance of "reproduced"), seeds for 80 %.
+    """One finding before the runs: minimum detectable effect, power (the chance of "reproduced"), n for 80 %.
 
     `smallest` and `paper` are of its hardest difference, in points; `seeds` are equal seeds of each arm, None if no
     number up to 1,000 would do. The powers are for the paper's effects and for half of them.

@@ -134,7 +134,7 @@ def show_power(preview: PlanPreview) -> None:
     from senet_ablate.analysis.planner import OUT_OF_REACH
 
     claims = sorted(preview.claims, key=lambda claim: claim.power)
-    kinds = {"finding": TEXT} | dict.fromkeys(("MDE", "paper", "power", "at half", "seeds for 80 %"), NUMBER)
+    kinds = {"finding": TEXT} | dict.fromkeys(("MDE", "paper", "power", "at half", "n for 80 %"), NUMBER)
     far = [claim for claim in claims if claim.power < OUT_OF_REACH]
     for name, sign, group in (("out of", "under", far), ("within", "at least", claims[len(far) :])):
         rows = []

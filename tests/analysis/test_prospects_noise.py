@@ -50,7 +50,7 @@ def test_an_error_that_nobody_said_is_called_a_guess() -> None:
     found = assume(PROTOCOL, 10, None, None, None)
     # The digits: 3 % on the 768 test images; two epochs are short training.
     assert found.sd == pytest.approx(100 * math.sqrt(6 * 0.75 * 0.03 / (2 * 768)))
-    assert "3 % on 768 test images (a guess: say --error)" in found.basis
+    assert "3 % on 768 test images (a guess; set another with --error)" in found.basis
 
 
 # --- records ---

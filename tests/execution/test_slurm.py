@@ -27,7 +27,7 @@ def test_without_submitit_or_slurm_the_message_says_what_to_do(monkeypatch, tmp_
     monkeypatch.setitem(sys.modules, "submitit", None)
     result = CliRunner().invoke(main, ["run", "ratio"], env={"SENET_ABLATE_EXECUTOR": "slurm"})
     assert result.exit_code == 2
-    assert "pip install 'senet-ablate[slurm]'" in result.stderr
+    assert "pip install '.[slurm]'" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
