@@ -137,7 +137,7 @@ def assume(
         raise UserError(NO_TEST_SIZE)
     said = f"from formulas, for an error of {error:g} % on {count:,} test images"
     if not err:
-        said += " (a guess; set another with --error)" if guess else " (the error of guessing; set another with --error)"
+        said += f" ({'a guess' if guess else 'the error of guessing'}; set another with --error)"
     return Assumptions(assumed_sd(error, count, classes, protocol.recipe.epochs), 0.0, count, said)
 
 
