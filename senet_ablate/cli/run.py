@@ -263,12 +263,12 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
     if planned.todo:
         try_variants(chosen.ablations, chosen.protocol.network, shape, min(8, chosen.protocol.recipe.batch_size))
     keep_sources(chosen.ablations, chosen.protocol.network, chosen.study.root)
-    todo = driver.requests(planned.todo, chosen.study, data, fingerprint, resources, **wish)
+    remaining = driver.requests(planned.todo, chosen.study, data, fingerprint, resources, **wish)
     for run_id in planned.done:
         with suppress(OSError):  # another user's results
             chosen.study.run(run_id).tidy()
     done = f"{len(planned.done)} of {planned.runs} runs were finished"
-    if not todo:
+    if not remaining:
         tell(f"{done}; nothing to train")
         return 0
     if restored := settle_plan(chosen, seeds):
@@ -278,11 +278,11 @@ def _train(chosen: Selection, seeds: int | None, data: Path | None, engine: Engi
         from senet_ablate.analysis.planner import PlanRequest, preview
 
         opt.warn(preview(chosen, PlanRequest(seeds=seeds), shape[:2], lambda share: None, facts).warnings)
-    tell(f"{done}; training {len(todo)} on {resources.device}, {engine.where(len(todo))}")
+    tell(f"{done}; training {len(remaining)} on {resources.device}, {engine.where(len(remaining))}")
     pin = chosen.study.pin()
     try:
         keep = partial(chosen.study.keep, pin)
-        summary = driver.execute(engine.executor, todo, planned.work, Console(stderr=True), ends_at, keep)
+        summary = driver.execute(engine.executor, remaining, planned.work, Console(stderr=True), ends_at, keep)
     except KeyboardInterrupt:
         tell("stopped; finished runs are kept, the same command continues the others")
         return opt.INTERRUPTED

@@ -128,7 +128,7 @@ def read_all(
 ) -> Iterator[tuple[int, T]]:
     """Read images by several threads: the number of each that can be read, and what `use` makes of it, in order.
 
-    All else goes into `found`; now and then `announce` is told how many were read.
+    Everything else is collected in `found`; from time to time `announce` gets the number read so far.
     """
     here = threading.local()
 

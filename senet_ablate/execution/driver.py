@@ -147,7 +147,7 @@ def requests(
 
 def execute(
     executor: Executor,
-    todo: Sequence[RunRequest],
+    remaining: Sequence[RunRequest],
     work: Mapping[str, float],
     console: Console,
     ends_at: float = math.inf,
@@ -162,7 +162,7 @@ def execute(
     limit = TimeLimit(ends_at, work)
     told: Counter[str] = Counter()
     failed = {}
-    with ProgressLog(console, work) as log, closing(share(executor, todo, limit.fits)) as events:
+    with ProgressLog(console, work) as log, closing(share(executor, remaining, limit.fits)) as events:
         for event in events:
             with suppress(OSError):  # of a full disk
                 keep()
@@ -177,5 +177,5 @@ def execute(
             log.take(event)
             if limit.left_s <= 0:
                 break
-    left = len(todo) - told["finished"] - told["found"] - len(failed)
+    left = len(remaining) - told["finished"] - told["found"] - len(failed)
     return Summary(told["finished"], told["found"], failed, left, time.monotonic() - began)

@@ -128,21 +128,21 @@ class Executor:
 def share(executor: Executor, requests: Sequence[RunRequest], fits: Fits) -> Generator[Event | None]:
     """Do all runs, but those that another driver does; these are waited for when nothing else is left to do.
 
-    A run that another driver has finished is told as `found`; one that it dropped is done here. Ends when every run
+    A run that another driver finished is reported as `found`; one that it gave up is done here. Ends when every run
     is finished, failed or left.
     """
     watch = Watch()
-    todo, waiting = list(requests), dict[str, RunRequest]()
+    remaining, waiting = list(requests), dict[str, RunRequest]()
     try:
-        while todo or waiting:
-            for event in executor.execute(todo, fits) if todo else ():
+        while remaining or waiting:
+            for event in executor.execute(remaining, fits) if remaining else ():
                 if event is None:
                     for request in waiting.values():
                         watch.look(request.folder.path)
                 elif event.kind == "busy":
                     waiting[event.request.spec.run_id] = event.request
                 yield event
-            todo = []
+            remaining = []
             for run_id, request in list(waiting.items()):
                 free, state = watch.look(request.folder.path)
                 if not free:
@@ -151,8 +151,8 @@ def share(executor: Executor, requests: Sequence[RunRequest], fits: Fits) -> Gen
                 if is_found(request):
                     yield Event("found", request)
                 else:
-                    todo.append(replace(request, overdue=state))
-            if waiting and not todo:
+                    remaining.append(replace(request, overdue=state))
+            if waiting and not remaining:
                 yield None
                 time.sleep(TICK_S)
     finally:

@@ -70,7 +70,7 @@ OPTIMISATIONS = {"matrix-product": ("cpu",), "float32-depthwise": ("cpu",)}
 
 `matrix-product`: convolutions of small maps are computed as matrix products; `float32-depthwise`: depthwise ones in
 float32 under bf16 (`models/fastconv.py`). The network computes the same function with and without, up to rounding, so
-an optimisation is no part of a run's identity; which were in use is part of its provenance, under the key `levers`.
+an optimisation is no part of a run's identity; those in use are recorded in its provenance, as `levers`.
 """
 
 ALLOCATOR = {

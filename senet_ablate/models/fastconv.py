@@ -56,7 +56,7 @@ class SmallMapConv2d(nn.Conv2d):
 class Float32DepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution that takes and gives bf16 maps under autocast, but is computed in float32.
 
-    oneDNN has no fast depthwise kernels for bf16: a training step of MobileNet takes 1.6 times as long with them.
+    oneDNN has no fast depthwise kernels for bf16; `make bench` has what this saves in MobileNet.
     """
 
     def forward(self, x: Tensor) -> Tensor:
